@@ -1,0 +1,137 @@
+"""A SYN read from its bytes, the verdict on it, and the bits of the packet mark that carry the verdict.
+
+Pure. Reads IP and TCP headers and nothing else; knows ports and packets, not mail.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from enum import Enum
+
+TCP = 6
+# IPv6 extension headers that may stand before TCP and whose length is in units of 8 octets (RFC 8200 §4).
+_EXTENSIONS = frozenset({0, 43, 60})
+_FRAGMENT = 44
+MAX_EXTENSIONS = 8  # a chain longer than any real sender's; the attack is a parser kept busy
+
+# The mark. The upper half says "this mark is Tollbridge's", so that marks of other software never match.
+MAGIC = 0x7B25_0000
+MAGIC_MASK = 0xFFFF_0000
+DIVERT = 0x1  # turn the frame inwards; on a socket: leave by the lane
+QUEUE = 0x2  # the gate lets this SYN into the queue
+LEARNED = 0x4  # both next hops of this SYN are known
+TAG_SHIFT, TAG_BITS = 4, 4
+PORT_SHIFT, PORT_BITS = 8, 6
+MAX_PORTS = 1 << PORT_BITS  # ports of one bridge; more than any appliance has
+
+
+class Action(Enum):
+    """What happens to a connection."""
+
+    INTERCEPT = "intercept"
+    PASS = "pass"
+    DROP = "drop"
+    REJECT = "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer to one SYN. ``tag`` (0-15) travels to the interceptor in the mark; the bridge does not read it."""
+
+    action: Action
+    tag: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Syn:
+    """One SYN. Addresses are packed (4 or 16 octets), ``sequence`` is the client's initial sequence number,
+    ``payload`` the number of octets that the SYN itself carries (TCP Fast Open, or an oddity)."""
+
+    client: bytes
+    server: bytes
+    client_port: int
+    server_port: int
+    sequence: int
+    payload: int = 0
+
+
+class MalformedPacketError(ValueError):
+    """The bytes are not a SYN that can be read. A peer's fault, never ours."""
+
+
+def parse_syn(packet: bytes) -> Syn:
+    """Read a SYN from an IP packet (no link-layer header); `MalformedPacketError` says what is wrong.
+
+    RFC 791 §3.1, RFC 8200 §3, RFC 9293 §3.1. Truncated payload is no error: the queue copies headers only.
+    """
+    if not packet:
+        raise MalformedPacketError("empty packet")
+    match packet[0] >> 4:
+        case 4:
+            client, server, offset, total = _ipv4(packet)
+        case 6:
+            client, server, offset, total = _ipv6(packet)
+        case version:
+            raise MalformedPacketError(f"IP version {version}")
+    if len(packet) < offset + 20:
+        raise MalformedPacketError("truncated TCP header")
+    client_port, server_port, sequence, _, data_offset, flags = struct.unpack_from("!HHIIBB", packet, offset)
+    header = (data_offset >> 4) * 4
+    if header < 20 or offset + header > total:
+        raise MalformedPacketError(f"TCP data offset {header}")
+    if flags & 0x17 != 0x02:
+        raise MalformedPacketError(f"TCP flags {flags:#04x} are not a SYN's")
+    return Syn(client, server, client_port, server_port, sequence, total - offset - header)
+
+
+def _ipv4(packet: bytes) -> tuple[bytes, bytes, int, int]:
+    header = (packet[0] & 15) * 4
+    if header < 20 or len(packet) < header:
+        raise MalformedPacketError(f"IPv4 header length {header}")
+    total, _, fragment = struct.unpack_from("!HHH", packet, 2)
+    if fragment & 0x1FFF:
+        raise MalformedPacketError("later fragment")
+    if packet[9] != TCP:
+        raise MalformedPacketError(f"IPv4 protocol {packet[9]}")
+    return packet[12:16], packet[16:20], header, total
+
+
+def _ipv6(packet: bytes) -> tuple[bytes, bytes, int, int]:
+    if len(packet) < 40:
+        raise MalformedPacketError("truncated IPv6 header")
+    total = 40 + struct.unpack_from("!H", packet, 4)[0]
+    following, offset = packet[6], 40
+    for _ in range(MAX_EXTENSIONS):
+        if following == TCP:
+            return packet[8:24], packet[24:40], offset, total
+        if len(packet) < offset + 8:
+            raise MalformedPacketError("truncated IPv6 extension header")
+        if following == _FRAGMENT:
+            if struct.unpack_from("!H", packet, offset + 2)[0] & 0xFFF8:
+                raise MalformedPacketError("later fragment")
+            following, offset = packet[offset], offset + 8
+        elif following in _EXTENSIONS:
+            following, offset = packet[offset], offset + 8 * (packet[offset + 1] + 1)
+        else:
+            raise MalformedPacketError(f"IPv6 next header {following}")
+    raise MalformedPacketError("more IPv6 extension headers than any sender's")
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What rides with an intercepted connection: the caller's tag and the index of the port of arrival."""
+
+    tag: int
+    port: int
+
+    def encode(self) -> int:
+        """The 32-bit packet mark, which becomes SO_MARK of the accepted socket."""
+        return MAGIC | DIVERT | self.tag << TAG_SHIFT | self.port << PORT_SHIFT
+
+    @classmethod
+    def decode(cls, mark: int) -> Mark | None:
+        """The reverse of `encode`; None if the mark is not one that `encode` makes."""
+        if mark & MAGIC_MASK != MAGIC or not mark & DIVERT:
+            return None
+        return cls(mark >> TAG_SHIFT & (1 << TAG_BITS) - 1, mark >> PORT_SHIFT & MAX_PORTS - 1)
