@@ -1,0 +1,47 @@
+"""When the diverter may say that the gateway is alive, and what a SYN meets when it is not. Pure: time is an argument.
+
+The kernel forgets a beat after `bridge.lane.LIVE_TIMEOUT_S`; a beat is sent only while both processes have proven
+themselves by turning their own loops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BEAT_EVERY_S = 0.25  # several to each kernel time-out, so that one late loop is not a failure
+PROOF_MAX_AGE_S = 1.0  # the interceptor proves itself five times in this
+STALL_S = 1.0  # a SYN that waited longer has been repeated by its client, perhaps past us
+
+NEVER = float("-inf")
+
+
+@dataclass(slots=True)
+class DeadMansSwitch:
+    """Times in seconds of one monotonic clock that both processes share."""
+
+    proof_at: float = NEVER
+    accepting: bool = False
+    _beat_at: float = NEVER
+    _turned_at: float = NEVER
+
+    def prove(self, at: float, *, accepting: bool) -> None:
+        """The interceptor turned its loop ``at`` that time, and says whether it can take a connection."""
+        if at >= self.proof_at:
+            self.proof_at, self.accepting = at, accepting
+
+    def turn(self, now: float) -> bool:
+        """The diverter turned its own loop. True if it had stood still: what waited in the queue is stale."""
+        stalled = self._turned_at is not NEVER and now - self._turned_at > STALL_S
+        self._turned_at = now
+        return stalled
+
+    def alive(self, now: float) -> bool:
+        """Whether the interceptor has proven itself of late."""
+        return now - self.proof_at <= PROOF_MAX_AGE_S
+
+    def beat(self, now: float) -> bool:
+        """True if a beat is due now, which then counts as sent."""
+        if not self.alive(now) or now - self._beat_at < BEAT_EVERY_S:
+            return False
+        self._beat_at = now
+        return True

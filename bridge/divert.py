@@ -1,0 +1,186 @@
+"""The diverter's loop: SYNs out of the kernel's queue, a verdict on each, the beat between them.
+
+Reads IP and TCP headers and one line format from the interceptor; asks nobody anything before a verdict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from netfilterqueue import COPY_PACKET, NetfilterQueue
+
+from bridge.deadman import BEAT_EVERY_S, DeadMansSwitch
+from bridge.flow import DIVERT, MAGIC, Action, MalformedPacketError, Mark, Syn, Verdict, parse_syn
+from bridge.heartbeat import Heartbeat
+from bridge.lane import QUEUE_NUMBER
+from bridge.refuse import reset
+
+COPY_OCTETS = 256  # IP and TCP headers with all the options and extensions that `parse_syn` follows
+SOCKET_OCTETS = 4 << 20  # the queue socket's buffer: the whole queue of headers fits
+SEEN_S = 30.0  # how long a SYN is remembered to recognise the same connection on another port
+SEEN = 65536  # connections remembered; at the default rate limit more than `SEEN_S` of real ones
+TWICE = 4096  # pairs of hosts whose connections pass the box more than once
+
+Decide = Callable[[Syn, int], Verdict]
+
+
+@dataclass
+class Crossings:
+    """Recognises a connection that has been picked up on one port and comes by again on another.
+
+    Such a pair of hosts is bridged from then on: one message is picked up once, and two crossings of one connection
+    would share one set of addresses in the socket table.
+    """
+
+    _seen: OrderedDict[tuple[bytes, int, bytes, int], tuple[int, float]] = field(default_factory=OrderedDict)
+    pairs: OrderedDict[tuple[bytes, bytes], None] = field(default_factory=OrderedDict)
+
+    def again(self, syn: Syn, port: int, now: float) -> bool:
+        """True if this pair of hosts must be bridged. Call it only for SYNs that would be intercepted."""
+        if (syn.client, syn.server) in self.pairs:
+            return True
+        flow = (syn.client, syn.client_port, syn.server, syn.server_port)
+        first, at = self._seen.get(flow, (port, now))
+        if first != port and now - at < SEEN_S:
+            self.pairs[syn.client, syn.server] = None
+            _bound(self.pairs, TWICE)
+            return True
+        self._seen[flow] = (port, now)
+        _bound(self._seen, SEEN)
+        return False
+
+
+def _bound(table: OrderedDict[Any, Any], size: int) -> None:
+    while len(table) > size:
+        table.popitem(last=False)
+
+
+class RawSockets:
+    """Sends RSTs in a server's name; the mark takes them out by the lane, where they get the right MACs."""
+
+    def __init__(self) -> None:
+        self._sockets = {4: _raw(socket.AF_INET), 16: _raw(socket.AF_INET6)}
+
+    def refuse(self, syn: Syn) -> None:
+        family = socket.AF_INET if len(syn.client) == 4 else socket.AF_INET6
+        # A full buffer loses the RST as a wire might; the client repeats its SYN.
+        with contextlib.suppress(OSError):
+            self._sockets[len(syn.client)].sendto(reset(syn), (socket.inet_ntop(family, syn.client), 0))
+
+
+def _raw(family: int) -> socket.socket:
+    raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MAGIC | DIVERT)
+    raw.setblocking(False)
+    return raw
+
+
+class Diverter:
+    """``arrivals`` maps a leg's ifindex to the index of its port; ``stranded`` is what a SYN meets that cannot be
+    inspected (pass, or drop with ``on_failure = "block"``); ``prove`` is called when ``channel`` has something."""
+
+    def __init__(
+        self,
+        *,
+        decide: Decide,
+        arrivals: Mapping[int, int],
+        mail_ports: tuple[int, ...],
+        queue_length: int,
+        block: bool,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decide, self._arrivals, self._clock = decide, arrivals, clock
+        self._stranded = Action.DROP if block else Action.PASS
+        self._stale = False
+        self.switch = DeadMansSwitch()
+        self.crossings = Crossings()
+        self.counts: Counter[str] = Counter()
+        self._raw = RawSockets()
+        self._heart = Heartbeat(mail_ports)
+        self._queue = NetfilterQueue()
+        self._queue.bind(QUEUE_NUMBER, self._on_packet, queue_length, COPY_PACKET, COPY_OCTETS, SOCKET_OCTETS)
+
+    def run(self, channel: socket.socket, hear: Callable[[], None], report: Callable[[], None]) -> None:
+        """Until an exception (SystemExit of a signal) ends it. ``hear`` is called when ``channel`` is readable,
+        ``report`` at every turn."""
+        poll = select.poll()
+        poll.register(self._queue.get_fd(), select.POLLIN)
+        poll.register(channel, select.POLLIN)
+        try:
+            while True:
+                ready = {fd for fd, _ in poll.poll(BEAT_EVERY_S * 1000 / 2)}
+                # What waited while this process stood still is settled before the switch closes again.
+                self._stale = self.switch.turn(self._clock())
+                if channel.fileno() in ready:
+                    hear()
+                if self._queue.get_fd() in ready:
+                    self._queue.run(block=False)
+                self._stale = False
+                self._tick()
+                report()
+        finally:
+            self._queue.unbind()
+
+    def _tick(self) -> None:
+        if self.switch.beat(self._clock()):
+            self._heart.beat()
+
+    # --- one SYN ---------------------------------------------------------------------------------------------------
+
+    def _on_packet(self, packet: Any) -> None:
+        """Never raises: one packet that breaks us would break the loop for all."""
+        try:
+            syn = parse_syn(packet.get_payload())
+            port = self._arrivals.get(packet.physindev, 0)
+            verdict = self._judge(syn, port)
+        except MalformedPacketError:
+            syn, port, verdict = None, 0, self._strand("malformed")
+        except Exception:  # our bug: count it, let the mail go on
+            syn, port, verdict = None, 0, self._strand("failed")
+        self._answer(packet, syn, port, verdict)
+        if self.counts["syns"] % 64 == 0:  # a flood must not silence the beat
+            self._tick()
+
+    def _judge(self, syn: Syn, port: int) -> Verdict:
+        now = self._clock()
+        self.counts["syns"] += 1
+        if self._stale:
+            return self._strand("stale")
+        verdict = self._decide(syn, port)
+        if verdict.action is not Action.INTERCEPT:
+            return verdict
+        if not self.switch.alive(now):
+            return self._strand("interceptor_silent")
+        if not self.switch.accepting:
+            return self._strand("interceptor_full")
+        if self.crossings.again(syn, port, now):
+            self.counts["not_inspected.seen_twice"] += 1
+            return Verdict(Action.PASS)
+        return verdict
+
+    def _strand(self, why: str) -> Verdict:
+        self.counts[f"not_inspected.{why}"] += 1
+        return Verdict(self._stranded)
+
+    def _answer(self, packet: Any, syn: Syn | None, port: int, verdict: Verdict) -> None:
+        self.counts[f"verdict.{verdict.action.value}"] += 1
+        match verdict.action:
+            case Action.INTERCEPT:
+                packet.set_mark(Mark(verdict.tag, port).encode())
+                packet.accept()
+            case Action.PASS:
+                packet.set_mark(0)
+                packet.accept()
+            case Action.DROP:
+                packet.drop()
+            case Action.REJECT:
+                packet.drop()
+                if syn is not None:
+                    self._raw.refuse(syn)

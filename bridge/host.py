@@ -1,0 +1,251 @@
+"""Takes steps on this host and takes them back: looks whether a step holds, writes down its inverse, performs it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import assert_never
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bridge import firewall
+from bridge.firewall import FirewallError
+from bridge.lane import LANE, Wanted
+from bridge.ledger import Ledger, original
+from bridge.links import Links, read_sysctl, read_sysctls, sysctl_path, write_sysctl
+from bridge.plan import Plan, Present, make_plan, sysctls_read
+from bridge.steps import (
+    AddAddress,
+    AddNeighbour,
+    AddQueueRule,
+    AddRoute,
+    AddRule,
+    CreateLink,
+    DeleteLink,
+    LoadModule,
+    LoadRuleset,
+    RemoveAddress,
+    RemoveNeighbour,
+    RemoveQueueRule,
+    RemoveRoute,
+    RemoveRule,
+    SetLink,
+    SetSysctl,
+    Step,
+    UnloadModule,
+    UnloadRuleset,
+    key,
+)
+
+Failure = (OSError, NetlinkError, FirewallError)
+
+
+class StepError(Exception):
+    """A step failed; what was done stands in the ledger and `down` undoes it."""
+
+    def __init__(self, step: Step, reason: str) -> None:
+        super().__init__(f"cannot do «{step}»: {reason}")
+        self.step, self.reason = step, reason
+
+
+class Host:
+    """This network namespace and the ledger of what Tollbridge did to it."""
+
+    def __init__(self, links: Links, ledger: Ledger) -> None:
+        self._links = links
+        self._ledger = ledger
+
+    # --- planning --------------------------------------------------------------------------------------------------
+
+    def present(self, wanted: Wanted, *, nft_queue: bool) -> Present:
+        """The host as it was before Tollbridge (see `bridge.ledger.original`)."""
+        links = self._links.facts()
+        sysctls = read_sysctls(sysctls_read(links, wanted.sysctls_at_least))
+        return original(Present(links, sysctls, nft_queue=nft_queue), self._ledger.entries.values())
+
+    def plan(self, wanted: Wanted, *, nft_queue: bool) -> Plan:
+        return make_plan(wanted, self.present(wanted, nft_queue=nft_queue))
+
+    # --- doing -----------------------------------------------------------------------------------------------------
+
+    def up(self, steps: Iterable[Step], progress: Callable[[Step], None] = lambda _: None) -> None:
+        """Idempotent. First undoes what an earlier plan did and this one does not want. Raises `StepError`."""
+        steps = list(steps)
+        wanted = {key(step) for step in steps}
+        self._undo([k for k in self._ledger.entries if k not in wanted], progress)
+        for step in steps:
+            if not self.holds(step):
+                progress(step)
+                self._take(step)
+
+    def down(self, progress: Callable[[Step], None] = lambda _: None) -> list[str]:
+        """Everything back, newest first. Returns what could not be undone, in words; goes on after each."""
+        return self._undo(list(self._ledger.entries), progress)
+
+    def _take(self, step: Step) -> None:
+        try:
+            if not self._on_own_link(step):
+                self._ledger.record(key(step), self._inverse(step))
+            self._perform(step)
+        except Failure as error:
+            raise StepError(step, str(error)) from error
+
+    def _undo(self, keys: list[str], progress: Callable[[Step], None]) -> list[str]:
+        failures = []
+        for name in reversed(keys):
+            step = self._ledger.entries[name]
+            try:
+                if not self.holds(step):
+                    progress(step)
+                    self._perform(step)
+            except Failure as error:
+                failures.append(f"cannot do «{step}»: {error}")
+        self._ledger.forget(keys)
+        return failures
+
+    def _on_own_link(self, step: Step) -> bool:
+        """What happens on a link of ours goes with the link. (The plan refuses foreign links with the lane's names.)"""
+        own = self._ledger.mine
+        match step:
+            case SetLink(link) | AddAddress(link) | AddNeighbour(link):
+                return link in own or link.startswith(LANE)
+            case SetSysctl(name):
+                link = name.split(".")[3] if ".conf." in name else ""
+                return link in own or link.startswith(LANE)
+            case _:
+                return False
+
+    # --- each kind of step -------------------------------------------------------------------------------------------
+
+    def holds(self, step: Step) -> bool:
+        """Whether the host is already as the step would make it."""
+        links = self._links
+        match step:
+            case CreateLink(link):
+                return links.index(link) is not None
+            case DeleteLink(link):
+                return links.index(link) is None
+            case SetLink(link, attribute, value):
+                return links.attribute(link, attribute) == value
+            case SetSysctl(name, value):
+                return read_sysctl(name) in (value, None) if _link_gone(name) else read_sysctl(name) == value
+            case LoadModule():
+                return read_sysctl("net.bridge.bridge-nf-call-iptables") is not None
+            case UnloadModule(module):
+                return not Path(f"/sys/module/{module}").exists()
+            case AddAddress(link, address):
+                return links.has_address(link, address)
+            case RemoveAddress(link, address):
+                return not links.has_address(link, address)
+            case AddRoute(route):
+                return links.has_route(route)
+            case RemoveRoute(route):
+                return not links.has_route(route)
+            case AddRule(rule):
+                return links.has_rule(rule)
+            case RemoveRule(rule):
+                return not links.has_rule(rule)
+            case AddNeighbour(link, address):
+                return links.has_neighbour(link, address)
+            case RemoveNeighbour(link, address):
+                return not links.has_neighbour(link, address)
+            case LoadRuleset(text):
+                return firewall.loaded(text)
+            case UnloadRuleset():
+                return False
+            case AddQueueRule():
+                return firewall.has_queue_rule(step)
+            case RemoveQueueRule(family, link, mark, queue, bypass):
+                return not firewall.has_queue_rule(AddQueueRule(family, link, mark, queue, bypass))
+            case _:
+                assert_never(step)
+
+    def _inverse(self, step: Step) -> Step:
+        match step:
+            case CreateLink(link):
+                return DeleteLink(link)
+            case SetLink(link, attribute):
+                before = self._links.attribute(link, attribute)
+                return SetLink(link, attribute, 0 if before is None else before)
+            case SetSysctl(name):
+                return SetSysctl(name, read_sysctl(name) or "0")
+            case LoadModule(module):
+                return UnloadModule(module)
+            case AddAddress(link, address):
+                return RemoveAddress(link, address)
+            case RemoveAddress(link, address):
+                return AddAddress(link, address)
+            case AddRoute(route):
+                return RemoveRoute(route)
+            case RemoveRoute(route):
+                return AddRoute(route)
+            case AddRule(rule):
+                return RemoveRule(rule)
+            case AddNeighbour(link, address):
+                return RemoveNeighbour(link, address)
+            case LoadRuleset():
+                return UnloadRuleset()
+            case AddQueueRule(family, link, mark, queue, bypass):
+                return RemoveQueueRule(family, link, mark, queue, bypass, not firewall.has_raw_table(family))
+            case DeleteLink() | UnloadModule() | RemoveRule() | RemoveNeighbour() | UnloadRuleset() | RemoveQueueRule():
+                raise ValueError(f"{step} is taken only to undo")
+            case _:
+                assert_never(step)
+
+    def _perform(self, step: Step) -> None:
+        links = self._links
+        match step:
+            case CreateLink(link, kind, peer):
+                links.create(link, kind, peer)
+            case DeleteLink(link):
+                links.delete(link)
+            case SetLink(link, attribute, value):
+                links.set_attribute(link, attribute, value)
+            case SetSysctl(name, value):
+                write_sysctl(name, value)
+            case LoadModule(module):
+                _modprobe(module)
+            case UnloadModule(module):
+                _modprobe("-r", module)
+            case AddAddress(link, address):
+                links.address("add", link, address)
+            case RemoveAddress(link, address):
+                links.address("del", link, address)
+            case AddRoute(route):
+                links.route("add", route)
+            case RemoveRoute(route):
+                links.route("del", route)
+            case AddRule(rule):
+                links.rule("add", rule)
+            case RemoveRule(rule):
+                links.rule("del", rule)
+            case AddNeighbour(link, address, mac):
+                links.neighbour("replace", link, address, mac)
+            case RemoveNeighbour(link, address):
+                links.neighbour("del", link, address)
+            case LoadRuleset(text):
+                firewall.nft(text)
+            case UnloadRuleset():
+                firewall.remove()
+            case AddQueueRule():
+                firewall.add_queue_rule(step)
+            case RemoveQueueRule():
+                firewall.remove_queue_rule(step)
+            case _:
+                assert_never(step)
+
+
+def _link_gone(name: str) -> bool:
+    """A sysctl of a link that has gone needs no undoing."""
+    return not sysctl_path(name).exists()
+
+
+def _modprobe(*arguments: str) -> None:
+    program = shutil.which("modprobe", path="/usr/sbin:/sbin")
+    if program is None:
+        raise OSError("modprobe is missing; install it: apt-get install kmod")
+    done = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)  # noqa: S603 - fixed program
+    if done.returncode:
+        raise OSError(done.stderr.strip())

@@ -1,0 +1,84 @@
+"""What the two lanes are made of: names, addresses and marks that every part of the bridge agrees on. Pure data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+LANE = "smtp0"
+LANE_MAC = "02:74:62:00:00:01"  # locally administered; never on a wire
+NEXT_HOP_MAC = "02:74:62:00:00:02"  # stands for "not known yet" between the routing table and the egress chain
+NEXT_HOP4 = "169.254.116.98"
+NEXT_HOP6 = "fe80::7462"
+INWARD_TABLE = 2525  # route table and rule preference: marked frames from the lane belong to this host
+OUTWARD_TABLE = 2526  # and what marked sockets send leaves by the lane
+BEAT_MARK = 0x7B25_BEA7
+QUEUE_NUMBER = 25
+
+# How long a beat keeps the switch closed. Design: one missed second is noise, two are a dead daemon.
+LIVE_TIMEOUT_S = 2
+# A SYN teaches its next hops for this long; data sent by an accepted session confirms them.
+LEARNED_S = 10
+# Longer than any session may be idle.
+NEXT_HOP_S = 7200
+# From SYN to the ACK that completes a SYN-cookie handshake.
+ADMITTED_S = 10
+# Longer than TIME_WAIT (60 s, include/net/tcp.h).
+BRIDGED_S = 120
+# Client networks whose rate is measured at a time, one entry each.
+NETWORKS = 65536
+# Connections bridged although a socket of ours remembers their addresses.
+BRIDGED = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class PortLegs:
+    """One bridged port and the veth pair that joins it to the lane."""
+
+    port: str
+    index: int
+
+    @property
+    def wire(self) -> str:
+        """The end that exchanges frames with the port."""
+        return f"{LANE}w{self.index}"
+
+    @property
+    def lane(self) -> str:
+        """The end that is a port of the lane bridge."""
+        return f"{LANE}l{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the kernel side may use. Rates in SYNs per second, sizes in entries."""
+
+    new_connections_per_s: int = 10_000
+    new_connections_per_s_per_network: int = 1_000
+    next_hops: int = 131_072
+
+    @property
+    def admitted(self) -> int:
+        """All SYNs that the rate lets in during `ADMITTED_S`, so that this set is never the one that is full."""
+        return self.new_connections_per_s * (ADMITTED_S + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The bridge that the administrator asked for, in the bridge's own words.
+
+    ``ports`` and ``management`` keep the configuration's order; ``closed`` names the ports on which mail to the box
+    itself is dropped; ``sysctls_at_least`` are floors (from the hardware profile).
+    """
+
+    bridge: str
+    ports: tuple[str, ...]
+    mail_ports: tuple[int, ...] = (25,)
+    adopt: bool = False
+    stp: bool = False
+    block: bool = False
+    management: tuple[str, ...] = ()
+    gateway: tuple[str, ...] = ()
+    closed: frozenset[str] = frozenset()
+    limits: Limits = Limits()
+    sysctls_at_least: Mapping[str, int] = field(default_factory=dict)

@@ -1,0 +1,102 @@
+"""What undoes each step that was taken, written down before the step: one JSON line each, in order.
+
+A run killed at any instant leaves a ledger from which `down` restores the host and `up` goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from bridge.plan import BRIDGE_NF, Present
+from bridge.steps import AddAddress, AddRoute, DeleteLink, SetLink, SetSysctl, Step, UnloadModule, from_json, to_json
+
+_T = TypeVar("_T")
+
+
+class Ledger:
+    """The file, and its entries as key → inverse in the order in which the steps were taken."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.entries: dict[str, Step] = dict(_read(path))
+
+    @property
+    def mine(self) -> frozenset[str]:
+        """Links that were created and not yet deleted."""
+        return mine(self.entries.values())
+
+    def record(self, key: str, inverse: Step) -> None:
+        """Durable when it returns. An entry once made is kept: it holds the value from before the first `up`."""
+        if key in self.entries:
+            return
+        self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"key": key, "undo": to_json(inverse)}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.entries[key] = inverse
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Entries that were undone leave the file; the last one takes the file with it."""
+        for key in keys:
+            self.entries.pop(key, None)
+        if not self.entries:
+            self._path.unlink(missing_ok=True)
+            return
+        fresh = self._path.with_suffix(".new")
+        lines = (json.dumps({"key": key, "undo": to_json(inverse)}) + "\n" for key, inverse in self.entries.items())
+        with fresh.open("w", encoding="utf-8") as file:
+            file.writelines(lines)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self._path)
+
+
+def _read(path: Path) -> Iterator[tuple[str, Step]]:
+    """A torn last line is a step that was never taken: the line comes first."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            yield entry["key"], from_json(entry["undo"])
+        except (ValueError, KeyError, TypeError):
+            continue
+
+
+def mine(inverses: Iterable[Step]) -> frozenset[str]:
+    """Links that these inverses would delete."""
+    return frozenset(step.link for step in inverses if isinstance(step, DeleteLink))
+
+
+def original(present: Present, inverses: Iterable[Step]) -> Present:
+    """The host as it was before Tollbridge, as far as plans ask: so that a second plan equals the first."""
+    links, sysctls = dict(present.links), dict(present.sysctls)
+    inverses = list(inverses)
+    for step in inverses:
+        match step:
+            case SetSysctl(name, value):
+                sysctls[name] = value
+            case UnloadModule("br_netfilter"):
+                for name in BRIDGE_NF:
+                    sysctls.pop(name, None)
+            case AddAddress(link, address) if link in links:
+                links[link] = replace(links[link], addresses=_with(links[link].addresses, address))
+            case AddRoute(route) if route.link in links:
+                links[route.link] = replace(links[route.link], routes=_with(links[route.link].routes, route))
+            case SetLink(link, "master", value) if link in links:
+                links[link] = replace(links[link], master=str(value))
+            case _:
+                pass
+    return replace(present, links=links, sysctls=sysctls, mine=mine(inverses))
+
+
+def _with(items: tuple[_T, ...], item: _T) -> tuple[_T, ...]:
+    return items if item in items else (*items, item)

@@ -1,0 +1,279 @@
+"""Performs and undoes steps on links, addresses, routes, rules and sysctls: rtnetlink and /proc/sys, nothing else."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bridge.plan import LinkFacts
+from bridge.steps import PolicyRule, Route
+
+PERMANENT = 0x80  # NUD_PERMANENT and IFA_F_PERMANENT alike (linux/neighbour.h, linux/if_addr.h)
+_ONLINK = 4  # RTNH_F_ONLINK
+_KERNEL = 2  # RTPROT_KERNEL: the kernel makes and removes these with their addresses
+_RA = 9
+_LINK_SCOPE = 253
+_UP = 1
+_PROC = Path("/proc/sys")
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+# attribute → (where a link message has it, how a request names it)
+_BRIDGE = ("stp_state", "forward_delay", "mcast_snooping", "group_fwd_mask", "nf_call_iptables", "nf_call_ip6tables")
+
+
+def family_of(address: str) -> int:
+    """4 or 6."""
+    return 6 if ":" in address else 4
+
+
+def sysctl_path(name: str) -> Path:
+    """Dots separate, and / stands for a dot inside a link's name (sysctl(8))."""
+    return _PROC / name.translate(str.maketrans("./", "/."))
+
+
+def read_sysctl(name: str) -> str | None:
+    """The value, or None where this kernel does not have it."""
+    try:
+        return sysctl_path(name).read_text().strip()
+    except OSError:
+        return None
+
+
+def write_sysctl(name: str, value: str) -> None:
+    sysctl_path(name).write_text(value)
+
+
+class Links:
+    """The host's links, as one open rtnetlink socket. Raises `NetlinkError` and OSError."""
+
+    def __init__(self) -> None:
+        self._ip = IPRoute()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ip.close()
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def index(self, link: str) -> int | None:
+        """The link's ifindex, or None."""
+        found = self._ip.link_lookup(ifname=link)
+        return found[0] if found else None
+
+    def facts(self) -> dict[str, LinkFacts]:
+        """All links with their administrative addresses and the routes through them."""
+        links = list(self._ip.get_links())
+        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
+        addresses, routes = self._addresses(names), self._routes(names)
+        return {
+            names[link["index"]]: LinkFacts(
+                name=names[link["index"]],
+                kind=(link.get_attr("IFLA_LINKINFO") or _NOTHING).get_attr("IFLA_INFO_KIND") or "",
+                mac=link.get_attr("IFLA_ADDRESS") or "",
+                mtu=link.get_attr("IFLA_MTU") or 0,
+                master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
+                addresses=tuple(addresses.get(link["index"], ())),
+                routes=tuple(routes.get(link["index"], ())),
+            )
+            for link in links
+        }
+
+    def _addresses(self, names: dict[int, str]) -> dict[int, list[str]]:
+        """Not the kernel's link-local ones, nor what a router advertisement will bring again."""
+        found: dict[int, list[str]] = {}
+        for address in self._ip.get_addr():
+            text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
+            flags = address.get_attr("IFA_FLAGS") or address["flags"]
+            if ":" in text and (address["scope"] == _LINK_SCOPE or not flags & PERMANENT):
+                continue
+            found.setdefault(address["index"], []).append(f"{text}/{address['prefixlen']}")
+        return found
+
+    def _routes(self, names: dict[int, str]) -> dict[int, list[Route]]:
+        found: dict[int, list[Route]] = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for route in self._ip.get_routes(family=family, table=254):
+                link = route.get_attr("RTA_OIF")
+                if route["proto"] not in (_KERNEL, _RA) and link in names:
+                    found.setdefault(link, []).append(_read_route(route, names[link]))
+        return found
+
+    def own_addresses(self) -> frozenset[bytes]:
+        """Every address of this host, packed."""
+        texts = [a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS") for a in self._ip.get_addr()]
+        return frozenset(socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for text in texts)
+
+    def attribute(self, link: str, attribute: str) -> bool | int | str | None:
+        """The present value of what `set_attribute` sets; None if there is no such link."""
+        index = self.index(link)
+        if index is None:
+            return None
+        message = self._ip.get_links(index)[0]
+        value: bool | int | str | None = _READ[attribute](message, self)
+        return value
+
+    def has_address(self, link: str, address: str) -> bool:
+        index = self.index(link)
+        text, _, length = address.partition("/")
+        return index is not None and any(
+            (a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == text and a["prefixlen"] == int(length)
+            for a in self._ip.get_addr(index=index)
+        )
+
+    def has_route(self, route: Route) -> bool:
+        index = self.index(route.link)
+        family = _FAMILY[family_of(route.destination)]
+        try:
+            present = [
+                _read_route(r, route.link)
+                for r in self._ip.get_routes(family=family, table=route.table)
+                if r.get_attr("RTA_OIF") == index
+            ]
+        except NetlinkError:  # the table does not exist yet
+            return False
+        return any(
+            (p.destination, p.gateway, p.kind) == (route.destination, route.gateway, route.kind) for p in present
+        )
+
+    def has_rule(self, rule: PolicyRule) -> bool:
+        return any(
+            r.get_attr("FRA_IIFNAME") == rule.incoming
+            and r.get_attr("FRA_TABLE") == rule.table
+            and r.get_attr("FRA_FWMARK") == rule.mark
+            for r in self._ip.get_rules(family=_FAMILY[rule.family])
+        )
+
+    def has_neighbour(self, link: str, address: str) -> bool:
+        index = self.index(link)
+        return any(
+            n.get_attr("NDA_DST") == address and n["state"] & PERMANENT
+            for n in self._ip.get_neighbours(family=_FAMILY[family_of(address)], ifindex=index)
+        )
+
+    # --- writing ---------------------------------------------------------------------------------------------------
+
+    def create(self, link: str, kind: str, peer: str) -> None:
+        extra: dict[str, Any] = {"peer": peer} if peer else {}
+        self._ip.link("add", ifname=link, kind=kind, **extra)
+
+    def delete(self, link: str) -> None:
+        self._ip.link("del", index=self._index(link))
+
+    def set_attribute(self, link: str, attribute: str, value: bool | int | str) -> None:
+        index = self._index(link)
+        match attribute:
+            case "up":
+                self._ip.link("set", index=index, state="up" if value else "down")
+            case "master":
+                self._ip.link("set", index=index, master=self._index(str(value)) if value else 0)
+            case "port_group_fwd_mask":
+                self._ip.brport("set", index=index, group_fwd_mask=value)
+            case "mtu" | "address":
+                self._ip.link("set", index=index, **{attribute: value})
+            case _:
+                self._ip.link("set", index=index, kind="bridge", **{f"br_{attribute}": value})
+
+    def address(self, verb: str, link: str, address: str) -> None:
+        text, _, length = address.partition("/")
+        flags = {"flags": 0x02} if ":" in text and verb == "add" else {}  # IFA_F_NODAD: no probe on the wire
+        self._ip.addr(verb, index=self._index(link), address=text, prefixlen=int(length), **flags)
+
+    def route(self, verb: str, route: Route) -> None:
+        optional = {"gateway": route.gateway, "prefsrc": route.source, "priority": route.metric}
+        self._ip.route(
+            verb,
+            family=_FAMILY[family_of(route.destination)],
+            dst=route.destination,
+            oif=self._index(route.link),
+            table=route.table,
+            type=route.kind,
+            scope=route.scope,
+            proto=route.protocol,
+            flags=_ONLINK if route.onlink else 0,
+            **{name: value for name, value in optional.items() if value},
+        )
+
+    def rule(self, verb: str, rule: PolicyRule) -> None:
+        self._ip.rule(
+            verb,
+            family=_FAMILY[rule.family],
+            iifname=rule.incoming,
+            fwmark=rule.mark,
+            fwmask=rule.mask,
+            table=rule.table,
+            priority=rule.table,
+        )
+
+    def neighbour(self, verb: str, link: str, address: str, mac: str = "") -> None:
+        extra = {"lladdr": mac, "state": PERMANENT} if mac else {}
+        self._ip.neigh(verb, family=_FAMILY[family_of(address)], dst=address, ifindex=self._index(link), **extra)
+
+    def _index(self, link: str) -> int:
+        index = self.index(link)
+        if index is None:
+            raise NetlinkError(19, f"no such link: {link}")
+        return index
+
+    def name(self, index: int) -> str:
+        """The link's name, or "" if there is none."""
+        return next((link.get_attr("IFLA_IFNAME") for link in self._ip.get_links() if link["index"] == index), "")
+
+
+class _Nothing:
+    def get_attr(self, _: str) -> None:
+        return None
+
+
+_NOTHING = _Nothing()
+
+
+def _read_route(route: Any, link: str) -> Route:
+    family = 6 if route["family"] == socket.AF_INET6 else 4
+    destination = route.get_attr("RTA_DST") or ("::" if family == 6 else "0.0.0.0")
+    return Route(
+        destination=f"{destination}/{route['dst_len']}",
+        link=link,
+        table=route.get_attr("RTA_TABLE") or route["table"],
+        gateway=route.get_attr("RTA_GATEWAY") or "",
+        source=route.get_attr("RTA_PREFSRC") or "",
+        metric=route.get_attr("RTA_PRIORITY") or 0,
+        protocol=route["proto"],
+        scope=route["scope"],
+        kind={1: "unicast", 2: "local"}.get(route["type"], str(route["type"])),
+        onlink=bool(route["flags"] & _ONLINK),
+    )
+
+
+def _info(part: str, prefix: str, attribute: str) -> Callable[[Any, Links], Any]:
+    """Reads one value of IFLA_INFO_DATA (a bridge's) or IFLA_INFO_SLAVE_DATA (a bridge port's)."""
+
+    def read(message: Any, _: Links) -> Any:
+        data = (message.get_attr("IFLA_LINKINFO") or _NOTHING).get_attr(part) or _NOTHING
+        return data.get_attr(f"{prefix}{attribute.upper()}")
+
+    return read
+
+
+_READ: dict[str, Callable[[Any, Links], Any]] = {
+    "up": lambda message, _: bool(message["flags"] & _UP),
+    "mtu": lambda message, _: message.get_attr("IFLA_MTU"),
+    "address": lambda message, _: message.get_attr("IFLA_ADDRESS"),
+    "master": lambda message, links: links.name(message.get_attr("IFLA_MASTER") or 0),
+    "port_group_fwd_mask": _info("IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_", "group_fwd_mask"),
+    **{name: _info("IFLA_INFO_DATA", "IFLA_BR_", name) for name in _BRIDGE},
+}
+
+
+def read_sysctls(names: Iterable[str]) -> dict[str, str]:
+    """Those of the names that this kernel has."""
+    return {name: value for name in names if (value := read_sysctl(name)) is not None}

@@ -1,0 +1,346 @@
+"""The two lanes as one nft transaction, rendered as text from `Rules`. Pure.
+
+In the order in which a frame meets it: port → lane → gate → queue → verdict → inwards, and out by `disguise`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bridge import flow
+from bridge import lane as at
+from bridge.lane import LANE, LANE_MAC, NEXT_HOP_MAC, Limits, PortLegs
+
+TABLES = ("netdev", "inet", "bridge")
+NAME = "tollbridge"
+_SYN = "tcp flags & (fin | syn | rst | ack) == syn"
+_NOT_SYN = "tcp flags & (fin | syn | rst | ack) != syn"
+_OURS = f"meta mark & {flow.MAGIC_MASK | flow.DIVERT:#010x} == {flow.MAGIC | flow.DIVERT:#010x}"
+_QUEUE = f"{flow.MAGIC | flow.QUEUE:#010x}"
+_LEARNED = f"{flow.MAGIC | flow.LEARNED:#010x}"
+_TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
+_REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
+
+# Why a SYN to a mail port was not inspected: counter → words for people. `status` prints them.
+NOT_INSPECTED = {
+    "tagged": "VLAN-tagged",
+    "rate_network": "its client network opens more connections per second than new_connections_per_s_per_network",
+    "rate": "more connections per second than new_connections_per_s",
+    "not_learned": "the table of next hops is full",
+    "not_live": "the gateway is not alive (no heart-beat)",
+    "no_listener": "no interceptor listens",
+}
+COUNTERS = (*NOT_INSPECTED, "queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything the text depends on. ``bridge_mac`` is the plain bridge's own address; ``silent`` that it has no
+    business of its own on the wire (no management address); ``nft_queue`` that the kernel has the queue expression."""
+
+    bridge: str
+    bridge_mac: str
+    legs: tuple[PortLegs, ...]
+    mail_ports: tuple[int, ...]
+    limits: Limits
+    closed: frozenset[str] = frozenset()
+    block: bool = False
+    stp: bool = False
+    silent: bool = False
+    nft_queue: bool = False
+
+    @property
+    def mail(self) -> str:
+        return "{ " + ", ".join(map(str, self.mail_ports)) + " }"
+
+    @property
+    def otherwise(self) -> str:
+        """What becomes of a SYN that cannot be inspected."""
+        return "drop" if self.block else "return"
+
+
+def render(rules: Rules) -> str:
+    """The whole transaction: own tables replaced, nobody else's touched; a digest is the inet table's comment."""
+    body = "".join(_table(family, lines) for family, lines in _tables(rules))
+    return _stamp(body)
+
+
+def digest(text: str) -> str:
+    """The mark of a rendered text, as `nft list table` gives it back in the table's comment."""
+    return text.rsplit('comment "', 1)[1].split('"', 1)[0]
+
+
+def unload() -> str:
+    """The transaction that removes every table, whether it is there or not."""
+    return "".join(f"add table {family} {NAME}\ndelete table {family} {NAME}\n" for family in TABLES)
+
+
+def _stamp(body: str) -> str:
+    mark = hashlib.sha256(body.encode()).hexdigest()[:16]
+    return f'{unload()}{body}table inet {NAME} {{ comment "{mark}"; }}\n'
+
+
+def _tables(rules: Rules) -> Iterable[tuple[str, list[str]]]:
+    yield "netdev", [*_netdev_sets(rules), *_ports(rules), *_legs(rules), *_learn(rules), *_disguise(), *_hush(rules)]
+    yield "inet", [*_inet_sets(rules), *_beat(), *_sockets(), *_gate(rules), *_verdict(), *_untracked()]
+    yield "bridge", _inwards(rules)
+
+
+def _table(family: str, lines: Iterable[str]) -> str:
+    return f"table {family} {NAME} {{\n" + "".join(f"\t{line}\n" for line in lines) + "}\n"
+
+
+def _chain(name: str, hook: str, rules: Iterable[str]) -> list[str]:
+    head = [f"chain {name} {{"] + ([f"\ttype filter hook {hook}; policy accept;"] if hook else [])
+    return [*head, *(f"\t{rule}" for rule in rules), "}"]
+
+
+def _counters(*names: str) -> list[str]:
+    return [f"counter {name} {{ }}" for name in names]
+
+
+# --- netdev: between the wires and the lane ---------------------------------------------------------------------
+
+
+def _netdev_sets(rules: Rules) -> list[str]:
+    size = rules.limits.next_hops
+    lines = _counters("tagged", "rate_network", "rate", "sent", "no_next_hop", "hushed", "local", "local_dropped")
+    for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
+        kind = f"typeof {ip} saddr : ether saddr; flags dynamic,timeout"
+        lines += [
+            f"map learned{v} {{ {kind}; timeout {at.LEARNED_S}s; size {size}; }}",
+            f"map next_hop{v} {{ {kind}; timeout {at.NEXT_HOP_S}s; size {size}; }}",
+            f"set rate{v} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
+        ]
+    if rules.stp:
+        lines.append("set forwarding { type ifname; flags timeout; }")
+    return lines
+
+
+def _ports(rules: Rules) -> list[str]:
+    return [line for legs in rules.legs for line in _port(rules, legs)]
+
+
+def _port(rules: Rules, legs: PortLegs) -> list[str]:
+    """From the wire: mail, what may belong to it, and nothing else, goes to the lane."""
+    mine, mail, to = f"ether daddr {rules.bridge_mac}", rules.mail, f'fwd to "{legs.wire}"'
+    local = "counter name local_dropped drop" if legs.port in rules.closed else "counter name local"
+    tagged = "counter name tagged " + ("drop" if rules.block else "accept")
+    return _chain(
+        f"port{legs.index}",
+        f'ingress device "{legs.port}" priority 0',
+        [
+            f"{mine} tcp dport {mail} {_SYN} {local}",
+            f"{mine} accept",
+            *(["iifname != @forwarding accept"] if rules.stp else []),
+            f"vlan id 0-4095 tcp dport {mail} {_SYN} {tagged}",
+            "vlan id 0-4095 accept",
+            f"tcp dport {mail} {to}",
+            f"tcp sport {mail} {to}",
+            f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} {to}",
+            f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} {to}",
+            # Later fragments carry no ports: all of TCP's go the same way, so that none overtakes its first.
+            f"ip protocol tcp ip frag-off & 0x3fff != 0 {to}",
+            f"frag nexthdr tcp {to}",
+        ],
+    )
+
+
+def _legs(rules: Rules) -> list[str]:
+    """From the lane: to the wire, by the port this leg belongs to."""
+    gate = "iifname @forwarding " if rules.stp else ""
+    return [
+        line
+        for legs in rules.legs
+        for line in _chain(
+            f"leg{legs.index}",
+            f'ingress device "{legs.wire}" priority 0',
+            [f'{gate}fwd to "{legs.port}"', "drop"],
+        )
+    ]
+
+
+def _learn(rules: Rules) -> list[str]:
+    """One SYN teaches both next hops. What a flood could fill is limited before it is touched."""
+    limits = rules.limits
+    devices = ", ".join(f'"{legs.lane}"' for legs in rules.legs)
+    slow = f"limit rate over {limits.new_connections_per_s}/second burst {limits.new_connections_per_s} packets"
+    per = limits.new_connections_per_s_per_network
+    lines = _chain(
+        "learn", f"ingress devices = {{ {devices} }} priority 0", [f"tcp dport {rules.mail} {_SYN} jump teach"]
+    )
+    teach = []
+    for v, ip, mask in ((4, "ip", "255.255.255.0"), (6, "ip6", "ffff:ffff:ffff:ffff::")):
+        over = f"limit rate over {per}/second burst {per} packets"
+        teach.append(
+            f"meta protocol {ip} update @rate{v} {{ {ip} saddr & {mask} timeout 10s {over} }} "
+            "counter name rate_network return"
+        )
+    teach.append(f"{slow} counter name rate return")
+    for v, ip in ((4, "ip"), (6, "ip6")):
+        # An update keeps the old MAC, so: delete, then add. A router that moved is followed at once.
+        teach += [
+            f"meta protocol {ip} delete @learned{v} {{ {ip} saddr : ether saddr }}",
+            f"meta protocol {ip} delete @learned{v} {{ {ip} daddr : ether daddr }}",
+            f"meta protocol {ip} add @learned{v} {{ {ip} saddr timeout {at.LEARNED_S}s : ether saddr }} "
+            f"add @learned{v} {{ {ip} daddr timeout {at.LEARNED_S}s : ether daddr }} meta mark set {_LEARNED}",
+        ]
+    return [*lines, *_chain("teach", "", teach)]
+
+
+def _disguise() -> list[str]:
+    """What our own stack sends gets both MACs of the conversation, before the bridge looks the destination up."""
+    lines = _chain(
+        "disguise",
+        f'egress device "{LANE}" priority 0',
+        [
+            f"ether daddr != {NEXT_HOP_MAC} counter name hushed drop",
+            "meta protocol ip jump disguise4",
+            "meta protocol ip6 jump disguise6",
+            f"ether saddr {LANE_MAC} counter name no_next_hop drop",
+            f"ether daddr {NEXT_HOP_MAC} counter name no_next_hop drop",
+            "counter name sent",
+        ],
+    )
+    for v, ip in ((4, "ip"), (6, "ip6")):
+        rules = []
+        for end in ("saddr", "daddr"):
+            # The confirmed next hop first, then a fresher one over it.
+            rules += [
+                f"ether {end} set {ip} {end} map @next_hop{v}",
+                f"ether {end} set {ip} {end} map @learned{v}",
+            ]
+        rules += ["tcp flags & psh == psh jump confirm" + str(v)]
+        confirm = []
+        for end in ("saddr", "daddr"):
+            # Data is sent only after a whole handshake: a spoofed SYN never gets this far. Moved, not copied:
+            # once a connection, for deleted elements hold their place until the next garbage collection.
+            confirmed, learned = (f"@{name}{v} {{ {ip} {end} : ether {end} }}" for name in ("next_hop", "learned"))
+            update = f"update @next_hop{v} {{ {ip} {end} timeout {at.NEXT_HOP_S}s : ether {end} }}"
+            confirm += [f"{ip} {end} @learned{v} delete {confirmed} {update} delete {learned}", update]
+        lines += [*_chain(f"confirm{v}", "", confirm), *_chain(f"disguise{v}", "", rules)]
+    return lines
+
+
+def _hush(rules: Rules) -> list[str]:
+    """A bridge without an address has nothing to say: not one frame of the box's own leaves by it."""
+    if not rules.silent:
+        return []
+    return _chain("hush", f'egress device "{rules.bridge}" priority 0', ["counter name hushed drop"])
+
+
+# --- inet: the hooks that br_netfilter runs for the lane alone ---------------------------------------------------
+
+
+def _inet_sets(rules: Rules) -> list[str]:
+    lines = [
+        *_counters("queued", "turned_inwards", "not_learned", "not_live", "no_listener"),
+        f"set live {{ type inet_service; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; size 64; }}",
+    ]
+    for v, ip in ((4, "ip"), (6, "ip6")):
+        kind = f"typeof {_TUPLE.format(ip=ip)}; flags dynamic,timeout"
+        lines += [
+            f"set admitted{v} {{ {kind}; timeout {at.ADMITTED_S}s; size {rules.limits.admitted}; }}",
+            f"set bridged{v} {{ {kind}; timeout {at.BRIDGED_S}s; size {at.BRIDGED}; }}",
+        ]
+    return lines
+
+
+def _beat() -> list[str]:
+    """The dead-man's switch: a marked datagram to a mail port of the loopback keeps that port live."""
+    update = f"update @live {{ udp dport timeout {at.LIVE_TIMEOUT_S}s }}"
+    return _chain("beat", "output priority -400", [f"meta mark {at.BEAT_MARK:#010x} meta l4proto udp {update} drop"])
+
+
+def _sockets() -> list[str]:
+    """Packets of intercepted connections, found by the kernel's own socket table. SYNs are the gate's business."""
+    turn = f"meta mark set {flow.MAGIC | flow.DIVERT:#010x} counter name turned_inwards"
+    listener = []
+    inwards = []
+    for v, ip in ((4, "ip"), (6, "ip6")):
+        # The ACK of a SYN-cookie handshake finds only the listener; the ACK of a bridged connection finds it too.
+        listener.append(f"{_TUPLE.format(ip=ip)} @admitted{v} {turn} return")
+        inwards.append(f"{_TUPLE.format(ip=ip)} @bridged{v} return")
+    return [
+        *_chain("listener", "", listener),
+        *_chain("inwards", "", [*inwards, turn]),
+        *_chain(
+            "sockets",
+            "prerouting priority -310",
+            [
+                f'iifname != "{LANE}" return',
+                "notrack",
+                # Never matches; a tproxy expression makes the kernel put fragments together before these hooks.
+                "ip daddr 0.0.0.0 meta l4proto tcp tproxy ip to :9 return",
+                "ip6 daddr :: meta l4proto tcp tproxy ip6 to :9 return",
+                f"{_SYN} return",
+                "socket wildcard 1 goto listener",
+                "meta l4proto { tcp, icmp, icmpv6 } socket transparent 1 jump inwards",
+            ],
+        ),
+    ]
+
+
+def _gate(rules: Rules) -> list[str]:
+    """Which SYNs the diverter is asked about. What it is not asked about is bridged, or dropped, and counted."""
+    out = rules.otherwise
+    syn = [
+        f"meta mark != {_LEARNED} counter name not_learned {out}",
+        "meta mark set 0",
+        f"tcp dport != @live counter name not_live {out}",
+        # A listener, a half-open handshake, a TIME_WAIT socket: a repeated SYN must meet the fate of the first.
+        f"socket transparent 1 meta mark set {_QUEUE} counter name queued return",
+        f"counter name no_listener {out}",
+    ]
+    bypass = "" if rules.block else " bypass"
+    queue = [f"meta mark {_QUEUE} queue num {at.QUEUE_NUMBER}{bypass}"] if rules.nft_queue else []
+    return [
+        *_chain("syn", "", syn),
+        *_chain("gate", "prerouting priority -305", [f'iifname "{LANE}" tcp dport {rules.mail} {_SYN} jump syn']),
+        *(_chain("queue", "prerouting priority -300", queue) if queue else []),
+    ]
+
+
+def _verdict() -> list[str]:
+    """After the queue. An accepted packet goes on at the next hook, so this is a chain of its own."""
+    admit = [
+        f"update @admitted{v} {{ {_TUPLE.format(ip=ip)} timeout {at.ADMITTED_S}s }}"
+        for v, ip in ((4, "ip"), (6, "ip6"))
+    ]
+    # Bridged, though an old socket of ours has the same addresses: its packets must not be turned inwards.
+    spare = [
+        f"update @bridged{v} {{ {ends.format(ip=ip)} timeout {at.BRIDGED_S}s }}"
+        for v, ip in ((4, "ip"), (6, "ip6"))
+        for ends in (_TUPLE, _REVERSE)
+    ]
+    return [
+        *_chain("admit", "", admit),
+        *_chain("spare", "", spare),
+        *_chain(
+            "verdict",
+            "prerouting priority -290",
+            [
+                f'iifname != "{LANE}" return',
+                f"{_NOT_SYN} return",
+                f"{_OURS} goto admit",
+                "socket wildcard 1 return",
+                "socket transparent 1 jump spare",
+            ],
+        ),
+    ]
+
+
+def _untracked() -> list[str]:
+    """Both legs have mirrored addresses; conntrack would merge them into one connection."""
+    return _chain("untracked", "output priority -300", [f"{_OURS} notrack"])
+
+
+# --- bridge: after br_netfilter -----------------------------------------------------------------------------------
+
+
+def _inwards(rules: Rules) -> list[str]:
+    legs = ", ".join(f'"{legs.lane}"' for legs in rules.legs)
+    turn = f"iifname {{ {legs} }} {_OURS} meta pkttype set host ether daddr set {LANE_MAC}"
+    return _chain("inwards", "prerouting priority 10", [turn])

@@ -1,0 +1,56 @@
+"""What the processes tell each other: JSON datagrams over socket pairs that the daemon made and hands down.
+
+Interceptor → diverter: a proof of life and the resolved protected addresses. Both → daemon: a report a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+from typing import Any
+
+PROVE_EVERY_S = 0.2
+REPORT_EVERY_S = 1.0
+# Read from the less privileged end, so bounded; 1,024 addresses as text fit.
+DATAGRAM_OCTETS = 65536
+SERVERS = 1024
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """(writing end, reading end), both non-blocking and inheritable only by ``pass_fds``."""
+    write, read = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for end in (write, read):
+        end.setblocking(False)
+    write.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * DATAGRAM_OCTETS)
+    return write, read
+
+
+def adopt(fd: int) -> socket.socket:
+    """The inherited end with that number."""
+    end = socket.socket(fileno=fd)
+    end.setblocking(False)
+    end.set_inheritable(False)
+    return end
+
+
+def tell(end: socket.socket, message: dict[str, Any]) -> None:
+    """Lost if nobody reads: the next one says the same and more."""
+    with contextlib.suppress(OSError):
+        end.send(json.dumps(message, separators=(",", ":")).encode())
+
+
+def hear(end: socket.socket) -> list[dict[str, Any]]:
+    """Everything that waits; what is not a JSON object is passed over."""
+    heard: list[dict[str, Any]] = []
+    while True:
+        try:
+            data = end.recv(DATAGRAM_OCTETS)
+        except OSError:
+            return heard
+        if not data:
+            return heard
+        with contextlib.suppress(ValueError):
+            message = json.loads(data)
+            if isinstance(message, dict):
+                heard.append(message)

@@ -1,0 +1,94 @@
+"""The run directory: where each file of a running gateway lies, and the lock that keeps a second daemon out."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DEFAULT = Path("/run/tollbridge")
+
+
+class AlreadyRunningError(Exception):
+    """Another process holds the lock; ``pid`` is what it wrote there (0 if nothing)."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(f"a tollbridge daemon is already running (process {pid})")
+        self.pid = pid
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """Paths below one directory, which is root's alone to write."""
+
+    path: Path
+
+    @property
+    def ledger(self) -> Path:
+        """What undoes `up`."""
+        return self.path / "ledger.jsonl"
+
+    @property
+    def effective(self) -> Path:
+        """The configuration that the running daemon was started with."""
+        return self.path / "effective.toml"
+
+    @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def pending(self) -> Path:
+        """There while an `up --confirm` waits for its `confirm`."""
+        return self.path / "pending.json"
+
+    def make(self) -> None:
+        self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Held by one process at a time, and let go by the kernel however it ends. Raises `AlreadyRunningError`."""
+        self.make()
+        with (self.path / f"{name}.lock").open("a+", encoding="ascii") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise AlreadyRunningError(self.holder(name)) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+            file.truncate(0)
+
+    def holder(self, name: str) -> int:
+        """The process that holds the lock, or 0. A number left by a dead one is not believed."""
+        try:
+            with (self.path / f"{name}.lock").open("r", encoding="ascii") as file:
+                pid = int(file.read() or 0)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return pid
+        except (OSError, ValueError):
+            pass
+        return 0
+
+
+def write_json(path: Path, data: Any) -> None:
+    """All or nothing: readers see the old file or the new one."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    fresh.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """None if the file is not there or not whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
