@@ -51,7 +51,7 @@ def _list(query: str) -> list[dict[str, Any]]:
         return []
 
 
-# --- the ruleset -----------------------------------------------------------------------------------------------------
+# --- the ruleset --------------------------------------------------------------------------
 
 
 def loaded(text: str) -> bool:
@@ -108,7 +108,7 @@ def forward_ports(links: list[str], timeout_s: int) -> None:
     nft(f"flush set netdev {NAME} forwarding\n{add}")
 
 
-# --- the queue rule by iptables ---------------------------------------------------------------------------------------
+# --- the queue rule by iptables --------------------------------------------------------------------------
 
 
 def _queue_rule(verb: str, rule: AddQueueRule | RemoveQueueRule) -> list[str]:
@@ -160,7 +160,7 @@ def _raw(family: int) -> str:
     return f"{'ip' if family == 4 else 'ip6'} raw"
 
 
-# --- what this kernel can do ------------------------------------------------------------------------------------------
+# --- what this kernel can do --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

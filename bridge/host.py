@@ -12,7 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge import firewall
 from bridge.firewall import FirewallError
-from bridge.lane import LANE, Wanted
+from bridge.lane import Wanted
 from bridge.ledger import Ledger, original
 from bridge.links import Links, read_sysctl, read_sysctls, sysctl_path, write_sysctl
 from bridge.plan import Plan, Present, make_plan, sysctls_read
@@ -106,14 +106,14 @@ class Host:
         return failures
 
     def _on_own_link(self, step: Step) -> bool:
-        """What happens on a link of ours goes with the link. (The plan refuses foreign links with the lane's names.)"""
+        """What happens on a link of ours goes with the link."""
         own = self._ledger.mine
         match step:
             case SetLink(link) | AddAddress(link) | AddNeighbour(link):
-                return link in own or link.startswith(LANE)
+                return link in own
             case SetSysctl(name):
                 link = name.split(".")[3] if ".conf." in name else ""
-                return link in own or link.startswith(LANE)
+                return link in own
             case _:
                 return False
 
@@ -164,8 +164,8 @@ class Host:
 
     def _inverse(self, step: Step) -> Step:
         match step:
-            case CreateLink(link):
-                return DeleteLink(link)
+            case CreateLink(link, _, peer):
+                return DeleteLink(link, peer)
             case SetLink(link, attribute):
                 before = self._links.attribute(link, attribute)
                 return SetLink(link, attribute, 0 if before is None else before)

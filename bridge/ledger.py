@@ -36,7 +36,8 @@ class Ledger:
             return
         self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"key": key, "undo": to_json(inverse)}) + "\n")
+            # A new line first: the last one may be torn.
+            file.write("\n" + json.dumps({"key": key, "undo": to_json(inverse)}) + "\n")
             file.flush()
             os.fsync(file.fileno())
         self.entries[key] = inverse
@@ -73,13 +74,15 @@ def _read(path: Path) -> Iterator[tuple[str, Step]]:
 
 def mine(inverses: Iterable[Step]) -> frozenset[str]:
     """Links that these inverses would delete."""
-    return frozenset(step.link for step in inverses if isinstance(step, DeleteLink))
+    deletions = [step for step in inverses if isinstance(step, DeleteLink)]
+    return frozenset(link for step in deletions for link in (step.link, step.peer) if link)
 
 
 def original(present: Present, inverses: Iterable[Step]) -> Present:
     """The host as it was before Tollbridge, as far as plans ask: so that a second plan equals the first."""
-    links, sysctls = dict(present.links), dict(present.sysctls)
     inverses = list(inverses)
+    own, sysctls = mine(inverses), dict(present.sysctls)
+    links = {name: link for name, link in present.links.items() if name not in own}
     for step in inverses:
         match step:
             case SetSysctl(name, value):
@@ -95,7 +98,7 @@ def original(present: Present, inverses: Iterable[Step]) -> Present:
                 links[link] = replace(links[link], master=str(value))
             case _:
                 pass
-    return replace(present, links=links, sysctls=sysctls, mine=mine(inverses))
+    return replace(present, links=links, sysctls=sysctls)
 
 
 def _with(items: tuple[_T, ...], item: _T) -> tuple[_T, ...]:

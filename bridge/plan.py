@@ -57,11 +57,10 @@ class LinkFacts:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The host before the plan. ``mine``: links that the ledger says Tollbridge made."""
+    """The host without Tollbridge; `bridge.ledger.original` gives it back where Tollbridge is."""
 
     links: Mapping[str, LinkFacts]
     sysctls: Mapping[str, str] = field(default_factory=dict)
-    mine: frozenset[str] = frozenset()
     nft_queue: bool = False
 
 
@@ -88,7 +87,7 @@ def make_plan(wanted: Wanted, present: Present) -> Plan:
     if len({port.name for port in ports}) < len(ports):
         raise PlanError("bridge.ports", "two entries name the same port", "name each port once")
     legs = tuple(PortLegs(port.name, index) for index, port in enumerate(ports))
-    mac = present.links[wanted.bridge].mac if wanted.adopt else ports[0].mac
+    mac = _adoptable(wanted, present).mac if wanted.adopt else ports[0].mac
     rules = _rules(wanted, present, legs, mac)
     ruleset = render(rules)
     steps = [
@@ -118,7 +117,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
     )
 
 
-# --- what must be true of the host ---------------------------------------------------------------------------------
+# --- what must be true of the host --------------------------------------------------------------------------
 
 
 def _port(name: str, wanted: Wanted, present: Present) -> LinkFacts:
@@ -144,6 +143,16 @@ def _port(name: str, wanted: Wanted, present: Present) -> LinkFacts:
             return link
 
 
+def _adoptable(wanted: Wanted, present: Present) -> LinkFacts:
+    match present.links.get(wanted.bridge):
+        case LinkFacts(kind="bridge") as bridge:
+            return bridge
+        case _:
+            raise PlanError(
+                "bridge.adopt", f"there is no bridge {wanted.bridge} to adopt", "make it, or set bridge.adopt = false"
+            )
+
+
 def _adopted(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> Iterator[Step]:
     """An adopted bridge stays its administrator's: only what makes it a wire for mail is set."""
     for port in ports:
@@ -156,11 +165,11 @@ def _adopted(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> It
 
 
 def _foreign(link: str, present: Present, key: str, remedy: str) -> None:
-    if link in present.links and link not in present.mine:
+    if link in present.links:
         raise PlanError(key, f"there is a link {link} that Tollbridge did not make", remedy)
 
 
-# --- the steps, in the order of the design ---------------------------------------------------------------------------
+# --- the steps, in the order of the design --------------------------------------------------------------------------
 
 
 def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:
@@ -240,7 +249,8 @@ def _lane(wanted: Wanted, present: Present, legs: Iterable[PortLegs], mtu: int) 
     yield SetSysctl(f"net.ipv4.conf.{LANE}.rp_filter", "0")
     yield SetSysctl(f"net.ipv4.conf.{LANE}.arp_ignore", "8")
     for leg in legs:
-        _foreign(leg.wire, present, "bridge.ports", "rename it: the name belongs to a leg of the mail lane")
+        for end in (leg.wire, leg.lane):
+            _foreign(end, present, "bridge.ports", "rename it: the name belongs to a leg of the mail lane")
         yield CreateLink(leg.wire, "veth", leg.lane)
         for end in (leg.wire, leg.lane):
             yield SetLink(end, "mtu", mtu)

@@ -26,7 +26,10 @@ class CreateLink:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLink:
+    """``peer`` is the other end of a veth pair, which goes along."""
+
     link: str
+    peer: str = ""
 
     def __str__(self) -> str:
         return f"link    delete {self.link}"

@@ -1,0 +1,57 @@
+# Every target does its own set-up and is safe to run again. Root, or sudo, is needed for packages and namespaces.
+
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+TOOLS := .tools
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+BIN := $(VENV)/bin
+
+# What the product itself needs from Debian …
+PACKAGES := nftables iptables iproute2 kmod build-essential libnetfilter-queue-dev python3-dev python3-venv
+# … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
+TEST_PACKAGES := postfix nsd hping3 iputils-ping
+
+.PHONY: help demo test lint lock clean tools
+help:
+	@echo "make demo   set up, then show the gateway at work in network namespaces"
+	@echo "make test   set up, then run every test"
+	@echo "make lint   format, style and types only"
+	@echo "make lock   choose the newest versions for the tests again"
+	@echo "make clean  remove what the other targets made here"
+
+demo: $(VENV)/.ready
+	$(SUDO) $(BIN)/tollbridge demo
+
+test: $(VENV)/.ready $(TOOLS)/.ready lint
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=15
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.ready: pyproject.toml tests/requirements.txt
+	@for p in $(PACKAGES); do dpkg-query -W -f='$${Status}\n' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -qq && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+tools: $(TOOLS)/.ready
+$(TOOLS)/.ready: Makefile
+	mkdir -p $(TOOLS)/archives/partial
+	$(SUDO) apt-get update -qq
+	$(SUDO) apt-get -qq -y --no-install-recommends --reinstall --download-only \
+		-o Dir::Cache::archives=$(CURDIR)/$(TOOLS)/archives -o APT::Sandbox::User=root install $(TEST_PACKAGES) >/dev/null
+	for deb in $(TOOLS)/archives/*.deb; do dpkg-deb -x $$deb $(TOOLS); done
+	touch $@
+
+lock: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet pip-tools
+	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --no-emit-options --no-emit-index-url \
+		--no-emit-find-links -o tests/requirements.txt pyproject.toml tests/requirements.in
+
+clean:
+	$(SUDO) rm -rf $(VENV) $(TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

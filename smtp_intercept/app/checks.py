@@ -1,0 +1,202 @@
+"""What does not go together in a configuration (mistakes), and what will surprise its author (warnings).
+
+Reads data only. Each check looks at the tables that it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from bridge.flow import MAX_PORTS, Action
+from hwprofiles.facts import profiles
+from smtp_intercept.app.fields import Handler, LocalAction, OnFailure, StartTls
+from smtp_intercept.app.mistakes import Mistake
+from smtp_intercept.app.schema import Bridge, Config, Intercept, PickUp, Protected
+from smtp_intercept.direction import Direction
+from smtp_intercept.names import split
+
+MIN_PORTS = 2  # a bridge has two sides
+MAX_MAIL_PORTS = 16  # 25, 587 and a few of one's own; each is one more entry of a set that every frame is looked up in
+
+
+def _ports(bridge: Bridge) -> Iterator[Mistake]:
+    at, ports = ("bridge", "ports"), bridge.ports
+    for index, port in enumerate(ports):
+        if port in ports[:index]:
+            yield Mistake((*at, index), f"{port!r} is named twice", "name each port once")
+        if port == bridge.name:
+            yield Mistake((*at, index), f"{port!r} is the bridge itself", "give the bridge another name")
+        if port == "lo":
+            yield Mistake((*at, index), "'lo' is the loopback", "name an Ethernet port")
+    if len(set(ports)) < MIN_PORTS:
+        yield Mistake(at, f"has {len(set(ports))} of at least {MIN_PORTS} ports", "a bridge joins two or more")
+    if len(ports) > MAX_PORTS:
+        yield Mistake(at, f"has {len(ports)} ports, more than {MAX_PORTS}", "a mark has no room for more")
+
+
+def _profile(bridge: Bridge) -> Iterator[Mistake]:
+    known = ["auto", *(profile.name for profile in profiles())]
+    if bridge.profile not in known:
+        yield Mistake(("bridge", "profile"), f"{bridge.profile!r} is not one of {', '.join(known)}", 'use "auto"')
+
+
+def _management(bridge: Bridge) -> Iterator[Mistake]:
+    at = ("bridge", "management")
+    ips = [interface.ip for interface in bridge.management]
+    for index, interface in enumerate(bridge.management):
+        if interface.ip in ips[:index]:
+            yield Mistake((*at, index), f"{interface.ip} is given twice", "give each address once")
+    if bridge.adopt and bridge.management:
+        yield Mistake(
+            at, "cannot be given with adopt = true", "remove it: the addresses of an adopted bridge stay its owner's"
+        )
+
+
+def _gateway(bridge: Bridge) -> Iterator[Mistake]:
+    at, gateway = ("bridge", "gateway"), bridge.gateway
+    if gateway is None:
+        return
+    if bridge.adopt:
+        yield Mistake(at, "cannot be given with adopt = true", "remove it: the routes of the host stay its owner's")
+    elif not bridge.management:
+        yield Mistake(at, "needs management", "add management = […], or remove gateway")
+    elif any(gateway == interface.ip for interface in bridge.management):
+        yield Mistake(at, f"{gateway} is the box itself", "name the router")
+    elif not any(gateway in interface.network for interface in bridge.management):
+        networks = ", ".join(str(interface.network) for interface in bridge.management)
+        yield Mistake(at, f"{gateway} is not in {networks}", "name a router that a management address can reach")
+
+
+def _not_hidden(bridge: Bridge, intercept: Intercept) -> Iterator[Mistake]:
+    if not intercept.hidden and not bridge.management and not bridge.adopt:
+        yield Mistake(
+            ("intercept", "hidden"),
+            "false needs an address of the box to speak from",
+            "add bridge.management, or set hidden = true",
+        )
+
+
+def _mail_ports(intercept: Intercept) -> Iterator[Mistake]:
+    at, ports = ("intercept", "ports"), intercept.ports
+    if not 1 <= len(ports) <= MAX_MAIL_PORTS:
+        yield Mistake(at, f"has {len(ports)} ports", f"give 1 to {MAX_MAIL_PORTS}")
+    for index, port in enumerate(ports):
+        if port in ports[:index]:
+            yield Mistake((*at, index), f"{port} is given twice", "give each port once")
+
+
+def _not_built(intercept: Intercept) -> Iterator[Mistake]:
+    for key in ("incoming", "outgoing"):
+        if getattr(intercept, key) is Handler.MTA:
+            yield Mistake(("intercept", key), "'mta' is not built yet", 'use "proxy"')
+    if intercept.starttls is not StartTls.PASS:
+        yield Mistake(("intercept", "starttls"), f"{intercept.starttls.value!r} is not built yet", 'use "pass"')
+
+
+def _pickup_ports(bridge: Bridge, pickup: PickUp) -> Iterator[Mistake]:
+    remedy = f"name one of bridge.ports: {', '.join(bridge.ports)}"
+    for port in pickup.port:
+        if port not in bridge.ports:
+            yield Mistake(("pickup", "port", port), "is not a port of the bridge", remedy)
+    for index, rule in enumerate(pickup.rule):
+        if rule.port is not None and rule.port not in bridge.ports:
+            yield Mistake(("pickup", "rule", index, "port"), f"{rule.port!r} is not a port of the bridge", remedy)
+
+
+def _rules(pickup: PickUp) -> Iterator[Mistake]:
+    for index, rule in enumerate(pickup.rule):
+        at = ("pickup", "rule", index)
+        if rule.client and rule.server and rule.client.version != rule.server.version:
+            yield Mistake(
+                at, "can never match: client is IPv4 and server IPv6, or the reverse", "write one rule for each"
+            )
+        if rule.direction is Direction.LOCAL and rule.action not in {Action.PASS, Action.DROP}:
+            reason = f"{rule.action.value!r} is not possible for mail to the box itself"
+            yield Mistake((*at, "action"), reason, 'use "pass" or "drop"')
+
+
+def _domains(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
+    for index, entry in enumerate(protected):
+        if any(entry.domain == other.domain for other in protected[:index]):
+            reason = f"{entry.domain!r} is protected twice"
+            yield Mistake(("protected", index, "domain"), reason, "put all its servers in one [[protected]]")
+
+
+# Each check with the tables that it takes.
+CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
+    (("bridge",), _ports),
+    (("bridge",), _profile),
+    (("bridge",), _management),
+    (("bridge",), _gateway),
+    (("bridge", "intercept"), _not_hidden),
+    (("intercept",), _mail_ports),
+    (("intercept",), _not_built),
+    (("bridge", "pickup"), _pickup_ports),
+    (("pickup",), _rules),
+    (("protected",), _domains),
+)
+
+
+def warnings(config: Config) -> list[str]:
+    """What is legal and may still surprise: one line each, beginning with the key."""
+    return [warning for check in _WARNINGS for warning in check(config)]
+
+
+def _warn_protected(config: Config) -> Iterator[str]:
+    if not config.protected:
+        yield "protected: there is none, so every connection and every message is outgoing"
+    for index, entry in enumerate(config.protected):
+        if not entry.servers:
+            yield f"protected[{index}].servers: {entry.domain} has none, so no connection is incoming because of it"
+
+
+def _warn_names(config: Config) -> Iterator[str]:
+    _, questions = split((entry.domain, entry.servers) for entry in config.protected)
+    if questions:
+        names = ", ".join(map(str, questions))
+        yield f"protected: {names}: unknown until the DNS has answered; until then connections to them are outgoing"
+
+
+def _warn_nothing_inspected(config: Config) -> Iterator[str]:
+    tables = [config.pickup, *config.pickup.port.values(), *config.pickup.rule]
+    actions = {getattr(table, key, None) for table in tables for key in ("incoming", "outgoing", "action")}
+    if Action.INTERCEPT not in actions:
+        yield "pickup: nothing is set to intercept, so no mail is inspected"
+
+
+def _warn_rules(config: Config) -> Iterator[str]:
+    for index, rule in enumerate(config.pickup.rule[:-1]):
+        if (rule.client, rule.server, rule.port, rule.direction) == (None, None, None, None):
+            yield f"pickup.rule[{index}]: matches everything, so the rules after it and the tables are never asked"
+
+
+def _warn_block(config: Config) -> Iterator[str]:
+    if config.bridge.on_failure is OnFailure.BLOCK:
+        yield 'bridge.on_failure: "block" drops all mail while the gateway does not run, and VLAN-tagged mail always'
+
+
+def _warn_not_hidden(config: Config) -> Iterator[str]:
+    if config.intercept.hidden:
+        return
+    if config.bridge.adopt:
+        yield "intercept.hidden: false speaks to servers from whatever addresses the adopted bridge has"
+        return
+    versions = {interface.version for interface in config.bridge.management}
+    for version in sorted({4, 6} - versions):
+        yield f"intercept.hidden: false, but management has no IPv{version} address: IPv{version} mail is not inspected"
+
+
+def _warn_local(config: Config) -> Iterator[str]:
+    if config.pickup.local is LocalAction.DROP and not config.bridge.management and not config.bridge.adopt:
+        yield 'pickup.local: "drop" has nothing to drop: the box has no address on the bridge'
+
+
+_WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
+    _warn_protected,
+    _warn_names,
+    _warn_nothing_inspected,
+    _warn_rules,
+    _warn_block,
+    _warn_not_hidden,
+    _warn_local,
+)

@@ -1,0 +1,133 @@
+"""The command `tollbridge`: reads the words, calls the verb, turns errors into one clear line and an exit status.
+
+0 done, 1 failed, 2 misuse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bridge.firewall import FirewallError, MissingFeatureError
+from bridge.host import StepError
+from bridge.plan import PlanError
+from hwprofiles.profile import ProfileError
+from smtp_intercept.app import rundir, verbs
+from smtp_intercept.app.config import DEFAULT_PATH
+from smtp_intercept.app.daemon import StartError
+from smtp_intercept.app.mistakes import ConfigErrors
+from smtp_intercept.app.rundir import AlreadyRunningError
+from smtp_intercept.app.verbs import UsageError
+
+Verb = Callable[[argparse.Namespace], int]
+
+# What an administrator can cause and mend: said in a line, without a traceback.
+_EXPECTED = (
+    AlreadyRunningError,
+    ConfigErrors,
+    FirewallError,
+    MissingFeatureError,
+    NetlinkError,
+    PlanError,
+    ProfileError,
+    StartError,
+    StepError,
+    UsageError,
+)
+_NEEDS_ROOT = frozenset({"up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    if arguments.verb in _NEEDS_ROOT and os.geteuid():
+        return _say(f"tollbridge {arguments.verb} needs root: sudo tollbridge {arguments.verb}")
+    verb: Verb = arguments.run
+    try:
+        return verb(arguments)
+    except _EXPECTED as error:
+        return _say(str(error))
+    except BrokenPipeError:  # `tollbridge plan | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _say(error: str) -> int:
+    for line in error.splitlines():
+        print(f"tollbridge: {line}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tollbridge",
+        description="A transparent SMTP gateway: an invisible bridge that inspects mail and passes everything else.",
+        epilog="Exit status: 0 done, 1 failed, 2 misuse.",
+    )
+    parser.add_argument("--version", action="version", version=f"tollbridge {metadata.version('tollbridge')}")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help="the configuration [%(default)s]")
+    parser.add_argument(
+        "--run-dir", type=Path, default=rundir.DEFAULT, help="files of the running gateway [%(default)s]"
+    )
+    sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    _add_setting_up(sub)
+    _add_asking(sub)
+    return parser
+
+
+_Sub = argparse._SubParsersAction  # the only name argparse has for it
+
+
+def _verb(
+    sub: _Sub[argparse.ArgumentParser], name: str, run: Verb, text: str, *, json: bool = False
+) -> argparse.ArgumentParser:
+    parser = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    parser.set_defaults(run=run)
+    if json:
+        parser.add_argument("--json", action="store_true", help="for machines")
+    return parser
+
+
+def _add_setting_up(sub: _Sub[argparse.ArgumentParser]) -> None:
+    _verb(sub, "check", verbs.check, "validate the configuration and print the whole that is in force", json=True)
+    _verb(sub, "plan", verbs.plan, "print every step of `up` and the nft text, touching nothing", json=True)
+    up = _verb(sub, "up", verbs.up, "make the bridge and the mail lane; safe to run again")
+    up.add_argument(
+        "--confirm",
+        type=_seconds,
+        metavar="SECONDS",
+        help="undo everything by itself after so many seconds, unless `tollbridge confirm` comes first",
+    )
+    _verb(sub, "confirm", verbs.confirm, "keep what `up --confirm` made")
+    _verb(sub, "down", verbs.down, "stop the daemon and leave the host as it was before `up`")
+    _verb(sub, "run", verbs.run, "run the daemon in the foreground: mail is inspected while it runs")
+    guard = sub.add_parser("guard")  # the process that `up --confirm` leaves behind; not for people
+    guard.add_argument("--token", required=True)
+    guard.set_defaults(run=verbs.guard)
+
+
+def _add_asking(sub: _Sub[argparse.ArgumentParser]) -> None:
+    _verb(sub, "status", verbs.status, "show lanes, switch, sessions and counters", json=True)
+    explain = _verb(sub, "explain", verbs.explain, "say what would happen to a connection, sending nothing", json=True)
+    explain.add_argument("--from", dest="client", required=True, metavar="A", help="the client's address")
+    explain.add_argument("--to", dest="server", required=True, metavar="B", help="the address it dials")
+    explain.add_argument("--port", metavar="P", help="the port of arrival [the first of bridge.ports]")
+    explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
+    demo = _verb(sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True)
+    demo.add_argument("--keep", action="store_true", help="leave the files of the run behind")
+
+
+def _seconds(text: str) -> int:
+    value = int(text)
+    if not 10 <= value <= 3600:
+        raise argparse.ArgumentTypeError("from 10 to 3600 seconds")
+    return value

@@ -1,0 +1,170 @@
+"""The configuration: one TOML file, read whole or not at all.
+
+Every mistake in the file is reported at once, each with its key, its line, the reason and the remedy.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib import resources
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+
+import tomli_w
+
+from bridge.flow import Action
+from hwprofiles import profile as hardware
+from smtp_intercept import pickup
+from smtp_intercept.app.checks import warnings
+from smtp_intercept.app.fields import LocalAction
+from smtp_intercept.app.located import line_of
+from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
+from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
+from smtp_intercept.app.validated import validated
+from smtp_intercept.direction import Direction, Domains, Network, Servers
+
+__all__ = [
+    "DEFAULT_PATH",
+    "Config",
+    "ConfigError",
+    "ConfigErrors",
+    "domains",
+    "effective",
+    "limits",
+    "load",
+    "parse",
+    "policy",
+    "protected_servers",
+    "sample",
+    "warnings",
+]
+
+DEFAULT_PATH = Path("/etc/tollbridge/tollbridge.toml")
+MAX_FILE_BYTES = 1 << 20  # thousands of protected domains; more is the wrong file
+
+_LOCAL_ACTIONS = {LocalAction.ALLOW: Action.PASS, LocalAction.DROP: Action.DROP}
+
+
+def load(path: Path = DEFAULT_PATH) -> Config:
+    """Read and check the file; `ConfigErrors` holds every mistake in it, in the order of their lines."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise _whole_file(
+            path, f"cannot be read: {error.strerror}", "create it, or name another with --config"
+        ) from None
+    if len(content) > MAX_FILE_BYTES:
+        raise _whole_file(path, f"is larger than {MAX_FILE_BYTES} bytes", "is it the right file?")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise _whole_file(path, f"byte {content[error.start]:#04x} is not UTF-8", "save it as UTF-8", line) from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path = DEFAULT_PATH) -> Config:
+    """As `load`, from text; ``path`` only appears in the errors."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _syntax(path, text, str(error)) from None
+    config, mistakes = validated(raw)
+    if config is None:
+        raise ConfigErrors(sorted((_located(path, text, mistake) for mistake in mistakes), key=lambda e: e.line or 0))
+    return config
+
+
+def _located(path: Path, text: str, mistake: Mistake) -> ConfigError:
+    return ConfigError(mistake.key, mistake.reason, mistake.remedy, line_of(text, mistake.at), path)
+
+
+def _syntax(path: Path, text: str, message: str) -> ConfigErrors:
+    at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
+    line = int(at[1]) if at and at[1] else len(text.splitlines())
+    return _whole_file(
+        path, message[: at.start()] if at else message, "correct the TOML syntax (https://toml.io)", line
+    )
+
+
+def _whole_file(path: Path, reason: str, remedy: str, line: int | None = None) -> ConfigErrors:
+    return ConfigErrors([ConfigError("", reason, remedy, line, path)])
+
+
+def sample() -> str:
+    """A whole configuration with every key explained."""
+    return (resources.files("smtp_intercept.app") / "sample.toml").read_text(encoding="utf-8")
+
+
+def effective(config: Config, profile: hardware.Profile | None = None) -> str:
+    """The whole configuration as TOML, defaults and (if given) the hardware profile's limits included; what is not set
+    is a comment. Without a profile, loading it gives an equal `Config`."""
+    whole = config.model_dump(mode="json", exclude_none=True)
+    unset = [] if config.bridge.gateway else ["# bridge.gateway is not set"]
+    if profile is not None:
+        whole["limits"] = asdict(limits(config, profile))
+    else:
+        silent = [name for name, value in config.limits if value is None]
+        unset += [f"# limits.{name} is the hardware profile's" for name in silent]
+    return tomli_w.dumps(whole) + "".join(f"{line}\n" for line in unset)
+
+
+def limits(config: Config, profile: hardware.Profile) -> hardware.Limits:
+    """The limits in force: the configuration's, else the hardware profile's."""
+    return replace(profile.limits, **config.limits.model_dump(exclude_none=True))
+
+
+def domains(config: Config) -> Domains:
+    """The protected domains."""
+    return Domains.of((protected.domain, protected.subdomains) for protected in config.protected)
+
+
+def protected_servers(config: Config) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """What `ProtectedServers` keeps fresh: pairs of a domain and its servers as configured."""
+    return tuple((protected.domain, protected.servers) for protected in config.protected)
+
+
+def policy(
+    config: Config, servers: Servers, own: frozenset[bytes], links: Mapping[str, str] | None = None
+) -> pickup.Policy:
+    """The pick-up policy. ``own`` are the box's packed addresses. ``links`` gives the name of the link for each port
+    that the configuration names by its MAC address: `pickup.decide` is asked with names of links."""
+    names = links or {}
+    default = pickup.PickUp(config.pickup.incoming, config.pickup.outgoing, _LOCAL_ACTIONS[config.pickup.local])
+    return pickup.Policy(
+        own=own,
+        servers=servers,
+        default=default,
+        by_port={
+            names.get(port, port): default.overridden(_set_by(table)) for port, table in config.pickup.port.items()
+        },
+        rules=tuple(_rule(index, rule, names) for index, rule in enumerate(config.pickup.rule)),
+    )
+
+
+def _set_by(table: PortPickUp) -> dict[Direction, Action]:
+    actions = {
+        Direction.INCOMING: table.incoming,
+        Direction.OUTGOING: table.outgoing,
+        Direction.LOCAL: None if table.local is None else _LOCAL_ACTIONS[table.local],
+    }
+    return {direction: action for direction, action in actions.items() if action is not None}
+
+
+def _rule(index: int, rule: PickUpRule, names: Mapping[str, str]) -> pickup.Rule:
+    return pickup.Rule(
+        name=f"pickup.rule[{index}]",
+        client=_network(rule.client),
+        server=_network(rule.server),
+        port=None if rule.port is None else names.get(rule.port, rule.port),
+        direction=rule.direction,
+        action=rule.action,
+    )
+
+
+def _network(network: IPv4Network | IPv6Network | None) -> Network | None:
+    return None if network is None else Network.of(network)

@@ -1,0 +1,251 @@
+"""`tollbridge run`: starts the two processes, watches them, writes the status file, lets go in good order.
+
+Not in the path of any mail: while it stands still both go on, and when it dies they do too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bridge import firewall
+from bridge.firewall import FirewallError
+from bridge.lane import PortLegs
+from smtp_intercept.app import channel
+from smtp_intercept.app.config import Config
+from smtp_intercept.app.notify import Notify
+from smtp_intercept.app.rundir import RunDir, write_json
+
+USER = "tollbridge"
+FALLBACK_USER = "nobody"
+TICK_S = 0.1
+HUNG_S = 15.0  # without a report for so long a process is ended and started again
+BACKOFF_S = (0.5, 30.0)  # first and longest wait before a process that died is started again
+STEADY_S = 60.0  # one that lived so long starts again without waiting
+SETTLE_S = 0.5  # handshakes that were let in before the switch opened may still complete
+STP_EVERY_S, STP_TIMEOUT_S = 2.0, 6
+
+_LOG = logging.getLogger("tollbridge")
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message says why and what to do."""
+
+
+@dataclass
+class Child:
+    """One of the two processes, and what it last said. ``tell`` is its end of ``reports``, kept for the next start."""
+
+    name: str
+    command: list[str]
+    fds: tuple[int, ...]
+    reports: socket.socket
+    tell: socket.socket
+    process: subprocess.Popen[bytes] | None = None
+    report: dict[str, Any] = field(default_factory=dict)
+    heard_at: float = 0.0
+    started_at: float = 0.0
+    start_after: float = 0.0
+    wait_s: float = BACKOFF_S[0]
+    restarts: int = -1
+
+    def start(self, now: float) -> None:
+        self.process = subprocess.Popen(self.command, pass_fds=self.fds, stdin=subprocess.DEVNULL)  # noqa: S603 - own module
+        self.report, self.heard_at, self.started_at = {}, now, now
+        self.restarts += 1
+
+    def listen(self, now: float) -> None:
+        for report in channel.hear(self.reports):
+            # A datagram of the one before, still in the pipe, is not this one's.
+            if self.process is not None and report.get("pid") == self.process.pid:
+                self.report, self.heard_at = report, now
+
+    def watch(self, now: float) -> None:
+        """End it if it hangs, start it if it has ended and waited."""
+        if self.process is not None and self.process.poll() is None:
+            if now - self.heard_at > HUNG_S:
+                _LOG.error("%s says nothing for %d s: killed", self.name, HUNG_S)
+                self.process.kill()
+            return
+        if self.process is not None:
+            _LOG.error("%s ended with %d; starts again in %.1f s", self.name, self.process.returncode, self.wait_s)
+            self.wait_s = BACKOFF_S[0] if now - self.started_at > STEADY_S else min(2 * self.wait_s, BACKOFF_S[1])
+            self.start_after, self.process = now + self.wait_s, None
+        if now >= self.start_after:
+            self.start(now)
+
+    def end(self, timeout_s: float) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        self.process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
+        try:
+            self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            _LOG.warning("%s does not end: killed", self.name)
+            self.process.kill()
+            self.process.wait()
+
+
+class Daemon:
+    """``legs`` are the lanes' ports as `up` made them. ``config`` is the effective one, every limit filled in."""
+
+    def __init__(self, config: Config, run_dir: RunDir, legs: Iterable[PortLegs], source: Path) -> None:
+        self._config, self._run_dir, self._legs, self._source = config, run_dir, tuple(legs), source
+        self._started_at = time.time()
+        self._stopping = 0
+        self._notify = Notify()
+        self._forwarding: tuple[list[str], float] = ([], 0.0)
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT; a second one does not wait for sessions. Raises `StartError`."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        children = self._children()
+        try:
+            return self._watch(children)
+        finally:
+            self._let_go(children)
+            self._run_dir.status.unlink(missing_ok=True)
+
+    def _stop(self, *_: object) -> None:
+        self._stopping += 1
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def _watch(self, children: list[Child]) -> int:
+        poll = select.poll()
+        for child in children:
+            child.start(time.monotonic())
+            poll.register(child.reports, select.POLLIN)
+        ready, written_at = False, 0.0
+        while not self._stopping:
+            poll.poll(TICK_S * 1000)
+            now = time.monotonic()
+            for child in children:
+                child.listen(now)
+                if not ready and child.process is not None and child.process.poll() is not None:
+                    raise StartError(f"the {child.name} ended while starting; what it said stands above")
+                child.watch(now)
+            if not ready and _all_up(children):
+                ready = True
+                self._notify.ready()
+                _LOG.info("ready: mail on %s is inspected", ", ".join(leg.port for leg in self._legs))
+            if all(child.report for child in children):
+                self._notify.watchdog(now)
+            if self._config.bridge.stp:
+                self._follow_stp(now)
+            if now - written_at >= channel.REPORT_EVERY_S / 2:
+                written_at = now
+                write_json(self._run_dir.status, self._status(children, ready))
+        return 0
+
+    def _status(self, children: list[Child], ready: bool) -> dict[str, Any]:
+        processes = {child.name: child.process.pid for child in children if child.process is not None}
+        return {
+            "ready": ready and _all_up(children),
+            "started_at": self._started_at,
+            "config": str(self._source),
+            "ports": [leg.port for leg in self._legs],
+            "processes": {"supervisor": os.getpid(), **processes},
+            "restarts": {child.name: child.restarts for child in children},
+            **{child.name: child.report for child in children},
+        }
+
+    def _follow_stp(self, now: float) -> None:
+        """Mail leaves the plain bridge before the bridge asks for the port's state, so the lane is told of it."""
+        links = [name for leg in self._legs if _forwards(leg.port) for name in (leg.port, leg.wire)]
+        before, at = self._forwarding
+        if links == before and now - at < STP_EVERY_S:
+            return
+        self._forwarding = (links, now)
+        try:
+            firewall.forward_ports(links, STP_TIMEOUT_S)
+        except FirewallError as error:
+            _LOG.error("cannot tell the lane which ports forward: %s", error)
+
+    # --- starting and stopping -------------------------------------------------------------------------------------
+
+    def _children(self) -> list[Child]:
+        uid, gid = _user()
+        log = _open_log(Path(self._config.log.mail))
+        prove, proofs = channel.pair()
+        common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
+        ports = [word for leg in self._legs for word in ("--port", leg.port)]
+        diverter = _child("diverter", [*common, *ports, "--proofs", str(proofs.fileno())], (proofs.fileno(),))
+        extra = ["--prove", str(prove.fileno()), "--log", str(log)]
+        interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log))
+        # Both ends stay open here: a process that is started again finds the same channel.
+        self._ends = (prove, proofs)
+        return [diverter, interceptor]
+
+    def _let_go(self, children: list[Child]) -> None:
+        """First no new connection, then those that run come to their end."""
+        self._notify.stopping()
+        diverter, interceptor = children
+        diverter.end(timeout_s=1.0)
+        try:
+            firewall.open_switch()
+        except FirewallError as error:
+            _LOG.error("cannot open the switch: %s", error)
+        time.sleep(SETTLE_S)
+        drain_s = self._config.limits.drain_s or 0
+        if interceptor.process is not None and interceptor.process.poll() is None:
+            interceptor.process.terminate()
+            interceptor.process.send_signal(signal.SIGCONT)
+        deadline = time.monotonic() + drain_s
+        while interceptor.process is not None and interceptor.process.poll() is None:
+            if time.monotonic() > deadline or self._stopping > 1:
+                break
+            time.sleep(TICK_S)
+        interceptor.end(timeout_s=1.0)
+
+
+def _child(name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:
+    tell, hear = channel.pair()
+    command = [sys.executable, "-m", f"smtp_intercept.app.{name}", *arguments, "--reports", str(tell.fileno())]
+    return Child(name, command, (*fds, tell.fileno()), hear, tell)
+
+
+def _all_up(children: list[Child]) -> bool:
+    reports = {child.name: child.report for child in children}
+    return all(reports.values()) and reports["diverter"].get("beating") is True
+
+
+def _forwards(port: str) -> bool:
+    """The bridge port's STP state is forwarding (3, linux/if_bridge.h)."""
+    try:
+        return Path(f"/sys/class/net/{port}/brport/state").read_text(encoding="ascii").strip() == "3"
+    except OSError:
+        return False
+
+
+def _user() -> tuple[int, int]:
+    """Whom the processes become: a user of their own if there is one."""
+    for name in (USER, FALLBACK_USER):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return entry.pw_uid, entry.pw_gid
+    raise StartError(f"there is neither a user {USER} nor {FALLBACK_USER}: adduser --system --group {USER}")
+
+
+def _open_log(path: Path) -> int:
+    """Opened with privilege and appended to without; a rotation that copies and truncates needs no signal."""
+    try:
+        path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    except OSError as error:
+        raise StartError(f"log.mail: cannot open {path}: {error.strerror}; choose another file") from None

@@ -1,0 +1,152 @@
+"""The privileged process: holds the queue and the beat, applies the pick-up policy to each SYN.
+
+Keeps CAP_NET_ADMIN and nothing else. What it hears from the interceptor is bounded and checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from bridge.divert import Diverter
+from bridge.flow import Syn, Verdict
+from bridge.lane import QUEUE_NUMBER, PortLegs
+from bridge.links import Links
+from bridge.privilege import Capability, confine, die_with_parent
+from hwprofiles.facts import profiles
+from hwprofiles.match import named
+from smtp_intercept.app import channel, config
+from smtp_intercept.app.fields import OnFailure
+from smtp_intercept.direction import TAGS, Servers
+from smtp_intercept.names import split
+from smtp_intercept.pickup import Policy, decide
+
+QUEUE_FILE = Path("/proc/net/netfilter/nfnetlink_queue")
+PAIRS_SHOWN = 20
+
+
+class PickUpDesk:
+    """Answers the diverter's question about a SYN, with whatever table of protected servers came last."""
+
+    def __init__(self, settings: config.Config, ports: Mapping[int, str], own: frozenset[bytes]) -> None:
+        self._settings, self._ports, self._own = settings, ports, own
+        self._literals, _ = split(config.protected_servers(settings))
+        self._names = dict(zip(settings.bridge.ports, (ports[index] for index in sorted(ports)), strict=True))
+        self.counts: Counter[str] = Counter()
+        self._policy = self._with(())
+
+    def _with(self, resolved: tuple[str, ...]) -> Policy:
+        servers = Servers.of([*self._literals, *map(ip_address, resolved)])
+        return config.policy(self._settings, servers, self._own, self._names)
+
+    def learn(self, resolved: Any) -> None:
+        """New addresses of protected servers; anything that is not a short list of addresses is refused."""
+        try:
+            if isinstance(resolved, list) and len(resolved) <= channel.SERVERS:
+                self._policy = self._with(tuple(map(str, resolved)))
+                return
+        except ValueError:
+            pass
+        self.counts["bad_messages"] += 1
+
+    def decide(self, syn: Syn, port: int) -> Verdict:
+        decision = decide(self._policy, syn.client, syn.server, self._ports.get(port, ""))
+        self.counts[f"{decision.direction.value}.{decision.action.value}"] += 1
+        return Verdict(decision.action, TAGS.get(decision.direction, 0))
+
+
+class Reports:
+    """Once a second to the daemon: what was decided, and whether the switch is closed."""
+
+    def __init__(self, end: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
+        self._end, self._diverter, self._desk = end, diverter, desk
+        self._at = 0.0
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._at < channel.REPORT_EVERY_S:
+            return
+        self._at = now
+        pairs = list(self._diverter.crossings.pairs)[-PAIRS_SHOWN:]
+        channel.tell(
+            self._end,
+            {
+                "pid": os.getpid(),
+                "beating": self._diverter.switch.alive(now),
+                "counts": {**self._diverter.counts, **{f"picked_up.{k}": n for k, n in self._desk.counts.items()}},
+                "queue": queue_losses(),
+                "seen_twice": [[str(ip_address(client)), str(ip_address(server))] for client, server in pairs],
+            },
+        )
+
+
+def queue_losses() -> dict[str, int]:
+    """SYNs the kernel lost before us: the queue was full, or our socket's buffer was."""
+    try:
+        rows = [line.split() for line in QUEUE_FILE.read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return {}
+    return {
+        name: int(row[column])
+        for row in rows
+        if row and int(row[0]) == QUEUE_NUMBER
+        for name, column in (("dropped_full", 5), ("dropped_buffer", 6))
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Started by the daemon, with the ends of its channels."""
+    arguments = _arguments(argv)
+    settings = config.load(arguments.effective)
+    legs = [PortLegs(port, index) for index, port in enumerate(arguments.port)]
+    with Links() as links:
+        indices = {links.index(leg.lane): leg for leg in legs}
+        own = links.own_addresses()
+    desk = PickUpDesk(settings, {leg.index: leg.port for leg in legs}, own)
+    diverter = Diverter(
+        decide=desk.decide,
+        arrivals={index: leg.index for index, leg in indices.items() if index is not None},
+        mail_ports=settings.intercept.ports,
+        queue_length=named(settings.bridge.profile, profiles()).queue_length,
+        block=settings.bridge.on_failure is OnFailure.BLOCK,
+    )
+    proofs, reports = channel.adopt(arguments.proofs), channel.adopt(arguments.reports)
+    confine(arguments.uid, arguments.gid, [Capability.NET_ADMIN])
+    die_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to pass on, in its order
+    diverter.run(proofs, lambda: _hear(proofs, diverter, desk), Reports(reports, diverter, desk))
+    return 0
+
+
+def _hear(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
+    for message in channel.hear(proofs):
+        at = message.get("at")
+        if isinstance(at, float) and at <= time.monotonic():
+            diverter.switch.prove(at, accepting=message.get("accepting") is True)
+        if "servers" in message:
+            desk.learn(message["servers"])
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tollbridge-diverter")
+    parser.add_argument("--effective", type=Path, required=True)
+    parser.add_argument("--proofs", type=int, required=True)
+    parser.add_argument("--reports", type=int, required=True)
+    parser.add_argument("--uid", type=int, required=True)
+    parser.add_argument("--gid", type=int, required=True)
+    parser.add_argument("--port", action="append", required=True)
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

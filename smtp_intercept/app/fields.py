@@ -1,0 +1,172 @@
+"""The kinds of value that the configuration holds, each with the reason and the remedy for a bad one.
+
+Pure but for pydantic. Looks at one value at a time; what does not go together is found in `checks`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import Enum, StrEnum
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+    ip_network,
+)
+from pathlib import PurePosixPath
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+from bridge.flow import Action
+from bridge.lane import LANE
+from smtp_intercept.direction import Direction
+from smtp_intercept.names import Question, read_domain, read_server
+
+IFNAMSIZ = 16  # linux/if.h, with the final NUL
+_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_LANE_LINK = re.compile(rf"{LANE}|{LANE}[wl].*")
+
+
+class OnFailure(StrEnum):
+    """What mail meets while the gateway cannot inspect it."""
+
+    PASS = "pass"
+    BLOCK = "block"
+
+
+class Handler(StrEnum):
+    """Who speaks to the client of an intercepted connection."""
+
+    PROXY = "proxy"
+    MTA = "mta"
+
+
+class StartTls(StrEnum):
+    """What happens to STARTTLS."""
+
+    PASS = "pass"
+    STRIP = "strip"
+    TERMINATE = "terminate"
+
+
+class LocalAction(StrEnum):
+    """What happens to mail for the box itself."""
+
+    ALLOW = "allow"
+    DROP = "drop"
+
+
+def mistake(reason: str, remedy: str) -> PydanticCustomError:
+    """An operator's mistake in one value."""
+    return PydanticCustomError("mistake", "{reason}", {"reason": reason, "remedy": remedy})
+
+
+def _choice(kind: type[Enum]) -> BeforeValidator:
+    names = ", ".join(str(member.value) for member in kind)
+
+    def read(value: Any) -> Any:
+        try:
+            return kind(value)
+        except ValueError:
+            raise mistake(f"{value!r} is not one of {names}", "choose one of them") from None
+
+    return BeforeValidator(read)
+
+
+def _text(read: Callable[[str], Any], example: str) -> BeforeValidator:
+    """Read a text; the ValueError of ``read`` is the reason, ``example`` the remedy."""
+
+    def validate(value: Any) -> Any:
+        try:
+            if not isinstance(value, str):
+                raise ValueError(f"{value!r} is not a text")
+            return read(value)
+        except ValueError as error:
+            raise mistake(str(error), f"write it like {example}") from None
+
+    return BeforeValidator(validate)
+
+
+def _link(value: str) -> str:
+    """A name that the kernel takes for a link: dev_valid_name() in net/core/dev.c."""
+    if not value or value in {".", ".."} or len(value.encode()) >= IFNAMSIZ or re.search(r"[/:\s]", value):
+        raise ValueError(f"{value!r} is not a link's name (1-{IFNAMSIZ - 1} octets without '/', ':' and spaces)")
+    if _LANE_LINK.fullmatch(value):
+        raise ValueError(f"{value!r} is a name that Tollbridge gives to its own links")
+    return value
+
+
+def _port(value: str) -> str:
+    lower = value.lower()
+    if not _MAC.fullmatch(lower):
+        return _link(value)
+    if int(lower[:2], 16) & 1 or lower == "00:00:00:00:00:00":
+        raise ValueError(f"{value!r} is not one card's MAC address")
+    return lower
+
+
+def _interface(value: str) -> IPv4Interface | IPv6Interface:
+    if "/" not in value:
+        raise ValueError(f"{value!r} has no prefix length")
+    interface = ip_interface(value)
+    ip, network = interface.ip, interface.network
+    if ip.is_multicast or ip.is_unspecified or ip.is_loopback:
+        raise ValueError(f"{value!r} is not an address that a box can have on a wire")
+    if network.num_addresses > 2 and (ip == network.network_address or _is_broadcast(ip, network)):
+        raise ValueError(f"{value!r} is the network's own or its broadcast address, not a host's")
+    return interface
+
+
+def _is_broadcast(ip: IPv4Address | IPv6Address, network: IPv4Network | IPv6Network) -> bool:
+    return ip.version == 4 and ip == network.broadcast_address
+
+
+def _network(value: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(value)
+    except ValueError:
+        if re.fullmatch(r"[0-9a-fA-F.:]+/\d+", value):
+            raise ValueError(f"{value!r} has host bits set; the network is {ip_network(value, strict=False)}") from None
+        raise
+
+
+def _server(value: str) -> str:
+    # The domain is only the "mx"'s, so any will do here.
+    match read_server(value, "example.com"):
+        case Question(mx=True):
+            return "mx"
+        case Question(name=name):
+            return name
+        case literal:
+            return literal.lower()
+
+
+def _absolute(value: str) -> PurePosixPath:
+    path = PurePosixPath(value)
+    if not path.is_absolute() or "\0" in value or path.name in {"", ".."}:
+        raise ValueError(f"{value!r} is not the absolute path of a file")
+    return path
+
+
+LinkName = Annotated[str, _text(_link, '"br0"')]
+PortName = Annotated[str, _text(_port, '"enp1s0" or "52:54:00:12:34:56"')]
+Interface = Annotated[IPv4Interface | IPv6Interface, _text(_interface, '"198.51.100.2/24" or "2001:db8::2/64"')]
+Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, '"198.51.100.1" or "2001:db8::1"')]
+Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or "2001:db8::/32"')]
+Domain = Annotated[str, _text(read_domain, '"example.com"')]
+ServerItem = Annotated[str, _text(_server, '"192.0.2.20", "2001:db8::/64", "mail.example.com" or "mx"')]
+FilePath = Annotated[PurePosixPath, _text(_absolute, '"/var/log/tollbridge/mail.log"')]
+OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]
+HandlerChoice = Annotated[Handler, _choice(Handler)]
+StartTlsChoice = Annotated[StartTls, _choice(StartTls)]
+LocalChoice = Annotated[LocalAction, _choice(LocalAction)]
+ActionChoice = Annotated[Action, _choice(Action)]
+DirectionChoice = Annotated[Direction, _choice(Direction)]

@@ -1,0 +1,35 @@
+"""What systemd is told (sd_notify(3)): ready, alive, stopping. Says nothing where nobody asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+class Notify:
+    """Reads NOTIFY_SOCKET and WATCHDOG_USEC of the environment once."""
+
+    def __init__(self) -> None:
+        self._address = os.environ.pop("NOTIFY_SOCKET", "")
+        self._every_s = int(os.environ.pop("WATCHDOG_USEC", "0") or 0) / 1e6 / 2
+        self._at = float("-inf")
+
+    def ready(self) -> None:
+        self._tell("READY=1")
+
+    def stopping(self) -> None:
+        self._tell("STOPPING=1")
+
+    def watchdog(self, now: float) -> None:
+        """Call it as often as you like, while all is well."""
+        if self._every_s and now - self._at >= self._every_s:
+            self._at = now
+            self._tell("WATCHDOG=1")
+
+    def _tell(self, message: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end, contextlib.suppress(OSError):
+            end.sendto(message.encode(), address)

@@ -1,0 +1,123 @@
+"""The configuration's tables and keys, their defaults and bounds.
+
+Data only. What a value may be is said in `fields`, what does not go together in `checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.flow import Action
+from bridge.lane import NEXT_HOP_S
+from smtp_intercept.app import fields
+from smtp_intercept.app.fields import Handler, LocalAction, OnFailure, StartTls
+
+_MAX_SESSION_IDLE_S = 3600
+assert _MAX_SESSION_IDLE_S < NEXT_HOP_S  # a session must not outlive the MAC addresses that it is sent to
+
+
+class Table(BaseModel):
+    """One table of the file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Bridge(Table):
+    """[bridge]"""
+
+    name: fields.LinkName = "br0"
+    ports: tuple[fields.PortName, ...]
+    adopt: bool = False
+    stp: bool = False
+    on_failure: fields.OnFailureChoice = OnFailure.PASS
+    management: tuple[fields.Interface, ...] = ()
+    gateway: fields.Address | None = None
+    profile: str = "auto"
+
+
+class Intercept(Table):
+    """[intercept]"""
+
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (25,)
+    hidden: bool = True
+    incoming: fields.HandlerChoice = Handler.PROXY
+    outgoing: fields.HandlerChoice = Handler.PROXY
+    starttls: fields.StartTlsChoice = StartTls.PASS
+
+
+class PortPickUp(Table):
+    """[pickup.port.NAME]: what is None is [pickup]'s."""
+
+    incoming: fields.ActionChoice | None = None
+    outgoing: fields.ActionChoice | None = None
+    local: fields.LocalChoice | None = None
+
+
+class PickUpRule(Table):
+    """[[pickup.rule]]: what is None matches everything."""
+
+    client: fields.Network | None = None
+    server: fields.Network | None = None
+    port: fields.PortName | None = None
+    direction: fields.DirectionChoice | None = None
+    action: fields.ActionChoice
+
+
+class PickUp(Table):
+    """[pickup]"""
+
+    incoming: fields.ActionChoice = Action.INTERCEPT
+    outgoing: fields.ActionChoice = Action.PASS
+    local: fields.LocalChoice = LocalAction.ALLOW
+    port: Mapping[fields.PortName, PortPickUp] = Field(default_factory=dict)
+    rule: tuple[PickUpRule, ...] = ()
+
+
+class Protected(Table):
+    """[[protected]]"""
+
+    domain: fields.Domain
+    subdomains: bool = False
+    servers: tuple[fields.ServerItem, ...] = ()
+
+
+class Log(Table):
+    """[log]"""
+
+    mail: fields.FilePath = PurePosixPath("/var/log/tollbridge/mail.log")
+
+
+class Limits(Table):
+    """[limits]: None is the hardware profile's."""
+
+    new_connections_per_s: int | None = Field(
+        None, ge=1, le=1_000_000, description="a flood of SYNs must not fill the queue; beyond: as on_failure says"
+    )
+    new_connections_per_s_per_network: int | None = Field(
+        None, ge=1, le=1_000_000, description="one client network (/24 or /64) must not use up the rate of all others"
+    )
+    next_hops: int | None = Field(
+        None, ge=64, le=4_194_304, description="spoofed addresses must not fill the kernel's memory with their MACs"
+    )
+    sessions: int | None = Field(
+        None, ge=1, le=1_000_000, description="memory is bounded; connections beyond are bridged untouched"
+    )
+    session_idle_s: int | None = Field(
+        None, ge=300, le=_MAX_SESSION_IDLE_S, description="a peer that has gone must not hold a session for ever"
+    )
+    drain_s: int | None = Field(None, ge=0, le=3_600, description="how long a graceful stop waits for sessions to end")
+
+
+class Config(Table):
+    """The whole file."""
+
+    bridge: Bridge
+    intercept: Intercept = Intercept()
+    pickup: PickUp = PickUp()
+    protected: tuple[Protected, ...] = ()
+    log: Log = Log()
+    limits: Limits = Limits()

@@ -1,0 +1,133 @@
+"""The page that `tollbridge status` shows: the daemon's own file, the kernel's counters, the links.
+
+Reads only. What is not inspected is counted and named here.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from bridge import firewall
+from bridge.lane import LANE
+from bridge.links import Links
+from bridge.ruleset import NOT_INSPECTED
+from smtp_intercept.app.rundir import RunDir, read_json
+
+# Why the diverter or the interceptor left a connection uninspected.
+REASONS = {
+    **NOT_INSPECTED,
+    "malformed": "its SYN cannot be read",
+    "stale": "the diverter stood still",
+    "failed": "an error of the gateway; please report it",
+    "interceptor_silent": "the interceptor does not answer",
+    "interceptor_full": "as many sessions as limits.sessions",
+    "seen_twice": "inspected on another port already",
+    "encrypted": "encrypted after STARTTLS",
+    "in_doubt": "the dialogue could not be followed",
+}
+SETS = (("netdev", "learned4"), ("netdev", "next_hop4"), ("netdev", "learned6"), ("netdev", "next_hop6"))
+
+
+def read(run_dir: RunDir) -> dict[str, Any]:
+    """The whole page as JSON data."""
+    daemon = read_json(run_dir.status) if run_dir.holder("run") else None
+    diverter, interceptor = ((daemon or {}).get(name) or {} for name in ("diverter", "interceptor"))
+    kernel = firewall.counters()
+    counts, mail = diverter.get("counts", {}), interceptor.get("counts", {})
+    return {
+        "time": time.time(),
+        "up": bool(kernel),
+        "running": daemon is not None,
+        "ready": bool(daemon and daemon.get("ready")),
+        "live": firewall.live(),
+        "since": (daemon or {}).get("started_at"),
+        "processes": (daemon or {}).get("processes", {}),
+        "restarts": (daemon or {}).get("restarts", {}),
+        "lanes": _lanes((daemon or {}).get("ports", [])),
+        "sessions": interceptor.get("sessions", 0),
+        "picked_up": {
+            name.removeprefix("picked_up."): n for name, n in counts.items() if name.startswith("picked_up.")
+        },
+        "not_inspected": _not_inspected(kernel, counts, mail),
+        "mail": mail,
+        "queue": diverter.get("queue", {}),
+        "kernel": kernel,
+        "tables": {name: firewall.elements(family, name) for family, name in SETS} if kernel else {},
+        "seen_twice": diverter.get("seen_twice", []),
+        "protected": interceptor.get("protected", []),
+        "waits_for_confirm": run_dir.pending.exists(),
+    }
+
+
+def _lanes(ports: list[str]) -> list[dict[str, Any]]:
+    with Links() as links:
+        return [
+            {
+                "port": port,
+                "present": links.index(port) is not None,
+                "up": links.attribute(port, "up"),
+                "bridge": links.attribute(port, "master"),
+                "lane": LANE if links.index(LANE) is not None else None,
+            }
+            for port in ports
+        ]
+
+
+def _not_inspected(kernel: dict[str, int], counts: dict[str, int], mail: dict[str, int]) -> dict[str, int]:
+    """Connections by reason; those of a chosen `pass` are not among them."""
+    found = {name: kernel.get(name, 0) for name in NOT_INSPECTED}
+    prefix = "not_inspected."
+    found |= {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
+    found |= {"encrypted": mail.get("tls_started", 0), "in_doubt": mail.get("doubts", 0)}
+    return found
+
+
+def as_text(page: dict[str, Any]) -> str:
+    """For people: what matters first."""
+    console = Console(width=110, force_terminal=False, color_system=None)
+    with console.capture() as captured:
+        console.print(_headline(page), highlight=False)
+        for warning in _warnings(page):
+            console.print(f"! {warning}", highlight=False)
+        for table in _tables(page):
+            console.print(table)
+    return captured.get().rstrip()
+
+
+def _headline(page: dict[str, Any]) -> str:
+    if not page["up"]:
+        return "down: no bridge of Tollbridge's (tollbridge up)"
+    if not page["running"]:
+        return "up, not running: mail is not inspected (tollbridge run)"
+    state = "inspecting" if page["live"] and page["ready"] else "running, but the switch is open: mail is not inspected"
+    return f"{state}; {page['sessions']} sessions, since {time.strftime('%F %T', time.localtime(page['since']))}"
+
+
+def _warnings(page: dict[str, Any]) -> list[str]:
+    found = [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
+    found += [f"{n['name']}: {n['error']} (last good answer kept)" for n in page["protected"] if n["error"]]
+    found += [f"{a} to {b} passes this box twice: bridged" for a, b in page["seen_twice"]]
+    found += [f"{n} SYNs lost in the queue ({name})" for name, n in page["queue"].items() if n]
+    found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
+    if page["waits_for_confirm"]:
+        found.append("waits for `tollbridge confirm`, else it is undone")
+    return found
+
+
+def _tables(page: dict[str, Any]) -> list[Table]:
+    picked = Table("connections picked up", "action", "number", title_justify="left")
+    for name, number in sorted(page["picked_up"].items()):
+        direction, _, action = name.partition(".")
+        picked.add_row(direction, action, str(number))
+    missed = Table("not inspected because", "number")
+    for name, number in page["not_inspected"].items():
+        if number:
+            missed.add_row(REASONS.get(name, name), str(number))
+    mail = Table("mail", "number")
+    for name, number in page["mail"].items():
+        mail.add_row(name.replace("_", " "), str(number))
+    return [table for table in (picked, missed, mail) if table.row_count]

@@ -1,0 +1,129 @@
+"""From what the TOML parser gives to a whole `Config`, or to every mistake on the way.
+
+Tables are read one by one and each check runs whenever the tables that it needs are sound, so that one slip does not
+hide the next.
+"""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from smtp_intercept.app.checks import CHECKS
+from smtp_intercept.app.located import KeyPath, spelled
+from smtp_intercept.app.mistakes import Mistake
+from smtp_intercept.app.schema import (
+    Bridge,
+    Config,
+    Intercept,
+    Limits,
+    Log,
+    PickUp,
+    PickUpRule,
+    PortPickUp,
+    Protected,
+    Table,
+)
+
+_TABLES: Mapping[tuple[str, ...], type[Table]] = {
+    (): Config,
+    ("bridge",): Bridge,
+    ("intercept",): Intercept,
+    ("pickup",): PickUp,
+    ("pickup", "port", "*"): PortPickUp,
+    ("pickup", "rule", "*"): PickUpRule,
+    ("protected", "*"): Protected,
+    ("log",): Log,
+    ("limits",): Limits,
+}
+_SECTIONS: Mapping[str, TypeAdapter[Any]] = {
+    "bridge": TypeAdapter(Bridge),
+    "intercept": TypeAdapter(Intercept),
+    "pickup": TypeAdapter(PickUp),
+    "protected": TypeAdapter(tuple[Protected, ...]),
+    "log": TypeAdapter(Log),
+    "limits": TypeAdapter(Limits),
+}
+_TYPES = {
+    "string_type": ("a text", 'put it in quotes: "…"'),
+    "bool_type": ("true or false", "write true or false, without quotes"),
+    "int_type": ("a whole number", "write it without quotes and without a fraction"),
+    "tuple_type": ("a list", "put it in brackets: [ … ]"),
+    "model_type": ("a table", "write it as a [table]"),
+    "dict_type": ("a table", "write it as a [table]"),
+}
+
+
+def validated(raw: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
+    """The configuration, or None and every mistake in it. ``raw`` is what a TOML parser gives."""
+    sections: dict[str, Any] = {}
+    mistakes = [_unknown((name,)) for name in raw if name not in Config.model_fields]
+    for name, section in _SECTIONS.items():
+        try:
+            sections[name] = section.validate_python(_frozen(raw.get(name, _absent(name))))
+        except ValidationError as error:
+            mistakes += [_told((name, *details["loc"]), details) for details in error.errors()]
+    for needed, check in CHECKS:
+        if sections.keys() >= set(needed):
+            mistakes += check(*(sections[name] for name in needed))
+    return (None, mistakes) if mistakes else (Config(**sections), [])
+
+
+def _absent(section: str) -> Any:
+    return () if section == "protected" else {}
+
+
+def _frozen(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _frozen(item) for key, item in value.items()}
+        case list():
+            return tuple(map(_frozen, value))
+    return value
+
+
+def _told(at: KeyPath, details: ErrorDetails) -> Mistake:
+    at = tuple(part for part in at if part != "[key]")
+    context, value = details.get("ctx", {}), details["input"]
+    match details["type"]:
+        case "mistake":
+            return Mistake(at, context["reason"], context["remedy"])
+        case "missing":
+            return Mistake(at, "is missing", f"add {at[-1]} = … to {spelled(at[:-1])}")
+        case "extra_forbidden":
+            return _unknown(at)
+        case "greater_than_equal":
+            return Mistake(at, f"{value} is too low", f"the least is {context['ge']}")
+        case "less_than_equal":
+            return Mistake(at, f"{value} is too high", f"the most is {context['le']}")
+        case kind if kind in _TYPES:
+            wanted, remedy = _TYPES[kind]
+            if kind == "tuple_type" and isinstance(value, dict):
+                remedy = f"write it as [[{spelled(at)}]]"
+            return Mistake(at, f"{reprlib.repr(value)} is not {wanted}", remedy)
+    return Mistake(at, details["msg"], "see the sample configuration")
+
+
+def _unknown(at: KeyPath) -> Mistake:
+    key, within = str(at[-1]), tuple(part for part in at[:-1])
+    table = _TABLES.get(_pattern(within), Config)
+    near = difflib.get_close_matches(key, table.model_fields, n=1)
+    elsewhere = [path for path, other in _TABLES.items() if path and key in other.model_fields]
+    if near:
+        remedy = f"did you mean {near[0]}?"
+    elif elsewhere:
+        remedy = f"it belongs to [{'.'.join(elsewhere[0])}]"
+    else:
+        remedy = f"known here are {', '.join(table.model_fields)}"
+    return Mistake(at, "is not a known key", remedy)
+
+
+def _pattern(path: KeyPath) -> tuple[str, ...]:
+    """[pickup.port.enp1s0] and [[protected]] number 3 as `_TABLES` has them."""
+    names = tuple("*" if isinstance(part, int) else part for part in path)
+    return (*names[:2], "*") if names[:2] == ("pickup", "port") and len(names) == 3 else names

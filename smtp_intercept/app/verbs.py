@@ -1,0 +1,260 @@
+"""What each verb of the command does. Parses nothing, catches nothing that an administrator should see."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+from bridge import firewall
+from bridge.host import Host, StepError
+from bridge.lane import LANE, Wanted
+from bridge.ledger import Ledger
+from bridge.links import Links
+from bridge.plan import Plan
+from bridge.steps import Step, to_json
+from hwprofiles.profile import Profile
+from smtp_intercept.app import config as configuration
+from smtp_intercept.app import status as status_page
+from smtp_intercept.app.config import Config
+from smtp_intercept.app.daemon import Daemon, StartError
+from smtp_intercept.app.explain import explain as explain_connection
+from smtp_intercept.app.rundir import RunDir, read_json, write_json
+from smtp_intercept.app.wanted import profile_of, wanted
+from smtp_intercept.protected import ProtectedServers
+
+STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
+
+
+class UsageError(Exception):
+    """The words are well-formed but ask for what cannot be done; the message names the remedy."""
+
+
+def _print(step: Step) -> None:
+    print(f"  {step}", flush=True)
+
+
+@contextmanager
+def _host(run_dir: RunDir) -> Iterator[Host]:
+    with Links() as links:
+        yield Host(links, Ledger(run_dir.ledger))
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Config, Profile, Wanted]:
+    config = configuration.load(arguments.config)
+    profile, _ = profile_of(config)
+    return config, profile, wanted(config, profile)
+
+
+# --- the configuration --------------------------------------------------------------------------
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Errors end in an exception; warnings do not fail."""
+    config = configuration.load(arguments.config)
+    profile, why = profile_of(config)
+    warnings = configuration.warnings(config)
+    if arguments.json:
+        whole = {**config.model_dump(mode="json"), "limits": _asdict(configuration.limits(config, profile))}
+        print(json.dumps({"config": whole, "profile": profile.name, "profile_because": why, "warnings": warnings}))
+        return 0
+    print(configuration.effective(config, profile), end="")
+    print(f"# hardware profile {profile.name}: {why}")
+    for warning in warnings:
+        print(f"tollbridge: warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _asdict(limits: object) -> dict[str, int]:
+    return {name: getattr(limits, name) for name in limits.__slots__}  # type: ignore[attr-defined]
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    _, _, want = _load(arguments)
+    nft_queue = firewall.probe()
+    with _host(RunDir(arguments.run_dir)) as host:
+        made = host.plan(want, nft_queue=nft_queue)
+        held = [host.holds(step) for step in made.steps]
+    if arguments.json:
+        steps = [{**to_json(step), "holds": done} for step, done in zip(made.steps, held, strict=True)]
+        print(json.dumps({"steps": steps, "ruleset": made.ruleset}))
+        return 0
+    for step, done in zip(made.steps, held, strict=True):
+        print(f"{'=' if done else '+'} {step}")
+    print(f"\n# {sum(held)} of {len(held)} steps already hold (=). The ruleset:\n\n{made.ruleset}", end="")
+    return 0
+
+
+# --- up and down --------------------------------------------------------------------------
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """A step that fails takes a first `up` back whole; a later one leaves what worked before it."""
+    _, _, want = _load(arguments)
+    nft_queue = firewall.probe()
+    run_dir = RunDir(arguments.run_dir)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell may be what this command cuts off
+    with run_dir.lock("up"), _host(run_dir) as host:
+        first = not run_dir.ledger.exists()
+        made = host.plan(want, nft_queue=nft_queue)
+        if arguments.confirm:
+            _start_guard(arguments, run_dir)
+        try:
+            host.up(made.steps, _print)
+        except StepError:
+            if first:
+                _report(host.down())
+            raise
+    _say_up(made, want)
+    if arguments.confirm:
+        print(f"undone by itself in {arguments.confirm} s; to keep it: tollbridge confirm")
+    return 0
+
+
+def _say_up(made: Plan, want: Wanted) -> None:
+    ports = ", ".join(leg.port for leg in made.legs)
+    fate = "stops" if want.block else "crosses uninspected"
+    print(f"up: {want.bridge} over {ports}; mail {fate} until `tollbridge run` inspects it")
+
+
+def down(arguments: argparse.Namespace) -> int:
+    run_dir = RunDir(arguments.run_dir)
+    _end_daemon(run_dir)
+    with run_dir.lock("up"), _host(run_dir) as host:
+        run_dir.pending.unlink(missing_ok=True)
+        failures = host.down(_print)
+    print("down: the host is as it was")
+    return _report(failures)
+
+
+def _report(failures: list[str]) -> int:
+    for failure in failures:
+        print(f"tollbridge: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _end_daemon(run_dir: RunDir) -> None:
+    pid = run_dir.holder("run")
+    if not pid:
+        return
+    os.kill(pid, signal.SIGTERM)
+    drain_s = configuration.load(run_dir.effective).limits.drain_s or 0
+    deadline = time.monotonic() + drain_s + STOP_WAIT_S
+    while run_dir.holder("run"):
+        if time.monotonic() > deadline:
+            raise UsageError(f"the daemon (process {pid}) does not end: kill -9 {pid}, then tollbridge down again")
+        time.sleep(0.1)
+
+
+# --- commit and confirm --------------------------------------------------------------------------
+
+
+def _start_guard(arguments: argparse.Namespace, run_dir: RunDir) -> None:
+    """A process of its own session, so that it outlives the shell; started before the first step is taken."""
+    token = secrets.token_hex(8)
+    write_json(run_dir.pending, {"token": token, "due": time.clock_gettime(time.CLOCK_BOOTTIME) + arguments.confirm})
+    words = ["--config", str(arguments.config.absolute()), "--run-dir", str(arguments.run_dir.absolute())]
+    with (run_dir.path / "guard.log").open("w", encoding="utf-8") as log:
+        subprocess.Popen(  # noqa: S603 - own module
+            [sys.executable, "-m", "smtp_intercept.app", *words, "guard", "--token", token],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def guard(arguments: argparse.Namespace) -> int:
+    """Waits; if its `up` is still unconfirmed when the time is over, undoes it."""
+    run_dir = RunDir(arguments.run_dir)
+    while (pending := read_json(run_dir.pending)) is not None and pending["token"] == arguments.token:
+        left = pending["due"] - time.clock_gettime(time.CLOCK_BOOTTIME)
+        if left <= 0:
+            print("not confirmed: undoing", flush=True)
+            return down(arguments)
+        time.sleep(min(left, 0.5))
+    return 0
+
+
+def confirm(arguments: argparse.Namespace) -> int:
+    run_dir = RunDir(arguments.run_dir)
+    if not run_dir.pending.exists():
+        raise UsageError("nothing waits for a confirmation: `up --confirm` was not run, or its time is over")
+    run_dir.pending.unlink(missing_ok=True)
+    print("confirmed")
+    return 0
+
+
+# --- the daemon --------------------------------------------------------------------------
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config, profile, want = _load(arguments)
+    run_dir = RunDir(arguments.run_dir)
+    with run_dir.lock("run"), _host(run_dir) as host:
+        with Links() as links:
+            if links.index(LANE) is None:
+                raise StartError(f"there is no mail lane ({LANE}); make it first: tollbridge up")
+        legs = host.plan(want, nft_queue=True).legs
+        named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
+        run_dir.effective.write_text(configuration.effective(named, profile), encoding="utf-8")
+        return Daemon(configuration.load(run_dir.effective), run_dir, legs, arguments.config).run()
+
+
+def status(arguments: argparse.Namespace) -> int:
+    page = status_page.read(RunDir(arguments.run_dir))
+    print(json.dumps(page) if arguments.json else status_page.as_text(page))
+    return 0
+
+
+# --- asking --------------------------------------------------------------------------
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    config = configuration.load(arguments.config)
+    for name, text in (("--from", arguments.client), ("--to", arguments.server)):
+        try:
+            ip_address(text)
+        except ValueError:
+            raise UsageError(
+                f"{name}: {text} is not an IP address; the pick-up is decided by addresses alone"
+            ) from None
+    port = arguments.port or config.bridge.ports[0]
+    if port not in config.bridge.ports:
+        raise UsageError(f"--port: {port} is not one of bridge.ports ({', '.join(config.bridge.ports)})")
+    servers = ProtectedServers(configuration.protected_servers(config))
+    table = asyncio.run(servers.resolve_once())
+    for known in servers.state():
+        if known.error:
+            print(f"tollbridge: warning: {known.name}: {known.error}", file=sys.stderr)
+    with Links() as links:
+        own = links.own_addresses()
+    try:
+        explanation = explain_connection(
+            configuration.policy(config, table, own),
+            configuration.domains(config),
+            config,
+            client=arguments.client,
+            server=arguments.server,
+            port=port,
+            recipients=arguments.rcpt,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    print(json.dumps(explanation.as_json()) if arguments.json else explanation.as_text())
+    return 0
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    from smtp_intercept.app import demo as show  # scapy and the lab: nothing that the daemon should load
+
+    return show.run(arguments)

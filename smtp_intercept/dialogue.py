@@ -1,0 +1,167 @@
+"""The conversation as tables: what each command asks of the reader, and what each final reply does.
+
+Pure. Knows no bytes in flight and no sockets; `session` walks the streams and asks here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from types import MappingProxyType
+
+from smtp_intercept.direction import Direction, Domains, message_direction
+from smtp_intercept.wire import Command, clip, parse_chunk, parse_path, safe_text
+
+# Commands whose replies are owed. A client that pipelines further waits: each costs memory while the server sleeps.
+MAX_OUTSTANDING = 2_000
+
+
+class Verb(Enum):
+    """What can be owed a reply. CONNECT and CONTENT are no commands: the banner, and the end of data."""
+
+    CONNECT = auto()
+    HELO = auto()
+    EHLO = auto()
+    MAIL = auto()
+    RCPT = auto()
+    DATA = auto()
+    CONTENT = auto()
+    BDAT = auto()
+    AUTH = auto()
+    STARTTLS = auto()
+    RSET = auto()
+    QUIT = auto()
+    XCLIENT = auto()
+    TURN = auto()
+    OTHER = auto()
+
+
+VERBS: Mapping[bytes, Verb] = MappingProxyType(
+    {
+        b"HELO": Verb.HELO,
+        b"EHLO": Verb.EHLO,
+        b"MAIL": Verb.MAIL,
+        b"RCPT": Verb.RCPT,
+        b"DATA": Verb.DATA,
+        b"BDAT": Verb.BDAT,
+        b"AUTH": Verb.AUTH,
+        b"X-EXPS": Verb.AUTH,  # Exchange's name for it
+        b"STARTTLS": Verb.STARTTLS,
+        b"X-ANONYMOUSTLS": Verb.STARTTLS,  # Exchange's own, between its hubs
+        b"RSET": Verb.RSET,
+        b"QUIT": Verb.QUIT,
+        b"XCLIENT": Verb.XCLIENT,
+        b"TURN": Verb.TURN,
+        b"ATRN": Verb.TURN,  # RFC 2645: after a 250 the server speaks as the client
+    }
+)
+
+
+class Reading(Enum):
+    """What the client's next octets are."""
+
+    COMMAND = auto()
+    CREDENTIALS = auto()  # one line of an AUTH exchange
+    DATA = auto()
+    CHUNK = auto()
+    WAITING = auto()  # the reply to the last command decides; the octets cross before they are understood
+    HELD = auto()  # after STARTTLS: they do not cross
+    FULL = auto()  # commands, but too many replies are owed: they do not cross
+    OPAQUE = auto()
+    OVER = auto()
+
+
+# What follows a command before its reply; a verb that is not here is followed by the next command. BDAT is followed
+# by its chunk if the server offered CHUNKING.
+AFTER: Mapping[Verb, Reading] = MappingProxyType(
+    {
+        Verb.DATA: Reading.WAITING,
+        Verb.BDAT: Reading.WAITING,
+        Verb.AUTH: Reading.WAITING,
+        Verb.TURN: Reading.WAITING,
+        Verb.STARTTLS: Reading.HELD,
+    }
+)
+
+
+class Effect(Enum):
+    """What a final reply does."""
+
+    NOTHING = auto()
+    GREET = auto()  # HELO, EHLO: a new start under a name
+    RESTART = auto()  # XCLIENT: a new start without one
+    MAIL = auto()
+    RECIPIENT = auto()
+    SEND_CONTENT = auto()
+    REFUSE_CONTENT = auto()
+    END_MESSAGE = auto()
+    TAKE_CHUNK = auto()
+    REFUSE_CHUNK = auto()
+    SEND_CREDENTIALS = auto()
+    RESUME = auto()  # the next octets are commands after all
+    START_TLS = auto()
+    REFUSE_TLS = auto()
+    RESET = auto()
+    QUIT = auto()
+    DOUBT = auto()
+
+
+_N, _D = Effect.NOTHING, Effect.DOUBT
+# By the first digit of the code, RFC 5321 §4.2.1: 2yz, 3yz, 4yz, 5yz.
+_EFFECTS: Mapping[Verb, tuple[Effect, Effect, Effect, Effect]] = MappingProxyType(
+    {
+        Verb.CONNECT: (_N, _D, _N, _N),
+        Verb.HELO: (Effect.GREET, _D, _N, _N),
+        Verb.EHLO: (Effect.GREET, _D, _N, _N),
+        Verb.MAIL: (Effect.MAIL, _D, Effect.MAIL, Effect.MAIL),
+        Verb.RCPT: (Effect.RECIPIENT, _D, Effect.RECIPIENT, Effect.RECIPIENT),
+        Verb.DATA: (_D, Effect.SEND_CONTENT, Effect.REFUSE_CONTENT, Effect.REFUSE_CONTENT),
+        Verb.CONTENT: (Effect.END_MESSAGE, _D, Effect.END_MESSAGE, Effect.END_MESSAGE),
+        Verb.BDAT: (Effect.TAKE_CHUNK, _D, Effect.REFUSE_CHUNK, Effect.REFUSE_CHUNK),
+        Verb.AUTH: (Effect.RESUME, Effect.SEND_CREDENTIALS, Effect.RESUME, Effect.RESUME),
+        Verb.STARTTLS: (Effect.START_TLS, _D, Effect.REFUSE_TLS, Effect.REFUSE_TLS),
+        Verb.RSET: (Effect.RESET, _D, _N, _N),
+        Verb.QUIT: (Effect.QUIT, _D, _N, _N),
+        Verb.XCLIENT: (Effect.RESTART, _D, _N, _N),
+        Verb.TURN: (_D, _D, Effect.RESUME, Effect.RESUME),
+        Verb.OTHER: (_N, _D, _N, _N),
+    }
+)
+# A verb unknown to us that is answered "ready" may have begun a dialogue unknown to us.
+_EXCEPTIONS: Mapping[tuple[Verb, int], Effect] = MappingProxyType({(Verb.OTHER, 220): _D})
+
+
+def effect(verb: Verb, code: int) -> Effect:
+    """What the final reply ``code`` (200-599) to ``verb`` does."""
+    return _EXCEPTIONS.get((verb, code)) or _EFFECTS[verb][code // 100 - 2]
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A command that has crossed and awaits its reply. ``name`` is the mailbox of MAIL and RCPT or the host of
+    HELO and EHLO; ``size_bytes`` of BDAT is None if its argument could not be read."""
+
+    verb: Verb
+    sent_at: float
+    name: str = ""
+    direction: Direction = Direction.OUTGOING
+    size_bytes: int | None = None
+    last: bool = False
+
+
+def owe(command: Command, domains: Domains, now: float) -> Owed:
+    """The reply that the server owes to a command."""
+    verb = VERBS.get(command.verb, Verb.OTHER)
+    match verb:
+        case Verb.MAIL:
+            return Owed(verb, now, clip(parse_path(command.argument)))
+        case Verb.RCPT:
+            mailbox = parse_path(command.argument)
+            return Owed(verb, now, clip(mailbox), message_direction(mailbox, domains))
+        case Verb.HELO | Verb.EHLO:
+            return Owed(verb, now, clip(safe_text(command.argument)))
+        case Verb.BDAT if chunk := parse_chunk(command.argument):
+            return Owed(verb, now, size_bytes=chunk.size_bytes, last=chunk.last)
+        case _:
+            return Owed(verb, now)

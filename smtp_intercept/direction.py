@@ -1,0 +1,166 @@
+"""Which way a connection and a message are going: two levels, both kept.
+
+Pure. A connection's direction is its destination's alone, a message's direction is its recipient's domain alone;
+where the mail comes from is never asked.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from types import MappingProxyType
+from typing import TypeAlias
+
+AddressOrNetwork: TypeAlias = str | IPv4Address | IPv6Address | IPv4Network | IPv6Network
+
+MAX_DOMAIN = 255  # octets of a domain name, RFC 5321 §4.5.3.1.2; longer ones belong to nobody
+MAX_LABEL = 63  # octets of one label, RFC 1035 §2.3.4; punycode is quadratic, so longer ones are not converted
+
+# RFC 5321 §4.1.2, A-d-l ":" before the mailbox; a colon inside an address literal does not end it.
+_SOURCE_ROUTE = re.compile(r"\A@[^:\[]*+(?:\[[^\]]*+\][^:\[]*+)*+:")
+# An unterminated quote runs to the end: one pass whatever the peer sends.
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_FULL_STOPS = re.compile("[\u3002\uff0e\uff61]")  # the other full stops that read as "." (UTS 46)
+
+
+class Direction(Enum):
+    """Of a connection: any of the three. Of a message to one recipient: incoming or outgoing."""
+
+    INCOMING = "incoming"
+    OUTGOING = "outgoing"
+    LOCAL = "local"
+
+
+# The mark's tag that tells the interceptor the connection's direction; local connections are never handed to it.
+TAGS: Mapping[Direction, int] = MappingProxyType({Direction.INCOMING: 1, Direction.OUTGOING: 2})
+_DIRECTIONS = {tag: direction for direction, tag in TAGS.items()}
+
+
+def direction_of_tag(tag: int) -> Direction | None:
+    """The reverse of `TAGS`; None for a tag that nobody sets."""
+    return _DIRECTIONS.get(tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """An IP network over packed addresses of ``width`` octets: what is left of one after ``shift`` is ``prefix``."""
+
+    width: int
+    shift: int
+    prefix: int
+
+    @classmethod
+    def of(cls, item: AddressOrNetwork) -> Network:
+        """From an address or a network; ValueError for other text, host bits set, or an IPv6 zone."""
+        network = ip_network(item)
+        if isinstance(network, IPv6Network) and network.network_address.scope_id is not None:
+            raise ValueError(f"{item} has a zone")
+        shift = network.max_prefixlen - network.prefixlen
+        return cls(network.max_prefixlen // 8, shift, int(network.network_address) >> shift)
+
+    def holds(self, address: bytes) -> bool:
+        """Whether the packed address lies in the network; another family never does."""
+        return len(address) == self.width and int.from_bytes(address, "big") >> self.shift == self.prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The protected servers: packed addresses, and networks grouped by (width, shift) so that a look-up costs
+    one set probe per prefix length in use, however many networks there are."""
+
+    addresses: frozenset[bytes] = frozenset()
+    networks: tuple[tuple[int, int, frozenset[int]], ...] = ()
+
+    @classmethod
+    def of(cls, items: Iterable[AddressOrNetwork]) -> Servers:
+        """A table of addresses and networks, in any order; ValueError as `Network.of`."""
+        addresses: set[bytes] = set()
+        groups: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
+        for network in map(Network.of, items):
+            if network.shift:
+                groups[network.width, network.shift].add(network.prefix)
+            else:
+                addresses.add(network.prefix.to_bytes(network.width, "big"))
+        return cls(
+            frozenset(addresses),
+            tuple((width, shift, frozenset(groups[width, shift])) for width, shift in sorted(groups)),
+        )
+
+    def holds(self, address: bytes) -> bool:
+        """Whether the packed address (4 or 16 octets) is a protected server's."""
+        if address in self.addresses:
+            return True
+        if not self.networks:
+            return False
+        number, octets = int.from_bytes(address, "big"), len(address)
+        return any(octets == width and number >> shift in prefixes for width, shift, prefixes in self.networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Domains:
+    """The protected domains, as A-labels: those that stand for themselves, and those whose subdomains count too."""
+
+    names: frozenset[str] = frozenset()
+    with_subdomains: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, entries: Iterable[tuple[str, bool]]) -> Domains:
+        """From (name, whether its subdomains are protected as well)."""
+        known = [(normal_domain(name), subdomains) for name, subdomains in entries]
+        return cls(
+            frozenset(name for name, _ in known),
+            frozenset(name for name, subdomains in known if subdomains),
+        )
+
+    def holds(self, domain: str) -> bool:
+        """Whether mail for ``domain``, in any spelling, is for a protected domain."""
+        domain = normal_domain(domain)
+        if len(domain) > MAX_DOMAIN:
+            return False
+        if domain in self.names:
+            return True
+        return any(domain[dot + 1 :] in self.with_subdomains for dot, letter in enumerate(domain) if letter == ".")
+
+
+def normal_domain(domain: str) -> str:
+    """One spelling per domain: lower case, no trailing dot, U-labels as A-labels (RFC 5890 §2.3.2.1)."""
+    if not domain.isascii():
+        domain = _FULL_STOPS.sub(".", domain)
+        domain = ".".join(map(_a_label, domain.split(".")))
+    return domain.lower().removesuffix(".")
+
+
+def _a_label(label: str) -> str:
+    if label.isascii() or len(label) > MAX_LABEL:
+        return label
+    # Twice, for characters whose lower case or compatibility form is ASCII after all: K (Kelvin sign) is k.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).lower())
+    return folded if folded.isascii() else "xn--" + folded.encode("punycode").decode("ascii")
+
+
+def recipient_domain(mailbox: str) -> str | None:
+    """The domain of what stands between "<" and ">", in normal spelling; None without one (``postmaster``).
+
+    RFC 5321 §4.1.2: a source route is not the domain, nor is an "@" in a quoted local part. An address literal keeps
+    its brackets.
+    """
+    _, at, domain = _QUOTED.sub("", _SOURCE_ROUTE.sub("", mailbox)).rpartition("@")
+    return (normal_domain(domain) or None) if at else None
+
+
+def connection_direction(server: bytes, own: frozenset[bytes], servers: Servers) -> Direction:
+    """From the destination alone: the box's own address, a protected server, or anything else. Packed addresses."""
+    if server in own:
+        return Direction.LOCAL
+    return Direction.INCOMING if servers.holds(server) else Direction.OUTGOING
+
+
+def message_direction(mailbox: str, domains: Domains) -> Direction:
+    """Of one message to one recipient. A recipient without a domain is in no protected domain: outgoing."""
+    domain = recipient_domain(mailbox)
+    return Direction.INCOMING if domain is not None and domains.holds(domain) else Direction.OUTGOING

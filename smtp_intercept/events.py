@@ -1,0 +1,59 @@
+"""What a session tells its shell to do, and why it may stop following a dialogue.
+
+Pure data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from smtp_intercept.transaction import Message
+
+
+class Doubt(Enum):
+    """Why a dialogue is not followed any more."""
+
+    LONG_COMMAND = "command line too long"
+    LONG_REPLY = "reply line too long"
+    GARBAGE = "reply without a code"
+    SURPLUS = "reply without a command"
+    UNEXPECTED = "reply that its command does not have"
+    EARLY = "message accepted before its end"
+    CHUNK = "chunk that the server did not offer to take"
+
+
+@dataclass(frozen=True, slots=True)
+class ToServer:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ToClient:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EndServer:
+    """The client has sent its last octet: half-close the server's leg."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndClient:
+    """The server has sent its last octet: half-close the client's leg."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Reset both legs; the session takes no more events but `Session.finish`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDone:
+    record: Message
+
+
+Out: TypeAlias = ToServer | ToClient | EndServer | EndClient | Abort | MessageDone

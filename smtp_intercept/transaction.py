@@ -1,0 +1,137 @@
+"""One mail transaction and the message that it becomes in the mail log.
+
+Pure. Keeps the envelope and the server's words on it; never a header, a body or a credential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+
+from smtp_intercept.direction import Direction
+from smtp_intercept.wire import ReplyLine, clip
+
+# Recipients of one message in the log, so that its line stays bounded; RFC 5321 §4.5.3.1.8 asks servers for 100.
+MAX_LOGGED_RECIPIENTS = 1_000
+
+
+class Outcome(Enum):
+    """Of a message."""
+
+    ACCEPTED = "accepted"
+    DEFERRED = "deferred"
+    REJECTED = "rejected"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"  # the dialogue could not be followed to the message's end
+
+
+_OUTCOMES: Mapping[int, Outcome] = MappingProxyType({2: Outcome.ACCEPTED, 4: Outcome.DEFERRED, 5: Outcome.REJECTED})
+
+
+def outcome_of(reply: ReplyLine) -> Outcome:
+    """What a final reply means for the message that it answers."""
+    return _OUTCOMES[reply.code // 100]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """One RCPT that was answered."""
+
+    address: str
+    direction: Direction
+    reply: ReplyLine
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A transaction that has ended, as the mail log tells it. ``number`` counts from 1 in each session;
+    ``size_bytes`` is as sent (dots doubled); ``seconds`` run from MAIL to the end."""
+
+    number: int
+    sender: str
+    recipients: tuple[Recipient, ...]
+    recipients_omitted: int
+    size_bytes: int
+    seconds: float
+    reply: ReplyLine | None
+    outcome: Outcome
+
+    def fields(self) -> dict[str, object]:
+        """The fields of the log record that the dialogue knows."""
+        omitted = {"recipients_omitted": self.recipients_omitted} if self.recipients_omitted else {}
+        return {
+            "number": self.number,
+            "sender": self.sender,
+            "recipients": [
+                {"address": r.address, "direction": r.direction.value, "reply": clip(str(r.reply))}
+                for r in self.recipients
+            ],
+            **omitted,
+            "size_bytes": self.size_bytes,
+            "seconds": round(self.seconds, 3),
+            "reply": None if self.reply is None else clip(str(self.reply)),
+            "outcome": self.outcome.value,
+        }
+
+
+@dataclass(slots=True)
+class Transaction:
+    """From the reply to MAIL (``opened``: it was accepted) to the end of the message. ``refusal``: of MAIL, of DATA,
+    or of the data before its end."""
+
+    sender: str
+    began_at: float
+    opened: bool = True
+    refusal: ReplyLine | None = None
+    recipients: list[Recipient] = field(default_factory=list)
+    recipients_omitted: int = 0
+    recipients_accepted: int = 0
+    size_bytes: int = 0
+
+    def add(self, recipient: Recipient) -> None:
+        """A recipient with the server's word on it."""
+        self.recipients_accepted += recipient.reply.code < 300
+        if len(self.recipients) < MAX_LOGGED_RECIPIENTS:
+            self.recipients.append(recipient)
+        else:
+            self.recipients_omitted += 1
+
+    def refuse(self, reply: ReplyLine) -> None:
+        """The content is not wanted; what follows a refused MAIL tells nothing new."""
+        if self.opened:
+            self.refusal = reply
+
+    def end(self, number: int, now: float, reply: ReplyLine) -> Message:
+        """The message that the server has answered."""
+        return self._message(number, now, reply, outcome_of(reply))
+
+    def leave(self, number: int, now: float) -> Message:
+        """The message that was never answered: refused before its content, or aborted by the client."""
+        reply = self._last_word()
+        return self._message(number, now, reply, Outcome.ABORTED if reply is None else outcome_of(reply))
+
+    def lose(self, number: int, now: float) -> Message:
+        """The message whose dialogue cannot be followed any more."""
+        return self._message(number, now, None, Outcome.UNKNOWN)
+
+    def _last_word(self) -> ReplyLine | None:
+        """The refusal that ended it. If all recipients were refused, a temporary refusal outweighs permanent ones:
+        the client will come again."""
+        if self.opened and self.recipients and not self.recipients_accepted:
+            return min((r.reply for r in self.recipients), key=lambda reply: reply.code // 100)
+        return self.refusal
+
+    def _message(self, number: int, now: float, reply: ReplyLine | None, outcome: Outcome) -> Message:
+        seconds = now - self.began_at
+        return Message(
+            number,
+            self.sender,
+            tuple(self.recipients),
+            self.recipients_omitted,
+            self.size_bytes,
+            seconds,
+            reply,
+            outcome,
+        )

@@ -1,0 +1,152 @@
+"""Sockets that speak for others: listening on every address, dialling from a client's own address and port.
+
+One kind of I/O: it makes sockets and reads their options; it never reads or writes what they carry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import TypeAlias
+
+from bridge.flow import DIVERT, MAGIC
+
+# (address, port), for IPv6 also (address, port, flow, scope) as the kernel gives it.
+Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+# Not in Python's socket module: linux/in6.h.
+_IPV6_TRANSPARENT = 75
+_TRANSPARENT = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TRANSPARENT),
+    socket.AF_INET6: (socket.IPPROTO_IPV6, _IPV6_TRANSPARENT),
+}
+_ANYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
+
+# Leave by the lane.
+DIVERTED = MAGIC | DIVERT
+# Connections that may wait for `accept`: while the daemon is stopped for a moment none is refused, and a full
+# backlog would answer with SYN cookies, whose last ACK finds no socket.
+BACKLOG = 65_535
+# The client's port cannot be had: taken, its last connection still in TIME_WAIT, or below 1024 without the right.
+_PORT_TAKEN = frozenset({errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES})
+_RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """A connected socket. ``hidden``: the server sees the client's address; ``source_port_kept``: and its port."""
+
+    sock: socket.socket
+    source_port_kept: bool
+    hidden: bool = True
+
+
+def listen(
+    family: socket.AddressFamily, port: int, device: str | None, mark: int | None, backlog: int = BACKLOG
+) -> socket.socket:
+    """A listener on every address of ``family``, its own or not, for connections that come in by ``device``.
+
+    Needs CAP_NET_RAW, below port 1024 CAP_NET_BIND_SERVICE too. OSError if another service has the port there.
+    """
+    sock = _transparent(family, mark)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if device is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+        sock.bind((_ANYWHERE[family], port))
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@dataclass(frozen=True, slots=True)
+class Dialler:
+    """Connects to servers in their clients' names or, not ``hidden``, from the box's own address: of ``own``
+    the first of the server's family, else the one that routing picks."""
+
+    hidden: bool = True
+    own: Sequence[IPv4Interface | IPv6Interface] = ()
+    mark: int | None = DIVERTED
+
+    async def __call__(self, client: Address, server: Address) -> Dialled:
+        """OSError is the server's refusal, or the network's."""
+        if self.hidden:
+            return await dial(client, server, self.mark)
+        return Dialled(await _connect(self._own_socket(server), server), source_port_kept=False, hidden=False)
+
+    def _own_socket(self, server: Address) -> socket.socket:
+        family = _family(server)
+        version = 4 if family == socket.AF_INET else 6
+        own = next((str(interface.ip) for interface in self.own if interface.version == version), None)
+        return _plain(family) if own is None else _bind(_plain(family), (own, 0))
+
+
+async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
+    """Connect to ``server`` as ``client``: from its address and port, else from its address and a fresh port."""
+    try:
+        return Dialled(await _connect(_bind(_transparent(_family(client), mark), client), server), source_port_kept=True)
+    except OSError as failure:
+        if failure.errno not in _PORT_TAKEN:
+            raise
+    fresh: Address = (client[0], 0) if len(client) == 2 else (client[0], 0, *client[2:])
+    return Dialled(await _connect(_bind(_transparent(_family(fresh), mark), fresh), server), source_port_kept=False)
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Whoever closes ``sock`` will send a RST and drop what has not been sent. A dead socket stays as it is."""
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+
+def _family(address: Address) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+
+
+def _plain(family: socket.AddressFamily) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _transparent(family: socket.AddressFamily, mark: int | None) -> socket.socket:
+    sock = _plain(family)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(*_TRANSPARENT[family], 1)
+        if mark is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _bind(sock: socket.socket, address: Address) -> socket.socket:
+    """A fresh port (0) is chosen when the server is known: chosen here, it would have to be free towards every
+    server, and one busy client would run out of ports."""
+    try:
+        if not address[1]:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+async def _connect(sock: socket.socket, server: Address) -> socket.socket:
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, server)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

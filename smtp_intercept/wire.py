@@ -1,0 +1,130 @@
+"""Lines, commands, replies and paths of SMTP, read from bytes.
+
+Pure. Reads what real clients send, not only what RFC 5321 allows; never changes a byte and never judges one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# The longest line that any extension defines: the AUTH exchange, RFC 4954 §4. All others are shorter (RFC 5321
+# §4.5.3.1). Without a bound a line without end would fill the memory.
+MAX_LINE_BYTES = 12_288
+# What one address, name or reply may take of a log line; RFC 5321 §4.5.3.1 allows 256 (path) and 512 (reply).
+MAX_LOGGED_CHARACTERS = 512
+
+# RFC 5321 §4.2. Some servers send no text and no space after the code.
+_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])([^\n]*?))?\r*\n")
+_KEYWORD = re.compile(rb"\s*(?:FROM|TO)(?:\s*:|\s+(?=<))", re.IGNORECASE)
+_QUOTED = rb'"(?:[^"\\]|\\.)*+"'
+_BARE = re.compile(rb"(?:" + _QUOTED + rb'|[^\s"<])*+', re.DOTALL)
+_BARE_MAILBOX = re.compile(rb"(?:" + _QUOTED + rb'|[^\s"<@])*+@(?:' + _QUOTED + rb'|[^\s"<])*+(?!<)', re.DOTALL)
+_ANGLED = re.compile(rb"<((?:" + _QUOTED + rb'|\\.|[^"\\>])*+)>', re.DOTALL)
+_ANGLED_OR_BROKEN = re.compile(rb"<([^>\s]*)")  # an unterminated quote or bracket: what stands before a blank
+_SOURCE_ROUTE = re.compile(rb"(?:@(?:\[[^\]]*\]|[^]\[@,:])++\s*,?\s*)++:")
+_CHUNK = re.compile(rb"([0-9]{1,18})(?:\s+(LAST))?\s*", re.IGNORECASE)
+
+
+class LineTooLongError(ValueError):
+    """A peer's line passes `MAX_LINE_BYTES`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A client's line: the verb in capitals, and the rest without the blanks around it."""
+
+    verb: bytes
+    argument: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyLine:
+    """One line of a reply, its text cut to what a log may hold; the reply is whole with the line that is ``final``."""
+
+    code: int
+    final: bool
+    text: bytes
+
+    def __str__(self) -> str:
+        return safe_text(b"%d %b" % (self.code, self.text)).rstrip()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The argument of BDAT (RFC 3030 §2)."""
+
+    size_bytes: int
+    last: bool
+
+
+def line_end(buffer: bytes, start: int) -> int:
+    """The index past the LF of the line that begins at ``start``; 0 if its end is not there yet.
+
+    A bare LF ends a line as well: every server known reads commands so, and waiting for a CR would stall the session.
+    """
+    end = buffer.find(b"\n", start, start + MAX_LINE_BYTES) + 1
+    if not end and len(buffer) - start >= MAX_LINE_BYTES:
+        raise LineTooLongError
+    return end
+
+
+def parse_command(line: bytes) -> Command:
+    """From a whole line. Blanks before the verb are skipped and a NUL ends it, as C servers do: a STARTTLS must
+    not hide from us that shows itself to the server."""
+    words = line.split(None, 1)
+    verb = words[0].partition(b"\0")[0].upper() if words else b""
+    return Command(verb, words[1].strip() if len(words) > 1 else b"")
+
+
+def parse_reply_line(line: bytes) -> ReplyLine | None:
+    """From a whole line; None if it is no reply (RFC 5321 §4.2)."""
+    found = _REPLY_LINE.fullmatch(line)
+    if found is None:
+        return None
+    return ReplyLine(int(found[1]), found[2] != b"-", (found[3] or b"")[:MAX_LOGGED_CHARACTERS])
+
+
+def parse_chunk(argument: bytes) -> Chunk | None:
+    """From the argument of BDAT; None if the server cannot know either how many octets follow."""
+    found = _CHUNK.fullmatch(argument)
+    return None if found is None else Chunk(int(found[1]), found[2] is not None)
+
+
+def parse_path(argument: bytes) -> str:
+    """The mailbox in the argument of MAIL or RCPT: without brackets, source route (RFC 5321 §3.6.1) and parameters.
+
+    Tolerates blanks anywhere, missing brackets, a name before the brackets, quoted local parts and any octet.
+    "" is the null reverse-path. Whole and safe to log; `clip` it before it goes there.
+    """
+    found = _KEYWORD.match(argument)
+    rest = argument[found.end() if found else 0 :].strip()
+    path = _bracketed(rest).lstrip(b"<").strip()
+    route = _SOURCE_ROUTE.match(path)
+    return safe_text(path[route.end() if route else 0 :].strip())
+
+
+def _bracketed(rest: bytes) -> bytes:
+    """What the brackets hold, or the first word if it is an address by itself."""
+    if mailbox := _BARE_MAILBOX.match(rest):
+        return mailbox[0]
+    bare = _BARE.match(rest)
+    word = bare[0] if bare else b""
+    for pattern in (_ANGLED, _ANGLED_OR_BROKEN):
+        if found := pattern.search(rest, len(word)):
+            return found[1]
+    return word or rest.partition(b" ")[0]
+
+
+def safe_text(octets: bytes) -> str:
+    """Text for a log: UTF-8 where it is, backslash escapes for the rest and for what would act on a terminal
+    (control characters, bidirectional overrides)."""
+    text = octets.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def clip(text: str) -> str:
+    """At most `MAX_LOGGED_CHARACTERS`, the last one an ellipsis if some are missing."""
+    return text if len(text) <= MAX_LOGGED_CHARACTERS else text[: MAX_LOGGED_CHARACTERS - 1] + "…"

@@ -1,0 +1,44 @@
+"""The dead-man's switch as a table of moments."""
+
+from __future__ import annotations
+
+from bridge.deadman import BEAT_EVERY_S, PROOF_MAX_AGE_S, STALL_S, DeadMansSwitch
+
+
+def proven(at: float = 0.0) -> DeadMansSwitch:
+    switch = DeadMansSwitch()
+    switch.prove(at, accepting=True)
+    return switch
+
+
+def test_no_proof_no_beat() -> None:
+    assert not DeadMansSwitch().beat(100.0)
+
+
+def test_beats_come_at_their_interval_while_the_interceptor_is_proven() -> None:
+    switch = proven(at=10.0)
+    assert switch.beat(10.0)
+    assert not switch.beat(10.0 + BEAT_EVERY_S * 0.9)
+    assert switch.beat(10.0 + BEAT_EVERY_S)
+
+
+def test_a_silent_interceptor_stops_the_beat_at_the_edge() -> None:
+    switch = proven(at=10.0)
+    assert switch.alive(10.0 + PROOF_MAX_AGE_S)
+    assert not switch.alive(10.0 + PROOF_MAX_AGE_S + 0.001)
+    assert not switch.beat(10.0 + PROOF_MAX_AGE_S + 0.001)
+
+
+def test_an_old_proof_does_not_undo_a_newer_one() -> None:
+    switch = proven(at=10.0)
+    switch.prove(9.0, accepting=False)
+    assert switch.accepting
+    assert switch.proof_at == 10.0
+
+
+def test_a_diverter_that_stood_still_knows_it_once() -> None:
+    switch = proven()
+    assert not switch.turn(0.0)
+    assert not switch.turn(STALL_S)
+    assert switch.turn(2 * STALL_S + 0.001)
+    assert not switch.turn(2 * STALL_S + 0.002)

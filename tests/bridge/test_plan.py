@@ -1,0 +1,196 @@
+"""Wanted × present → steps, as tables; what cannot be is refused by name before anything is touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.lane import Wanted
+from bridge.ledger import original
+from bridge.plan import LinkFacts, PlanError, Present, make_plan
+from bridge.steps import (
+    AddAddress,
+    AddQueueRule,
+    AddRoute,
+    CreateLink,
+    DeleteLink,
+    LoadModule,
+    LoadRuleset,
+    RemoveAddress,
+    RemoveRoute,
+    Route,
+    SetLink,
+    SetSysctl,
+    Step,
+    UnloadModule,
+    key,
+)
+
+MAC0, MAC1 = "02:00:00:00:00:10", "02:00:00:00:00:11"
+LINKS = {
+    "lo": LinkFacts("lo"),
+    "p0": LinkFacts("p0", mac=MAC0, mtu=1500),
+    "p1": LinkFacts("p1", mac=MAC1, mtu=1400),
+    "eth9": LinkFacts("eth9", mac="02:00:00:00:00:19"),
+}
+SYSCTLS = {
+    "net.bridge.bridge-nf-call-iptables": "1",
+    "net.ipv6.conf.all.disable_ipv6": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.core.somaxconn": "4096",
+}
+PRESENT = Present(LINKS, SYSCTLS)
+WANTED = Wanted("br0", ("p0", "p1"))
+
+
+def with_link(link: LinkFacts) -> Present:
+    return replace(PRESENT, links={**LINKS, link.name: link})
+
+
+def test_the_wire_comes_before_the_lane_and_the_rules_come_last() -> None:
+    steps = make_plan(WANTED, PRESENT).steps
+    order = [
+        steps.index(step)
+        for step in (
+            CreateLink("br0", "bridge"),
+            SetLink("p1", "master", "br0"),
+            SetLink("br0", "up", True),
+            CreateLink("smtp0", "bridge"),
+            SetLink("smtp0", "up", True),
+        )
+    ]
+    assert order == sorted(order)
+    assert [type(step) for step in steps[-3:]] == [LoadRuleset, AddQueueRule, AddQueueRule]
+
+
+def test_the_bridge_has_the_first_ports_mac_and_the_lane_the_smallest_mtu() -> None:
+    steps = make_plan(WANTED, PRESENT).steps
+    assert SetLink("br0", "address", MAC0) in steps
+    assert {SetLink(f"smtp0{end}{n}", "mtu", 1400) for end in "wl" for n in (0, 1)} <= set(steps)
+
+
+def test_ports_may_be_named_by_their_mac() -> None:
+    plan = make_plan(replace(WANTED, ports=(MAC1.upper(), "p0")), PRESENT)
+    assert [(leg.port, leg.index) for leg in plan.legs] == [("p1", 0), ("p0", 1)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "present", "named"),
+    [
+        (replace(WANTED, ports=("p0", "p7")), PRESENT, "there is no interface p7; present are: eth9, p0, p1"),
+        (replace(WANTED, ports=("p0", MAC0)), PRESENT, "two entries name the same port"),
+        (WANTED, with_link(replace(LINKS["p1"], master="br9")), "p1 is already a port of br9; take it out: ip link"),
+        (
+            WANTED,
+            with_link(replace(LINKS["p1"], addresses=("192.0.2.7/24",))),
+            "p1 carries 192.0.2.7/24, and .*management",
+        ),
+        (WANTED, with_link(LinkFacts("br0", kind="bridge")), "a link br0 that Tollbridge did not make; .*adopt"),
+        (WANTED, with_link(LinkFacts("smtp0")), "a link smtp0 that Tollbridge did not make"),
+        (WANTED, with_link(LinkFacts("smtp0w1")), "a link smtp0w1 that Tollbridge did not make"),
+        (replace(WANTED, adopt=True), with_link(LinkFacts("br0", kind="bridge")), "p0 is not a port of br0; add it"),
+        (replace(WANTED, adopt=True), PRESENT, "there is no bridge br0 to adopt"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_remedy(wanted: Wanted, present: Present, named: str) -> None:
+    with pytest.raises(PlanError, match=named):
+        make_plan(wanted, present)
+
+
+def test_links_of_an_earlier_up_are_not_foreign() -> None:
+    present = original(with_link(LinkFacts("smtp0", kind="bridge")), [DeleteLink("smtp0")])
+    assert make_plan(WANTED, present).steps == make_plan(WANTED, PRESENT).steps
+
+
+def test_management_addresses_move_and_take_their_routes_along() -> None:
+    route = Route("0.0.0.0/0", "p0", gateway="198.51.100.1")
+    present = with_link(replace(LINKS["p0"], addresses=("198.51.100.2/24",), routes=(route,)))
+    wanted = replace(WANTED, management=("198.51.100.2/24",), gateway=("198.51.100.1",))
+
+    steps = make_plan(wanted, present).steps
+
+    moved = [RemoveRoute(route), RemoveAddress("p0", "198.51.100.2/24"), AddAddress("br0", "198.51.100.2/24")]
+    new = AddRoute(Route("0.0.0.0/0", "br0", gateway="198.51.100.1"))
+    assert [step for step in steps if step in (*moved, new)] == [*moved, new]
+
+
+def test_a_bridge_without_addresses_is_hushed_and_one_with_is_not() -> None:
+    assert "chain hush" in make_plan(WANTED, PRESENT).ruleset
+    assert "chain hush" not in make_plan(replace(WANTED, management=("198.51.100.2/24",)), PRESENT).ruleset
+
+
+def test_an_adopted_bridge_is_neither_made_nor_configured() -> None:
+    links = {
+        **LINKS,
+        "br0": LinkFacts("br0", kind="bridge", mac=MAC1),
+        "p0": replace(LINKS["p0"], master="br0"),
+        "p1": replace(LINKS["p1"], master="br0"),
+    }
+    plan = make_plan(replace(WANTED, adopt=True), replace(PRESENT, links=links))
+
+    touched = {
+        step for step in plan.steps if isinstance(step, (CreateLink, SetLink)) and step.link in ("br0", "p0", "p1")
+    }
+    assert touched == {SetLink("br0", "nf_call_iptables", 0), SetLink("br0", "nf_call_ip6tables", 0)}
+    assert f"ether daddr {MAC1} accept" in plan.ruleset
+
+
+def test_strict_reverse_path_filtering_is_kept_for_all_links_but_the_lane() -> None:
+    present = replace(
+        PRESENT, sysctls={**SYSCTLS, "net.ipv4.conf.all.rp_filter": "1", "net.ipv4.conf.eth9.rp_filter": "2"}
+    )
+    steps = make_plan(WANTED, present).steps
+    assert SetSysctl("net.ipv4.conf.eth9.rp_filter", "2") in steps
+    assert SetSysctl("net.ipv4.conf.lo.rp_filter", "1") in steps
+    assert SetSysctl("net.ipv4.conf.smtp0.rp_filter", "0") in steps
+
+
+@pytest.mark.parametrize(("least", "raised"), [(4096, False), (4097, True)])
+def test_a_floor_raises_only_what_is_lower(least: int, raised: bool) -> None:
+    steps = make_plan(replace(WANTED, sysctls_at_least={"net.core.somaxconn": least}), PRESENT).steps
+    assert (SetSysctl("net.core.somaxconn", str(least)) in steps) is raised
+
+
+def test_br_netfilter_is_loaded_where_it_is_a_module() -> None:
+    bare = replace(PRESENT, sysctls={"net.ipv4.conf.all.rp_filter": "0"})
+    assert make_plan(WANTED, bare).steps[0] == LoadModule("br_netfilter")
+    assert LoadModule("br_netfilter") not in make_plan(WANTED, PRESENT).steps
+
+
+def test_a_second_plan_equals_the_first() -> None:
+    """The ledger's inverses give back the host from before, whatever the first `up` changed."""
+    route = Route("0.0.0.0/0", "p0", gateway="198.51.100.1")
+    before = replace(
+        with_link(replace(LINKS["p0"], addresses=("198.51.100.2/24",), routes=(route,))),
+        sysctls={"net.ipv4.conf.all.rp_filter": "1", "net.core.somaxconn": "128"},
+    )
+    wanted = replace(WANTED, management=("198.51.100.2/24",), sysctls_at_least={"net.core.somaxconn": 4096})
+    after = replace(
+        before,
+        links={**LINKS, "p0": replace(LINKS["p0"], master="br0"), "br0": LinkFacts("br0"), "smtp0": LinkFacts("smtp0")},
+        sysctls={**SYSCTLS, "net.ipv4.conf.all.rp_filter": "0", "net.core.somaxconn": "4096"},
+    )
+    inverses: list[Step] = [
+        UnloadModule("br_netfilter"),
+        SetSysctl("net.ipv4.conf.all.rp_filter", "1"),
+        SetSysctl("net.core.somaxconn", "128"),
+        SetSysctl("net.ipv6.conf.all.disable_ipv6", "0"),
+        DeleteLink("br0"),
+        AddRoute(route),
+        AddAddress("p0", "198.51.100.2/24"),
+        SetLink("p0", "master", ""),
+        DeleteLink("smtp0"),
+    ]
+    first, second = (make_plan(wanted, present).steps for present in (before, original(after, inverses)))
+    ipv6 = {step for step in second if "ipv6" in str(step) or "IPv6" in str(step) or "::" in str(step)}
+    assert [key(s) for s in second if s not in ipv6 and not isinstance(s, AddQueueRule)] == [
+        key(s) for s in first if not isinstance(s, AddQueueRule)
+    ]
+
+
+def test_no_two_steps_share_a_key_unless_they_agree() -> None:
+    steps = make_plan(replace(WANTED, management=("198.51.100.2/24", "2001:db8::2/64")), PRESENT).steps
+    wanted: dict[str, object] = {}
+    for step in steps:
+        assert wanted.setdefault(key(step), step) == step

@@ -1,0 +1,79 @@
+"""The ruleset as text: what each wish changes in it. That the kernel takes it and does it, the kernel tests show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bridge.lane import Limits, PortLegs
+from bridge.ruleset import COUNTERS, NOT_INSPECTED, Rules, digest, render, unload
+
+RULES = Rules("br0", "02:00:00:00:00:10", (PortLegs("p0", 0), PortLegs("p1", 1)), (25,), Limits())
+
+
+def chain(text: str, name: str) -> str:
+    return text.split(f"chain {name} {{\n", 1)[1].split("\n\t}\n", 1)[0]
+
+
+def test_only_own_tables_are_touched() -> None:
+    words = [line.split()[:4] for line in render(RULES).splitlines() if line and not line.startswith(("\t", "}"))]
+    assert {tuple(w[-2:]) for w in words if w[0] in ("add", "delete")} == {
+        ("netdev", "tollbridge"), ("inet", "tollbridge"), ("bridge", "tollbridge"),
+    }  # fmt: skip
+    assert all("tollbridge" in w for w in words)
+
+
+def test_every_counter_that_status_names_is_declared() -> None:
+    declared = {
+        line.split()[1] for line in render(RULES).splitlines() if line.strip().startswith("counter ") and "{ }" in line
+    }
+    assert set(COUNTERS) == declared
+
+
+@pytest.mark.parametrize("reason", sorted(set(NOT_INSPECTED) - {"rate_network", "rate", "tagged"}))
+def test_what_is_not_inspected_is_bridged_or_dropped_as_asked(reason: str) -> None:
+    for block, fate in ((False, "return"), (True, "drop")):
+        assert f"counter name {reason} {fate}" in chain(render(replace(RULES, block=block)), "syn")
+
+
+def test_a_rate_limited_syn_is_not_learned_and_so_meets_the_fate_of_the_unlearned() -> None:
+    teach = chain(render(RULES), "teach")
+    assert "limit rate over 10000/second burst 10000 packets counter name rate return" in teach
+    assert teach.index("counter name rate return") < teach.index("add @learned4")
+    assert "meta mark != 0x7b250004 counter name not_learned" in chain(render(RULES), "syn")
+
+
+def test_tagged_mail_stays_on_the_plain_bridge_or_is_dropped() -> None:
+    assert "counter name tagged accept" in chain(render(RULES), "port0")
+    assert "counter name tagged drop" in chain(render(replace(RULES, block=True)), "port0")
+
+
+def test_the_queue_rule_is_nfts_where_nft_can() -> None:
+    assert "chain queue" not in render(RULES)
+    assert "queue num 25 bypass" in chain(render(replace(RULES, nft_queue=True)), "queue")
+    assert "bypass" not in chain(render(replace(RULES, nft_queue=True, block=True)), "queue")
+
+
+def test_mail_to_the_box_is_dropped_on_closed_ports_only() -> None:
+    text = render(replace(RULES, closed=frozenset({"p1"})))
+    assert "counter name local_dropped drop" not in chain(text, "port0")
+    assert "counter name local_dropped drop" in chain(text, "port1")
+
+
+def test_with_stp_only_forwarding_ports_carry_mail() -> None:
+    text = render(replace(RULES, stp=True))
+    assert "iifname != @forwarding accept" in chain(text, "port0")
+    assert 'iifname @forwarding fwd to "p1"' in chain(text, "leg1")
+    assert "@forwarding" not in render(RULES)
+
+
+def test_frames_to_the_box_stay_on_the_bridge_before_anything_is_moved() -> None:
+    port = chain(render(RULES), "port0")
+    assert port.index("ether daddr 02:00:00:00:00:10 accept") < port.index("fwd to")
+
+
+def test_the_digest_names_the_text() -> None:
+    one, other = render(RULES), render(replace(RULES, mail_ports=(25, 587)))
+    assert digest(one) == digest(render(RULES)) != digest(other)
+    assert one.startswith(unload())

@@ -1,0 +1,107 @@
+"""A real authoritative DNS server (Debian's nsd) on a loopback address, whose zones a test rewrites."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import dns.asyncresolver
+import dns.exception
+import dns.message
+import dns.query
+import dns.rdatatype
+import pytest
+
+ADDRESS, PORT = "127.0.0.53", 15353
+TOOLS = Path(__file__).parents[2] / ".tools"  # where `make` unpacks what is not installed
+START_TIMEOUT_S = 15.0
+
+CONF = """\
+server:
+  ip-address: {address}@{port}
+  username: ""
+  chroot: ""
+  zonesdir: "{folder}"
+  zonelistfile: "{folder}/zone.list"
+  xfrdfile: ""
+  xfrdir: "{folder}"
+  pidfile: ""
+  logfile: "{folder}/log"
+  server-count: 1
+remote-control:
+  control-enable: no
+"""
+ZONE = """\
+$TTL {ttl_s}
+@ SOA ns.invalid. hostmaster.invalid. {serial} 60 60 60 {ttl_s}
+@ NS ns.invalid.
+"""
+
+
+class Nsd:
+    """Serves ``zones``: name to the text of its records; a zone of None cannot be loaded: SERVFAIL."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._serial = folder, 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, zones: Mapping[str, str | None], ttl_s: int = 1) -> None:
+        """Serve these zones and no others from now on; returns when they are served."""
+        names = [*zones, "serial.invalid"]
+        conf = CONF.format(address=ADDRESS, port=PORT, folder=self._folder)
+        conf += "".join(f'zone:\n  name: "{name}"\n  zonefile: "{name}.zone"\n' for name in names)
+        (self._folder / "nsd.conf").write_text(conf)
+        self._serial += 1
+        for name, records in {**zones, "serial.invalid": ""}.items():
+            path = self._folder / f"{name}.zone"
+            if records is None:
+                path.unlink(missing_ok=True)
+            else:
+                path.write_text(ZONE.format(ttl_s=ttl_s, serial=self._serial) + records)
+        self._restart()
+
+    def stop(self) -> None:
+        """No more answers."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGTERM)
+            self._process.wait(10)
+            self._process = None
+
+    def resolver(self) -> dns.asyncresolver.Resolver:
+        """A stub resolver that asks this server only."""
+        resolver = dns.asyncresolver.Resolver(configure=False)
+        resolver.nameservers, resolver.port = [ADDRESS], PORT
+        return resolver
+
+    def _restart(self) -> None:
+        self.stop()
+        program, libraries = _program()
+        self._process = subprocess.Popen(
+            [program, "-d", "-c", self._folder / "nsd.conf"],
+            env={**os.environ, "LD_LIBRARY_PATH": libraries},
+            stderr=subprocess.DEVNULL,
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._serves():
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            time.sleep(0.02)
+
+    def _serves(self) -> bool:
+        question = dns.message.make_query("serial.invalid", dns.rdatatype.SOA)
+        try:
+            answer = dns.query.udp(question, ADDRESS, port=PORT, timeout=0.2)
+        except (dns.exception.Timeout, OSError):
+            return False
+        return bool(answer.answer) and answer.answer[0][0].serial == self._serial
+
+
+def _program() -> tuple[str, str]:
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", str(TOOLS / "usr/sbin")])
+    if (program := shutil.which("nsd", path=path)) is None:
+        pytest.skip("nsd is neither installed nor unpacked in .tools/")
+    return program, os.pathsep.join(map(str, (TOOLS / "usr/lib").glob("*-linux-gnu")))

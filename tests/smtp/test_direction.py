@@ -1,0 +1,237 @@
+"""The two levels of direction, in the manual's sentences, in tables and as laws."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from random import Random
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from smtp_intercept.direction import (
+    MAX_DOMAIN,
+    MAX_LABEL,
+    TAGS,
+    Direction,
+    Domains,
+    Network,
+    Servers,
+    connection_direction,
+    direction_of_tag,
+    message_direction,
+    normal_domain,
+    recipient_domain,
+)
+
+INCOMING, OUTGOING, LOCAL = Direction.INCOMING, Direction.OUTGOING, Direction.LOCAL
+NOBODY: frozenset[bytes] = frozenset()
+
+
+def packed(address: str) -> bytes:
+    return ip_address(address).packed
+
+
+addresses = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> IPv4Network | IPv6Network:
+    address = draw(addresses)
+    return ip_network((address, draw(st.integers(0, address.max_prefixlen))), strict=False)
+
+
+class TestConnections:
+    SERVERS = Servers.of(["192.168.0.1", "198.51.100.0/24", "2001:db8::/64", "2001:db8:1::25"])
+
+    def test_protected_192_168_0_1_all_connections_to_it_are_incoming(self) -> None:
+        assert connection_direction(packed("192.168.0.1"), NOBODY, Servers.of(["192.168.0.1"])) is INCOMING
+
+    def test_10_0_0_1_is_not_protected_all_connections_to_it_are_outgoing_even_from_outside(self) -> None:
+        assert connection_direction(packed("10.0.0.1"), NOBODY, Servers.of(["192.168.0.1"])) is OUTGOING
+
+    @pytest.mark.parametrize(
+        ("server", "direction"),
+        [
+            ("192.168.0.0", OUTGOING),
+            ("192.168.0.2", OUTGOING),
+            ("198.51.99.255", OUTGOING),
+            ("198.51.100.0", INCOMING),
+            ("198.51.100.255", INCOMING),
+            ("198.51.101.0", OUTGOING),
+            ("2001:db8::", INCOMING),
+            ("2001:db8::ffff:ffff:ffff:ffff", INCOMING),
+            ("2001:db8:0:1::", OUTGOING),
+            ("2001:db8:1::25", INCOMING),
+            ("2001:db8:1::26", OUTGOING),
+            ("::ffff:192.168.0.1", OUTGOING),  # on the wire this is another address
+        ],
+    )
+    def test_edges_of_addresses_and_networks(self, server: str, direction: Direction) -> None:
+        assert connection_direction(packed(server), NOBODY, self.SERVERS) is direction
+
+    def test_the_box_itself_comes_first(self) -> None:
+        own = frozenset({packed("198.51.100.2")})
+        assert connection_direction(packed("198.51.100.2"), own, self.SERVERS) is LOCAL
+        assert connection_direction(packed("198.51.100.3"), own, self.SERVERS) is INCOMING
+
+    def test_nothing_protected_everything_is_outgoing(self) -> None:
+        assert connection_direction(packed("192.168.0.1"), NOBODY, Servers()) is OUTGOING
+
+    def test_a_whole_family_may_be_protected(self) -> None:
+        servers = Servers.of(["0.0.0.0/0"])
+        assert connection_direction(packed("203.0.113.9"), NOBODY, servers) is INCOMING
+        assert connection_direction(packed("2001:db8::9"), NOBODY, servers) is OUTGOING
+
+    @pytest.mark.parametrize("item", ["", "mail.example.com", "192.0.2.1/24", "192.0.2.256", "fe80::1%eth0", "1.2.3"])
+    def test_what_is_neither_address_nor_network_is_refused(self, item: str) -> None:
+        with pytest.raises(ValueError, match=r"does not appear|host bits|zone"):
+            Servers.of([item])
+
+    @given(st.lists(st.one_of(addresses, networks()), max_size=20), addresses)
+    def test_holds_is_what_the_ipaddress_module_says(
+        self, items: list[IPv4Address | IPv6Address | IPv4Network | IPv6Network], address: IPv4Address | IPv6Address
+    ) -> None:
+        servers = Servers.of(items)
+        for probe in (address, *(ip_network(item)[0] for item in items), *(ip_network(item)[-1] for item in items)):
+            expected = any(probe in ip_network(item) for item in items)
+            assert servers.holds(probe.packed) is expected
+            assert any(Network.of(item).holds(probe.packed) for item in items) is expected
+
+    @given(st.lists(networks(), max_size=20), st.randoms())
+    def test_a_table_does_not_depend_on_the_order_of_its_items(
+        self, items: list[IPv4Network | IPv6Network], random: Random
+    ) -> None:
+        shuffled = sorted(items, key=lambda _: random.random())
+        assert Servers.of(items) == Servers.of(shuffled + items)
+
+
+def test_tags_are_two_and_come_back() -> None:
+    assert {tag: direction_of_tag(tag) for tag in range(16)} == {
+        **dict.fromkeys(range(16)),
+        1: INCOMING,
+        2: OUTGOING,
+    }
+    assert [direction_of_tag(tag) for tag in TAGS.values()] == list(TAGS)
+
+
+class TestRecipientDomain:
+    @pytest.mark.parametrize(
+        ("mailbox", "domain"),
+        [
+            ("user@example.com", "example.com"),
+            ("User@EXAMPLE.Com", "example.com"),
+            ("user@example.com.", "example.com"),
+            ("user@mail.sub.example.com", "mail.sub.example.com"),
+            # quoted local parts
+            ('"a@b"@example.com', "example.com"),
+            (r'"a\"@b"@example.com', "example.com"),
+            (r'"a\\"@example.com', "example.com"),
+            ('"@"@"@"@example.com', "example.com"),
+            ('"a@b.example"', None),
+            ('"a@b.example', None),  # unterminated: the server will refuse it
+            (r'"a@b.example\"', None),
+            ("a@b@example.com", "example.com"),
+            # source routes, RFC 5321 §4.1.2
+            ("@relay.example:user@example.com", "example.com"),
+            ("@a.example,@b.example:user@example.com", "example.com"),
+            ("@[IPv6:2001:db8::1],@b.example:user@example.com", "example.com"),
+            ('@a.example:"x@y:z"@example.com', "example.com"),
+            ("@a.example:postmaster", None),
+            # address literals
+            ("user@[192.0.2.20]", "[192.0.2.20]"),
+            ("user@[IPv6:2001:DB8::1]", "[ipv6:2001:db8::1]"),
+            # without a domain
+            ("postmaster", None),
+            ("", None),
+            ("@", None),
+            ("user@", None),
+            ("user@.", None),
+            # internationalised, RFC 6531
+            ("user@bücher.example", "xn--bcher-kva.example"),
+            ("user@BÜCHER.example.", "xn--bcher-kva.example"),
+            ("user@bu\u0308cher.example", "xn--bcher-kva.example"),  # decomposed
+            ("user@XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+            ("user@straße.example", "xn--strae-oqa.example"),  # IDNA 2008: ß is not ss
+            ("user@例え。テスト", "xn--r8jz45g.xn--zckzah"),
+            ("üser@example.com", "example.com"),
+            ("user@exam\uff50le.com", "example.com"),  # full-width p
+            ("user@\u212aelvin.example", "kelvin.example"),
+        ],
+    )
+    def test_is_what_comes_after_the_last_at_outside_quotes(self, mailbox: str, domain: str | None) -> None:
+        assert recipient_domain(mailbox) == domain
+
+    @given(st.text(st.characters(), max_size=80))
+    @example("a@\udc80.example")
+    def test_any_text_has_a_domain_or_none(self, mailbox: str) -> None:
+        domain = recipient_domain(mailbox)
+        assert domain is None or (domain and domain == domain.lower())
+
+    @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+    def test_the_normal_spelling_is_a_fixed_point(self, domain: str) -> None:
+        once = normal_domain(domain.strip("."))
+        assert normal_domain(once) == once.removesuffix(".")
+
+    @pytest.mark.parametrize("unit", ['"', '"\\', '\\"', "@", "@[", "@[]", "a:", "[]", "\u00e9", "\u00e9."])
+    @pytest.mark.timeout(5)
+    def test_a_long_mailbox_costs_one_pass(self, unit: str) -> None:
+        for mailbox in (unit * 200_000, "@" + unit * 200_000, "a@" + unit * 200_000):
+            message_direction(mailbox, Domains.of([("example.com", True)]))
+
+
+class TestMessages:
+    DOMAINS = Domains.of([("example.com", False), ("Example.ORG.", True), ("bücher.example", True)])
+
+    @pytest.mark.parametrize(
+        ("mailbox", "direction"),
+        [
+            ("user@example.com", INCOMING),
+            ("user@EXAMPLE.COM.", INCOMING),
+            ("user@sub.example.com", OUTGOING),
+            ("user@notexample.com", OUTGOING),
+            ("user@example.org", INCOMING),
+            ("user@sub.example.org", INCOMING),
+            ("user@a.b.c.example.org", INCOMING),
+            ("user@notexample.org", OUTGOING),
+            ("user@example.org.evil.example", OUTGOING),
+            ("user@xn--bcher-kva.example", INCOMING),
+            ("user@shop.BÜCHER.example", INCOMING),
+            ('"user@example.com"@elsewhere.example', OUTGOING),
+            ("@elsewhere.example:user@example.com", INCOMING),
+            ("@example.com:user@elsewhere.example", OUTGOING),
+            ("user%example.com@elsewhere.example", OUTGOING),
+            ("user@[192.0.2.20]", OUTGOING),
+            ("postmaster", OUTGOING),
+            ("", OUTGOING),
+        ],
+    )
+    def test_direction_is_the_recipient_domains(self, mailbox: str, direction: Direction) -> None:
+        assert message_direction(mailbox, self.DOMAINS) is direction
+
+    def test_no_protected_domain_no_incoming_message(self) -> None:
+        assert message_direction("user@example.com", Domains()) is OUTGOING
+
+    def test_a_domain_longer_than_255_octets_is_nobodys(self) -> None:
+        room = MAX_DOMAIN - len("example.org")
+        longest = ("a." * (room // 2 + 1))[-room:] + "example.org"
+        assert len(longest) == MAX_DOMAIN
+        assert message_direction(f"user@{longest}", self.DOMAINS) is INCOMING
+        assert message_direction(f"user@a{longest}", self.DOMAINS) is OUTGOING
+
+    def test_a_label_longer_than_63_is_not_converted(self) -> None:
+        assert normal_domain("é" * MAX_LABEL + ".example").startswith("xn--")
+        assert normal_domain("é" * (MAX_LABEL + 1) + ".example") == "é" * (MAX_LABEL + 1) + ".example"
+
+
+@given(addresses, addresses, st.lists(networks(), max_size=5))
+def test_the_direction_depends_on_the_destination_only(
+    client: IPv4Address | IPv6Address, server: IPv4Address | IPv6Address, items: list[IPv4Network | IPv6Network]
+) -> None:
+    """Whoever the client is, protected or not: the function is not even told."""
+    servers = Servers.of([*items, client])
+    expected = INCOMING if servers.holds(server.packed) else OUTGOING
+    assert connection_direction(server.packed, NOBODY, servers) is expected
+    assert connection_direction(server.packed, frozenset({client.packed}), servers) is (
+        LOCAL if client == server else expected
+    )

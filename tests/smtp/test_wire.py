@@ -1,0 +1,179 @@
+"""Lines, commands, replies and paths as they come, not only as RFC 5321 has them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smtp_intercept.wire import (
+    MAX_LINE_BYTES,
+    MAX_LOGGED_CHARACTERS,
+    Chunk,
+    Command,
+    LineTooLongError,
+    clip,
+    line_end,
+    parse_chunk,
+    parse_command,
+    parse_path,
+    parse_reply_line,
+    safe_text,
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "verb", "argument"),
+    [
+        (b"EHLO client.example\r\n", b"EHLO", b"client.example"),
+        (b"ehlo client.example\n", b"EHLO", b"client.example"),
+        (b"  sTaRtTlS \r\n", b"STARTTLS", b""),
+        (b"STARTTLS\0hidden\r\n", b"STARTTLS", b""),
+        (b"MAIL\tFROM:<a@b>\r\n", b"MAIL", b"FROM:<a@b>"),
+        (b"DATA\r\r\n", b"DATA", b""),
+        (b"\r\n", b"", b""),
+        (b"\xff\xfe\r\n", b"\xff\xfe", b""),
+    ],
+)
+def test_a_command_is_a_verb_and_the_rest(line: bytes, verb: bytes, argument: bytes) -> None:
+    assert parse_command(line) == Command(verb, argument)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "final", "text"),
+    [
+        (b"250 2.1.0 Ok\r\n", 250, True, b"2.1.0 Ok"),
+        (b"250-STARTTLS\r\n", 250, False, b"STARTTLS"),
+        (b"250\r\n", 250, True, b""),
+        (b"250-\r\n", 250, False, b""),
+        (b"354 go\n", 354, True, b"go"),
+        (b"220 two\r\r\n", 220, True, b"two"),
+    ],
+)
+def test_a_reply_line(line: bytes, code: int, final: bool, text: bytes) -> None:
+    reply = parse_reply_line(line)
+    assert reply is not None
+    assert (reply.code, reply.final, reply.text) == (code, final, text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\r\n",
+        b"25 x\r\n",
+        b"150 x\r\n",
+        b"650 x\r\n",
+        b"2500 x\r\n",
+        b"250_x\r\n",
+        b" 250 x\r\n",
+        b"\xb2\xb5\xb0 x\r\n",
+    ],
+)
+def test_no_reply_line(line: bytes) -> None:
+    assert parse_reply_line(line) is None
+
+
+@pytest.mark.parametrize(
+    ("argument", "path"),
+    [
+        (b"FROM:<a@b.example>", "a@b.example"),
+        (b"from: <a@b.example> SIZE=1000 BODY=8BITMIME", "a@b.example"),
+        (b"FROM : < a@b.example > SIZE=1", "a@b.example"),
+        (b"FROM:a@b.example", "a@b.example"),
+        (b"FROM:a@b.example ENVID=x<y>", "a@b.example"),
+        (b"FROM:<a@b.example>SIZE=1", "a@b.example"),
+        (b"TO <a@b.example>", "a@b.example"),
+        (b"FROM:<>", ""),
+        (b"FROM: <> RET=HDRS", ""),
+        (b"FROM:", ""),
+        (b"", ""),
+        (b"TO:<postmaster>", "postmaster"),
+        (b"TO:postmaster NOTIFY=NEVER", "postmaster"),
+        (b"TO:tom@b.example", "tom@b.example"),
+        (b"tom@b.example", "tom@b.example"),
+        (b'TO:<"quoted > and \\" space"@b.example> NOTIFY=NEVER', '"quoted > and \\" space"@b.example'),
+        (b'TO:"a b"@b.example NOTIFY=NEVER', '"a b"@b.example'),
+        (b"TO:A Name <a@b.example>", "a@b.example"),
+        (b'TO:"A <Name>" <a@b.example>', "a@b.example"),
+        (b"TO:<@one.example,@two.example:a@b.example>", "a@b.example"),
+        (b"TO:<@[IPv6:2001:db8::1]:a@b.example>", "a@b.example"),
+        (b"TO:<a@[IPv6:2001:db8::1]>", "a@[IPv6:2001:db8::1]"),
+        (b"TO:<<a@b.example>>", "a@b.example"),
+        (b"TO:<a@b.example", "a@b.example"),
+        (b'TO:<"open@b.example>', '"open@b.example'),
+        ("TO:<jürgen@bücher.example>".encode(), "jürgen@bücher.example"),
+        (b"TO:<j\xfcrgen@b.example>", "j\\xfcrgen@b.example"),
+        (b"TO:<a\0\x1b[2J@b.example>", "a\\x00\\x1b[2J@b.example"),
+        ("TO:<\u202eevil@b.example>".encode(), "\\u202eevil@b.example"),
+    ],
+)
+def test_a_path_is_found_in_what_clients_send(argument: bytes, path: str) -> None:
+    assert parse_path(argument) == path
+
+
+@given(st.binary())
+def test_any_path_is_safe_to_log(argument: bytes) -> None:
+    path = parse_path(b"TO:" + argument)
+    assert path.isprintable()
+    assert json.loads(json.dumps(path)) == path
+    path.encode("utf-8")
+
+
+@given(st.binary(max_size=200))
+def test_a_mailbox_in_brackets_is_found_behind_anything_quoted(quoted: bytes) -> None:
+    escaped = b"".join(b"\\" + bytes([octet]) for octet in quoted)
+    assert parse_path(b'TO:"' + escaped + b'" <a@b.example>') == "a@b.example"
+
+
+@pytest.mark.parametrize(
+    "hostile", [b'<"' * 4000, b"<\\" * 4000, b"@a," * 4000, b"@a:" * 4000, b'"' * 8000, b"<@" + b"[" * 8000]
+)
+def test_hostile_paths_take_no_time(hostile: bytes) -> None:
+    # Catastrophic backtracking would not return within the life of the test.
+    parse_path(b"TO:" + hostile)
+
+
+@pytest.mark.parametrize(
+    ("argument", "chunk"),
+    [
+        (b"1000", Chunk(1000, False)),
+        (b"0 last", Chunk(0, True)),
+        (b"86 LAST", Chunk(86, True)),
+        (b"", None),
+        (b"-1", None),
+        (b"10 FIRST", None),
+        (b"9" * 19, None),
+    ],
+)
+def test_a_chunk(argument: bytes, chunk: Chunk | None) -> None:
+    assert parse_chunk(argument) == chunk
+
+
+def test_a_line_ends_at_its_lf() -> None:
+    assert line_end(b"NOOP\r\nQUIT\r\n", 0) == 6
+    assert line_end(b"NOOP\r\nQUIT\r\n", 6) == 12
+    assert line_end(b"NOOP\r\nQUI", 6) == 0
+
+
+def test_a_line_may_have_the_longest_length_and_no_more() -> None:
+    longest = b"x" * (MAX_LINE_BYTES - 2) + b"\r\n"
+    assert line_end(b"NOOP\r\n" + longest, 6) == 6 + MAX_LINE_BYTES
+    assert line_end(longest[:-1], 0) == 0
+    with pytest.raises(LineTooLongError):
+        line_end(b"x" + longest, 0)
+    with pytest.raises(LineTooLongError):
+        line_end(b"x" * MAX_LINE_BYTES, 0)
+
+
+def test_long_text_is_clipped_for_the_log() -> None:
+    assert clip("x" * MAX_LOGGED_CHARACTERS) == "x" * MAX_LOGGED_CHARACTERS
+    assert clip("x" * (MAX_LOGGED_CHARACTERS + 1)) == "x" * (MAX_LOGGED_CHARACTERS - 1) + "…"
+
+
+def test_a_reply_keeps_no_more_text_than_the_log_takes() -> None:
+    reply = parse_reply_line(b"550 " + b"x" * 9000 + b"\r\n")
+    assert reply is not None
+    assert len(reply.text) == MAX_LOGGED_CHARACTERS
+    assert safe_text(reply.text) == "x" * MAX_LOGGED_CHARACTERS
