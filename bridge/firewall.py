@@ -39,16 +39,17 @@ def _run(command: list[str], text: str = "") -> str:
 
 
 def nft(text: str, *options: str) -> str:
-    """Run one transaction (or query) through ``nft -f -``."""
+    """Run one transaction through ``nft -f -``."""
     return _run([_program("nft", "nftables"), *options, "-f", "-"], text)
 
 
 def _list(query: str) -> list[dict[str, Any]]:
     """The objects of one ``list …``; empty where the thing is not there."""
     try:
-        return list(json.loads(nft(query + "\n", "-j") or '{"nftables": []}')["nftables"])
+        listed = _run([_program("nft", "nftables"), "-j", *query.split()])
     except FirewallError:
         return []
+    return [item for item in json.loads(listed)["nftables"] if "metainfo" not in item]
 
 
 # --- the ruleset --------------------------------------------------------------------------
@@ -180,7 +181,8 @@ _INET, _NETDEV = ("inet", "prerouting priority 0"), ("netdev", 'ingress device "
 _MAP = "map m { typeof ip saddr : ether saddr; flags dynamic,timeout; timeout 1s; size 8; }"
 _FEATURES = (
     _Feature("nf_tables", _probe(*_INET, "accept"), "a kernel with CONFIG_NF_TABLES, as Debian's are"),
-    _Feature("netdev ingress and fwd", _probe(*_NETDEV, 'fwd to "lo"'), "module nft_fwd_netdev (CONFIG_NFT_FWD_NETDEV)"),
+    _Feature("netdev fwd", _probe(*_NETDEV, 'fwd to "lo"'), "module nft_fwd_netdev (CONFIG_NFT_FWD_NETDEV)"),
+    _Feature("netdev dup", _probe(*_NETDEV, 'dup to "lo"'), "module nft_dup_netdev (CONFIG_NFT_DUP_NETDEV)"),
     _Feature(
         "netdev egress",
         _probe("netdev", 'egress device "lo" priority 0', "accept"),

@@ -21,6 +21,7 @@ MAGIC_MASK = 0xFFFF_0000
 DIVERT = 0x1  # turn the frame inwards; on a socket: leave by the lane
 QUEUE = 0x2  # the gate lets this SYN into the queue
 LEARNED = 0x4  # both next hops of this SYN are known
+AWAY = 0x8  # sent towards the server: by any port but the one of arrival
 TAG_SHIFT, TAG_BITS = 4, 4
 PORT_SHIFT, PORT_BITS = 8, 6
 MAX_PORTS = 1 << PORT_BITS  # ports of one bridge; more than any appliance has
@@ -128,6 +129,10 @@ class Mark:
     def encode(self) -> int:
         """The 32-bit packet mark, which becomes SO_MARK of the accepted socket."""
         return MAGIC | DIVERT | self.tag << TAG_SHIFT | self.port << PORT_SHIFT
+
+    def away(self) -> int:
+        """SO_MARK of the socket that dials the server of this connection."""
+        return self.encode() | AWAY
 
     @classmethod
     def decode(cls, mark: int) -> Mark | None:

@@ -185,6 +185,9 @@ def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:
             yield SetSysctl(f"net.ipv4.conf.{sysctl_name(name)}.rp_filter", str(max(strict, own)))
     yield SetSysctl("net.ipv4.conf.all.rp_filter", "0")
     yield SetSysctl("net.ipv4.tcp_fwmark_accept", "1")
+    yield SetSysctl("net.ipv4.fwmark_reflect", "1")  # a RST without a socket leaves as its cause came
+    if _has_ipv6(present):
+        yield SetSysctl("net.ipv6.fwmark_reflect", "1")
     yield SetSysctl("net.ipv4.tcp_tw_reuse", "1")  # a client may dial again from the same source port
     for name, least in wanted.sysctls_at_least.items():
         if name in present.sysctls and int(present.sysctls[name]) < least:

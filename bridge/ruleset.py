@@ -23,6 +23,9 @@ _LEARNED = f"{flow.MAGIC | flow.LEARNED:#010x}"
 _TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
 _REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
 
+_WHEREABOUTS = "ether type { 0x0806, 0x8035 }"  # ARP and RARP: what hosts say when they have moved
+_NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
+
 # Why a SYN to a mail port was not inspected: counter → words for people. `status` prints them.
 NOT_INSPECTED = {
     "tagged": "VLAN-tagged",
@@ -135,6 +138,9 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
             f"{mine} tcp dport {mail} {_SYN} {local}",
             f"{mine} accept",
             *(["iifname != @forwarding accept"] if rules.stp else []),
+            # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
+            f'{_WHEREABOUTS} dup to "{legs.wire}"',
+            f'icmpv6 type {_NEIGHBOURS} dup to "{legs.wire}"',
             f"vlan id 0-4095 tcp dport {mail} {_SYN} {tagged}",
             "vlan id 0-4095 accept",
             f"tcp dport {mail} {to}",
@@ -150,16 +156,29 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
 
 def _legs(rules: Rules) -> list[str]:
     """From the lane: to the wire, by the port this leg belongs to."""
+    return [line for legs in rules.legs for line in _leg(rules, legs)]
+
+
+def _leg(rules: Rules, legs: PortLegs) -> list[str]:
+    """A bridge floods what it does not know the port of. A flooded frame with a host's own MAC must not come out where
+    that host lives: a switch there would believe it had moved."""
+    ours, away = flow.MAGIC | flow.DIVERT, flow.MAGIC | flow.DIVERT | flow.AWAY
+    sides = flow.MAGIC_MASK | flow.DIVERT | flow.AWAY
+    port, here = flow.MAX_PORTS - 1 << flow.PORT_SHIFT, legs.index << flow.PORT_SHIFT
+    tagged = f"meta mark & {(1 << flow.TAG_BITS) - 1 << flow.TAG_SHIFT:#x} != 0"  # of a connection, not a mere RST
     gate = "iifname @forwarding " if rules.stp else ""
-    return [
-        line
-        for legs in rules.legs
-        for line in _chain(
-            f"leg{legs.index}",
-            f'ingress device "{legs.wire}" priority 0',
-            [f'{gate}fwd to "{legs.port}"', "drop"],
-        )
-    ]
+    return _chain(
+        f"leg{legs.index}",
+        f'ingress device "{legs.wire}" priority 0',
+        [
+            f"{_WHEREABOUTS} drop",
+            f"icmpv6 type {_NEIGHBOURS} drop",
+            f"meta mark & {sides | port:#010x} == {away | here:#010x} drop",
+            f"meta mark & {sides:#010x} == {ours:#010x} {tagged} meta mark & {port:#x} != {here:#x} drop",
+            f'{gate}fwd to "{legs.port}"',
+            "drop",
+        ],
+    )
 
 
 def _learn(rules: Rules) -> list[str]:

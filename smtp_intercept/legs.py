@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 from smtp_intercept.events import Abort, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
@@ -149,17 +150,26 @@ class Pair:
         """Both legs can be written; until then none is read."""
         return self.client is not None and self.server is not None and self.client.made and self.server.made
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits in this process for either side to read."""
+        return sum(leg.unsent_bytes for leg in (self.client, self.server) if leg is not None)
+
     async def join(self, client: socket.socket, server: socket.socket) -> None:
         """Take over two connected sockets."""
         self.client = Leg("client", self, client, self.session.client_sent)
         self.server = Leg("server", self, server, self.session.server_sent)
         legs = self.client, self.server
         await self._loop.create_connection(lambda: legs[1], sock=server)
-        await self._loop.connect_accepted_socket(lambda: legs[0], sock=client)
+        try:
+            await self._loop.connect_accepted_socket(lambda: legs[0], sock=client)
+        except BaseException:
+            legs[1].reset()
+            raise
         self._timer = self._loop.call_later(self._idle_s, self._check_idle)
         self.regulate()
-        if self.server.lost:
-            self.client.reset()
+        if self.outcome:
+            self._each(Leg.reset)
 
     def received(self, sent: Callable[[bytes, float], list[Out]], data: bytes) -> None:
         """Octets from one side. A mistake of ours ends this session and no other."""
@@ -235,11 +245,8 @@ class Pair:
 
     def _fail(self, mistake: Exception) -> None:
         """Tell where, never what was being read."""
-        trace = mistake.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        code = None if trace is None else trace.tb_frame.f_code
-        where = "" if trace is None or code is None else f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}"
+        frames = traceback.extract_tb(mistake.__traceback__)
+        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"
         _LOG.error("session %s: %s at %s", self.name, type(mistake).__name__, where)
         self.abort("error", f"{type(mistake).__name__} at {where}")
 

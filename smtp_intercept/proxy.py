@@ -13,12 +13,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-from smtp_intercept.direction import Direction, Domains
-from smtp_intercept.legs import Pair
+from smtp_intercept.direction import Domains
+from smtp_intercept.legs import FLUSH_S, Pair
+from smtp_intercept.passage import Arrival, Passage
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close
@@ -52,6 +53,8 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _LOG = logging.getLogger("tollbridge")
 
+__all__ = ["Arrival", "Gateway"]
+
 Dial: TypeAlias = Callable[[Address, Address], Awaitable[Dialled]]
 Macs: TypeAlias = Callable[[Address, Address], tuple[str, str] | None]
 COUNTERS = (
@@ -70,53 +73,8 @@ COUNTERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
-    """How a connection came: the name of the port ("" if unknown) and its direction."""
-
-    port: str
-    direction: Direction
-
-
-@dataclass(slots=True)
-class Passage:
-    """What the log tells about one connection besides what was said on it."""
-
-    name: str
-    began_at: float
-    client: Address
-    server: Address
-    arrival: Arrival
-    dialled: Dialled | None = None
-    macs: tuple[str, str] | None = None
-    pair: Pair | None = field(default=None, repr=False)
-
-    def message(self, message: Message, at: str) -> dict[str, Any]:
-        """The log record of one message."""
-        head = {"type": "message", "time": at, "session": self.name}
-        fields = message.fields()
-        number = {"number": fields.pop("number")}
-        return {**head, **number, "direction": self.arrival.direction.value, "handler": "proxy", **fields}
-
-    def session(self, session: Session, seconds: float, outcome: str, reason: str, at: str) -> dict[str, Any]:
-        """The log record of the session."""
-        client_mac, server_mac = self.macs or (None, None)
-        return {
-            "type": "session",
-            "time": at,
-            "session": self.name,
-            "port": self.arrival.port,
-            "client": {"address": self.client[0], "port": self.client[1], "mac": client_mac},
-            "server": {"address": self.server[0], "port": self.server[1], "mac": server_mac},
-            "direction": self.arrival.direction.value,
-            "handler": "proxy",
-            "hidden": None if self.dialled is None else self.dialled.hidden,
-            "source_port_kept": None if self.dialled is None else self.dialled.source_port_kept,
-            **session.fields(),
-            "seconds": round(seconds, 3),
-            "outcome": outcome,
-            "reason": reason,
-        }
+# Outcomes that are counted.
+_COUNTED = {"aborted": "aborted", "idle": "idle", "error": "errors"}
 
 
 class Gateway:
@@ -141,10 +99,10 @@ class Gateway:
         self._series, self._number = secrets.token_hex(4), 0
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._listeners: list[socket.socket] = []
-        self._open: set[Passage] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._open: dict[Passage, Pair | asyncio.Task[None]] = {}
         self._held: asyncio.TimerHandle | None = None
-        self._ended: asyncio.Event | None = None
+        self._failing = False
+        self._ended = asyncio.Event()  # set while there is no session
 
     @property
     def sessions(self) -> int:
@@ -160,6 +118,11 @@ class Gateway:
     def healthy(self) -> bool:
         """Connections are being accepted."""
         return bool(self._listeners) and self._held is None
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What waits in this process for slow readers, of all sessions."""
+        return sum(pair.unsent_bytes for pair in self._open.values() if isinstance(pair, Pair))
 
     def counters(self) -> dict[str, int]:
         """Totals since the start; octets and doubts are counted when a session ends."""
@@ -181,22 +144,23 @@ class Gateway:
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for the sessions to end by themselves; after ``timeout_s`` reset those that are left."""
-        self._ended = asyncio.Event()
-        if self._open:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await self._ended.wait()
-            except TimeoutError:
-                await self._reset_all()
+        if not self._open:
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._ended.wait()
+        except TimeoutError:
+            await self._reset_all()
 
     async def _reset_all(self) -> None:
-        for task in tuple(self._tasks):
-            task.cancel()
-        for passage in tuple(self._open):
-            if passage.pair is not None:
-                passage.pair.abort("stopped", "the gateway was stopped")
-        while self._open:
-            await asyncio.sleep(ACCEPT_PAUSE_S)
+        for pair_or_dialling in tuple(self._open.values()):
+            if isinstance(pair_or_dialling, Pair):
+                pair_or_dialling.abort("stopped", "the gateway was stopped")
+            else:
+                pair_or_dialling.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2 * FLUSH_S):
+                await self._ended.wait()
 
     # Accepting.
 
@@ -218,7 +182,9 @@ class Gateway:
             if failure.errno in _STILLBORN:
                 return True
             self._counts["accept_failures"] += 1
-            _LOG.warning("cannot accept connections: %s", failure.strerror)
+            if not self._failing:
+                _LOG.warning("cannot accept connections: %s", failure.strerror)
+            self._failing = True
             self._hold(ACCEPT_PAUSE_S)
             return False
         self._begin(sock, client)
@@ -235,27 +201,100 @@ class Gateway:
 
     def _go_on(self) -> None:
         """Accept (again), unless the first attempt fails: no descriptor is an error even when nobody waits."""
-        held, self._held = self._held, None
+        self._held = None
         for listener in self._listeners:
             self._ready(listener)
         if self._held is not None:
             return
-        if held is not None:
+        if self._failing:
             _LOG.warning("accepting connections again")
+        self._failing = False
         for listener in self._listeners:
             asyncio.get_running_loop().add_reader(listener.fileno(), self._ready, listener)
 
     # One connection.
 
     def _begin(self, sock: socket.socket, client: Address) -> None:
-        sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server, arrival = sock.getsockname(), self._describe(sock)
+        except OSError:  # gone before it was looked at
+            sock.close()
+            return
         self._number += 1
-        name = f"{self._series}-{self._number}"
-        loop = asyncio.get_running_loop()
-        passage = Passage(name, loop.time(), client, sock.getsockname(), self._describe(sock))
-        self._open.add(passage)
         self._counts["sessions"] += 1
-        task = loop.create_task(self._serve(passage, sock))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        loop = asyncio.get_running_loop()
+        passage = Passage(f"{self._series}-{self._number}", loop.time(), client[:2], server[:2], arrival)
+        self._open[passage] = loop.create_task(self._serve(passage, sock, client, server))
+        self._ended.clear()
+
+    async def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
+        """Dial and join; what the client sends meanwhile waits in the kernel. A refused client is reset, as the
+        server would have."""
+        session = Session(self._domains())
+        try:
+            async with asyncio.timeout(self._dial_timeout_s):
+                dialled = await self._dial(client, server)
+            passage.hidden, passage.source_port_kept = dialled.hidden, dialled.source_port_kept
+            passage.macs = self._macs(dialled.sock.getsockname(), server)
+            self._counts["source_ports_lost"] += dialled.hidden and not dialled.source_port_kept
+            pair = self._open[passage] = self._pair(passage, session)
+            await pair.join(sock, dialled.sock)
+        except OSError as failure:
+            self._counts["dial_failures"] += 1
+            if failure.errno in _EXHAUSTED:
+                self._hold(ACCEPT_PAUSE_S)
+            self._refuse(passage, session, sock, "unreachable", _name(failure))
+        except asyncio.CancelledError:
+            self._refuse(passage, session, sock, "stopped", "the gateway was stopped")
+        except Exception as mistake:
+            _LOG.error("session %s: %s while dialling", passage.name, type(mistake).__name__)
+            self._refuse(passage, session, sock, "error", type(mistake).__name__)
+
+    def _pair(self, passage: Passage, session: Session) -> Pair:
+        return Pair(
+            passage.name,
+            session,
+            self._idle_s,
+            lambda message: self._tell(passage, message),
+            lambda pair: self._end(passage, session, pair.outcome, pair.reason),
+        )
+
+    def _refuse(self, passage: Passage, session: Session, sock: socket.socket, outcome: str, reason: str) -> None:
+        reset_on_close(sock)
+        sock.close()
+        self._end(passage, session, outcome, reason)
+
+    def _tell(self, passage: Passage, message: Message) -> None:
+        self._counts["messages"] += 1
+        self._write(passage.message(message, self._now()))
+
+    def _end(self, passage: Passage, session: Session, outcome: str, reason: str) -> None:
+        self._open.pop(passage, None)
+        counts = self._counts
+        counts["bytes_from_client"] += session.bytes_from_client
+        counts["bytes_from_server"] += session.bytes_from_server
+        counts["tls_started"] += session.tls == "started"
+        counts["doubts"] += session.doubt is not None
+        if counter := _COUNTED.get(outcome):
+            counts[counter] += 1
+        seconds = asyncio.get_running_loop().time() - passage.began_at
+        self._write(passage.session(session, seconds, outcome, reason, self._now()))
+        if not self._open:
+            self._ended.set()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        try:
+            self._log(record)
+        except Exception as mistake:
+            _LOG.error("session %s: the log failed: %s", record["session"], type(mistake).__name__)
+
+    def _now(self) -> str:
+        moment = datetime.fromtimestamp(self._clock(), UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _name(failure: OSError) -> str:
+    """ECONNREFUSED rather than its prose, which the locale may change."""
+    return errno.errorcode.get(failure.errno or errno.ETIMEDOUT, type(failure).__name__)

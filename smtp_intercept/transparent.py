@@ -93,7 +93,9 @@ class Dialler:
 async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
     """Connect to ``server`` as ``client``: from its address and port, else from its address and a fresh port."""
     try:
-        return Dialled(await _connect(_bind(_transparent(_family(client), mark), client), server), source_port_kept=True)
+        return Dialled(
+            await _connect(_bind(_transparent(_family(client), mark), client), server), source_port_kept=True
+        )
     except OSError as failure:
         if failure.errno not in _PORT_TAKEN:
             raise

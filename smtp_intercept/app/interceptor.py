@@ -138,8 +138,8 @@ async def _every(seconds: float, work: Callable[[], None]) -> None:
 
 def _listeners(settings: config.Config) -> list[socket.socket]:
     families = [socket.AF_INET] + ([socket.AF_INET6] if Path("/proc/net/if_inet6").exists() else [])
-    mark = flow.MAGIC | flow.DIVERT
-    return [listen(family, port, LANE, mark) for port in settings.intercept.ports for family in families]
+    # Without a mark of its own: a socket that has one does not take the SYN's (inet_request_mark in the kernel).
+    return [listen(family, port, LANE, None) for port in settings.intercept.ports for family in families]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bridge.flow import Action
 from bridge.lane import Limits, Wanted
+from bridge.links import Links
 from hwprofiles.facts import facts, profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile
@@ -15,7 +16,9 @@ from smtp_intercept.direction import Direction, Servers
 def profile_of(config: Config) -> tuple[Profile, str]:
     """The profile in force and why. Raises `hwprofiles.profile.ProfileError` for an unknown name."""
     if config.bridge.profile == "auto":
-        return match(facts(config.bridge.ports), profiles())
+        with Links() as links:
+            names = {link.mac: name for name, link in links.facts().items()}
+        return match(facts(names.get(port.lower(), port) for port in config.bridge.ports), profiles())
     return named(config.bridge.profile, profiles()), "named in bridge.profile"
 
 

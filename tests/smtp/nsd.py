@@ -26,6 +26,7 @@ server:
   ip-address: {address}@{port}
   username: ""
   chroot: ""
+  database: ""
   zonesdir: "{folder}"
   zonelistfile: "{folder}/zone.list"
   xfrdfile: ""
@@ -81,15 +82,20 @@ class Nsd:
     def _restart(self) -> None:
         self.stop()
         program, libraries = _program()
-        self._process = subprocess.Popen(
-            [program, "-d", "-c", self._folder / "nsd.conf"],
-            env={**os.environ, "LD_LIBRARY_PATH": libraries},
-            stderr=subprocess.DEVNULL,
-        )
+        with (self._folder / "log.stderr").open("wb") as complaints:
+            self._process = subprocess.Popen(
+                [program, "-d", "-c", self._folder / "nsd.conf"],
+                env={**os.environ, "LD_LIBRARY_PATH": libraries},
+                stderr=complaints,
+            )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._serves():
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            assert self._process.poll() is None, self._complaint()
+            assert time.monotonic() < deadline, self._complaint()
             time.sleep(0.02)
+
+    def _complaint(self) -> str:
+        return "\n".join(path.read_text() for path in sorted(self._folder.glob("log*")))
 
     def _serves(self) -> bool:
         question = dns.message.make_query("serial.invalid", dns.rdatatype.SOA)

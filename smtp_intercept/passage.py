@@ -1,0 +1,63 @@
+"""One connection through the gateway, as the mail log tells it.
+
+Pure. Addresses, MACs, the port of arrival and the times; what was said comes from `session`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from smtp_intercept.direction import Direction
+from smtp_intercept.session import Session
+from smtp_intercept.transaction import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a connection came: the name of the port ("" if unknown) and its direction."""
+
+    port: str
+    direction: Direction
+
+
+@dataclass(slots=True, eq=False)
+class Passage:
+    """What the log tells about one connection besides what was said on it. ``client`` and ``server`` are (address,
+    port), ``macs`` theirs; None is what was never known, because the server was never reached."""
+
+    name: str
+    began_at: float
+    client: tuple[str, int]
+    server: tuple[str, int]
+    arrival: Arrival
+    hidden: bool | None = None
+    source_port_kept: bool | None = None
+    macs: tuple[str, str] | None = None
+
+    def message(self, message: Message, at: str) -> dict[str, Any]:
+        """The log record of one message."""
+        head = {"type": "message", "time": at, "session": self.name}
+        fields = message.fields()
+        number = {"number": fields.pop("number")}
+        return {**head, **number, "direction": self.arrival.direction.value, "handler": "proxy", **fields}
+
+    def session(self, session: Session, seconds: float, outcome: str, reason: str, at: str) -> dict[str, Any]:
+        """The log record of the session."""
+        client_mac, server_mac = self.macs or (None, None)
+        return {
+            "type": "session",
+            "time": at,
+            "session": self.name,
+            "port": self.arrival.port,
+            "client": {"address": self.client[0], "port": self.client[1], "mac": client_mac},
+            "server": {"address": self.server[0], "port": self.server[1], "mac": server_mac},
+            "direction": self.arrival.direction.value,
+            "handler": "proxy",
+            "hidden": self.hidden,
+            "source_port_kept": self.source_port_kept,
+            **session.fields(),
+            "seconds": round(seconds, 3),
+            "outcome": outcome,
+            "reason": reason,
+        }
