@@ -17,7 +17,7 @@ from typing import Any
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
 from bridge.deadman import BEAT_EVERY_S, DeadMansSwitch
-from bridge.flow import DIVERT, MAGIC, Action, MalformedPacketError, Mark, Syn, Verdict, parse_syn
+from bridge.flow import Action, MalformedPacketError, Mark, Syn, Verdict, parse_syn
 from bridge.heartbeat import Heartbeat
 from bridge.lane import QUEUE_NUMBER
 from bridge.refuse import reset
@@ -68,16 +68,18 @@ class RawSockets:
     def __init__(self) -> None:
         self._sockets = {4: _raw(socket.AF_INET), 16: _raw(socket.AF_INET6)}
 
-    def refuse(self, syn: Syn) -> None:
+    def refuse(self, syn: Syn, mark: Mark) -> None:
+        """``mark`` names the port of arrival: a lane that has forgotten the client must not flood the server's RST."""
         family = socket.AF_INET if len(syn.client) == 4 else socket.AF_INET6
+        raw = self._sockets[len(syn.client)]
         # A full buffer loses the RST as a wire might; the client repeats its SYN.
         with contextlib.suppress(OSError):
-            self._sockets[len(syn.client)].sendto(reset(syn), (socket.inet_ntop(family, syn.client), 0))
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark.encode())
+            raw.sendto(reset(syn), (socket.inet_ntop(family, syn.client), 0))
 
 
 def _raw(family: int) -> socket.socket:
     raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MAGIC | DIVERT)
     raw.setblocking(False)
     return raw
 
@@ -183,4 +185,4 @@ class Diverter:
             case Action.REJECT:
                 packet.drop()
                 if syn is not None:
-                    self._raw.refuse(syn)
+                    self._raw.refuse(syn, Mark(verdict.tag, port))

@@ -31,6 +31,7 @@ from bridge.steps import (
     RemoveQueueRule,
     RemoveRoute,
     RemoveRule,
+    Route,
     SetLink,
     SetSysctl,
     Step,
@@ -74,15 +75,16 @@ class Host:
         """Idempotent. First undoes what an earlier plan did and this one does not want. Raises `StepError`."""
         steps = list(steps)
         wanted = {key(step) for step in steps}
-        self._undo([k for k in self._ledger.entries if k not in wanted], progress)
+        for failure in self._undo([k for k in self._ledger.entries if k not in wanted], progress):
+            raise failure
         for step in steps:
             if not self.holds(step):
                 progress(step)
                 self._take(step)
 
     def down(self, progress: Callable[[Step], None] = lambda _: None) -> list[str]:
-        """Everything back, newest first. Returns what could not be undone, in words; goes on after each."""
-        return self._undo(list(self._ledger.entries), progress)
+        """Everything back, newest first. Returns what could not be undone, in words, and keeps it in the ledger."""
+        return [str(failure) for failure in self._undo(list(self._ledger.entries), progress)]
 
     def _take(self, step: Step) -> None:
         try:
@@ -92,18 +94,28 @@ class Host:
         except Failure as error:
             raise StepError(step, str(error)) from error
 
-    def _undo(self, keys: list[str], progress: Callable[[Step], None]) -> list[str]:
-        failures = []
+    def _undo(self, keys: list[str], progress: Callable[[Step], None]) -> list[StepError]:
+        """Goes on after a failure."""
+        failures, undone = [], []
         for name in reversed(keys):
             step = self._ledger.entries[name]
             try:
-                if not self.holds(step):
+                if not self._on_lost_link(step) and not self.holds(step):
                     progress(step)
                     self._perform(step)
+                undone.append(name)
             except Failure as error:
-                failures.append(f"cannot do «{step}»: {error}")
-        self._ledger.forget(keys)
+                failures.append(StepError(step, str(error)))
+        self._ledger.forget(undone)
         return failures
+
+    def _on_lost_link(self, step: Step) -> bool:
+        """A link that was taken out of the box took its settings along."""
+        match step:
+            case SetLink(link) | AddAddress(link) | AddNeighbour(link) | AddRoute(Route(_, link)):
+                return self._links.index(link) is None
+            case _:
+                return False
 
     def _on_own_link(self, step: Step) -> bool:
         """What happens on a link of ours goes with the link."""
@@ -176,7 +188,7 @@ class Host:
             case AddAddress(link, address):
                 return RemoveAddress(link, address)
             case RemoveAddress(link, address):
-                return AddAddress(link, address)
+                return AddAddress(link, address, self._links.broadcast(link, address))
             case AddRoute(route):
                 return RemoveRoute(route)
             case RemoveRoute(route):
@@ -187,9 +199,11 @@ class Host:
                 return RemoveNeighbour(link, address)
             case LoadRuleset():
                 return UnloadRuleset()
+            case RemoveNeighbour(link, address, mac):
+                return AddNeighbour(link, address, mac)
             case AddQueueRule(family, link, mark, queue, bypass):
                 return RemoveQueueRule(family, link, mark, queue, bypass, not firewall.has_raw_table(family))
-            case DeleteLink() | UnloadModule() | RemoveRule() | RemoveNeighbour() | UnloadRuleset() | RemoveQueueRule():
+            case DeleteLink() | UnloadModule() | RemoveRule() | UnloadRuleset() | RemoveQueueRule():
                 raise ValueError(f"{step} is taken only to undo")
             case _:
                 assert_never(step)
@@ -209,8 +223,8 @@ class Host:
                 _modprobe(module)
             case UnloadModule(module):
                 _modprobe("-r", module)
-            case AddAddress(link, address):
-                links.address("add", link, address)
+            case AddAddress(link, address, broadcast):
+                links.address("add", link, address, broadcast)
             case RemoveAddress(link, address):
                 links.address("del", link, address)
             case AddRoute(route):

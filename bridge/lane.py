@@ -17,8 +17,10 @@ QUEUE_NUMBER = 25
 
 # How long a beat keeps the switch closed. Design: one missed second is noise, two are a dead daemon.
 LIVE_TIMEOUT_S = 2
-# A SYN teaches its next hops for this long; data sent by an accepted session confirms them.
+# A SYN teaches its next hops for this long; dialling its server, or sending data, confirms them.
 LEARNED_S = 10
+# The same where servers are dialled by another way: then the first frame is the banner (RFC 5321 §4.5.3.2.1).
+LEARNED_UNTIL_BANNER_S = 300
 # Longer than any session may be idle.
 NEXT_HOP_S = 7200
 # From SYN to the ACK that completes a SYN-cookie handshake.
@@ -81,4 +83,5 @@ class Wanted:
     gateway: tuple[str, ...] = ()
     closed: frozenset[str] = frozenset()
     limits: Limits = Limits()
+    learned_s: int = LEARNED_S
     sysctls_at_least: Mapping[str, int] = field(default_factory=dict)

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge.plan import BRIDGE_NF, Present
-from bridge.steps import AddAddress, AddRoute, DeleteLink, SetLink, SetSysctl, Step, UnloadModule, from_json, to_json
+from bridge.steps import (
+    AddAddress,
+    AddNeighbour,
+    AddRoute,
+    DeleteLink,
+    SetLink,
+    SetSysctl,
+    Step,
+    UnloadModule,
+    from_json,
+    to_json,
+)
 
 _T = TypeVar("_T")
 
@@ -94,6 +105,8 @@ def original(present: Present, inverses: Iterable[Step]) -> Present:
                 links[link] = replace(links[link], addresses=_with(links[link].addresses, address))
             case AddRoute(route) if route.link in links:
                 links[route.link] = replace(links[route.link], routes=_with(links[route.link].routes, route))
+            case AddNeighbour(link, address, mac) if link in links:
+                links[link] = replace(links[link], neighbours=_with(links[link].neighbours, (address, mac)))
             case SetLink(link, "master", value) if link in links:
                 links[link] = replace(links[link], master=str(value))
             case _:

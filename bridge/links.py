@@ -71,10 +71,10 @@ class Links:
         return found[0] if found else None
 
     def facts(self) -> dict[str, LinkFacts]:
-        """All links with their administrative addresses and the routes through them."""
+        """All links with their administrative addresses, the routes through them and their permanent neighbours."""
         links = list(self._ip.get_links())
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
-        addresses, routes = self._addresses(names), self._routes(names)
+        addresses, routes, neighbours = self._addresses(names), self._routes(names), self._neighbours()
         return {
             names[link["index"]]: LinkFacts(
                 name=names[link["index"]],
@@ -82,8 +82,10 @@ class Links:
                 mac=link.get_attr("IFLA_ADDRESS") or "",
                 mtu=link.get_attr("IFLA_MTU") or 0,
                 master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
+                stp=bool(_READ["stp_state"](link, self)),
                 addresses=tuple(addresses.get(link["index"], ())),
                 routes=tuple(routes.get(link["index"], ())),
+                neighbours=tuple(neighbours.get(link["index"], ())),
             )
             for link in links
         }
@@ -102,10 +104,19 @@ class Links:
     def _routes(self, names: dict[int, str]) -> dict[int, list[Route]]:
         found: dict[int, list[Route]] = {}
         for family in (socket.AF_INET, socket.AF_INET6):
-            for route in self._ip.get_routes(family=family, table=254):
+            for route in self._ip.get_routes(family=family):
                 link = route.get_attr("RTA_OIF")
                 if route["proto"] not in (_KERNEL, _RA) and link in names:
                     found.setdefault(link, []).append(_read_route(route, names[link]))
+        return found
+
+    def _neighbours(self) -> dict[int, list[tuple[str, str]]]:
+        found: dict[int, list[tuple[str, str]]] = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for neighbour in self._ip.get_neighbours(family=family):
+                mac = neighbour.get_attr("NDA_LLADDR")
+                if neighbour["state"] & PERMANENT and mac:
+                    found.setdefault(neighbour["ifindex"], []).append((neighbour.get_attr("NDA_DST"), mac))
         return found
 
     def own_addresses(self) -> frozenset[bytes]:
@@ -123,11 +134,24 @@ class Links:
         return value
 
     def has_address(self, link: str, address: str) -> bool:
+        return self._address(link, address) is not None
+
+    def broadcast(self, link: str, address: str) -> str:
+        """The broadcast address that goes with one of the link's addresses; "" without one."""
+        found = self._address(link, address)
+        return "" if found is None else found.get_attr("IFA_BROADCAST") or ""
+
+    def _address(self, link: str, address: str) -> Any:
         index = self.index(link)
         text, _, length = address.partition("/")
-        return index is not None and any(
-            (a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == text and a["prefixlen"] == int(length)
-            for a in self._ip.get_addr(index=index)
+        present = () if index is None else self._ip.get_addr(index=index)
+        return next(
+            (
+                a
+                for a in present
+                if (a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS")) == text and a["prefixlen"] == int(length)
+            ),
+            None,
         )
 
     def has_route(self, route: Route) -> bool:
@@ -142,7 +166,9 @@ class Links:
         except NetlinkError:  # the table does not exist yet
             return False
         return any(
-            (p.destination, p.gateway, p.kind) == (route.destination, route.gateway, route.kind) for p in present
+            (p.destination, p.gateway, p.kind) == (route.destination, route.gateway, route.kind)
+            and route.metric in (0, p.metric)
+            for p in present
         )
 
     def has_rule(self, rule: PolicyRule) -> bool:
@@ -183,10 +209,12 @@ class Links:
             case _:
                 self._ip.link("set", index=index, kind="bridge", **{f"br_{attribute}": value})
 
-    def address(self, verb: str, link: str, address: str) -> None:
+    def address(self, verb: str, link: str, address: str, broadcast: str = "") -> None:
         text, _, length = address.partition("/")
-        flags = {"flags": 0x02} if ":" in text and verb == "add" else {}  # IFA_F_NODAD: no probe on the wire
-        self._ip.addr(verb, index=self._index(link), address=text, prefixlen=int(length), **flags)
+        extra: dict[str, Any] = {"flags": 0x02} if ":" in text and verb == "add" else {}  # IFA_F_NODAD: no probe
+        if broadcast:
+            extra["broadcast"] = broadcast
+        self._ip.addr(verb, index=self._index(link), address=text, prefixlen=int(length), **extra)
 
     def route(self, verb: str, route: Route) -> None:
         optional = {"gateway": route.gateway, "prefsrc": route.source, "priority": route.metric}

@@ -24,6 +24,7 @@ from bridge.steps import (
     LoadRuleset,
     PolicyRule,
     RemoveAddress,
+    RemoveNeighbour,
     RemoveRoute,
     Route,
     SetLink,
@@ -40,19 +41,23 @@ BRIDGE_NF = (
 GROUPS_BRIDGE = 0xFFF8
 # … and all but pause for a single port (net/bridge/br_private.h, BR_GROUPFWD_RESTRICTED and _MACPAUSE).
 GROUPS_PORT = 0xFFFD
+_STP_GROUP = 0x0001  # a port that forwards BPDUs hands none to its own bridge (br_handle_frame)
 
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
-    """One link as the kernel shows it. Addresses with prefix length, only those an administrator or DHCP gave."""
+    """One link as the kernel shows it. Addresses with prefix length, only those an administrator or DHCP gave;
+    routes of all tables; neighbours (address, MAC), only permanent ones."""
 
     name: str
     kind: str = ""
     mac: str = ""
     mtu: int = 1500
     master: str = ""
+    stp: bool = False
     addresses: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
+    neighbours: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +114,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         legs=legs,
         mail_ports=wanted.mail_ports,
         limits=wanted.limits,
+        learned_s=wanted.learned_s,
         closed=frozenset(leg.port for name, leg in zip(wanted.ports, legs, strict=True) if name in wanted.closed),
         block=wanted.block,
         stp=wanted.stp,
@@ -155,6 +161,10 @@ def _adoptable(wanted: Wanted, present: Present) -> LinkFacts:
 
 def _adopted(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> Iterator[Step]:
     """An adopted bridge stays its administrator's: only what makes it a wire for mail is set."""
+    if present.links[wanted.bridge].stp and not wanted.stp:
+        raise PlanError(
+            "bridge.stp", f"{wanted.bridge} runs STP, and mail would go by ports that it blocks", "set bridge.stp = true"
+        )
     for port in ports:
         if port.master != wanted.bridge:
             raise PlanError(
@@ -200,7 +210,7 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
     _foreign(bridge, present, "bridge.name", "choose another name, or set bridge.adopt = true to use it")
     yield CreateLink(bridge, "bridge")
     yield SetLink(bridge, "address", mac)
-    for attribute, value in (("stp_state", int(wanted.stp)), *_WIRE):
+    for attribute, value in (("stp_state", int(wanted.stp)), *(_SWITCH if wanted.stp else _WIRE)):
         yield SetLink(bridge, attribute, value)
     yield SetLink(bridge, "group_fwd_mask", GROUPS_BRIDGE)
     yield from _quiet(bridge, present, ipv6=any(":" in address for address in wanted.management))
@@ -209,7 +219,7 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
         yield from _quiet(port.name, present, ipv6=False)
         yield SetLink(port.name, "up", True)
         yield SetLink(port.name, "master", bridge)
-        yield SetLink(port.name, "port_group_fwd_mask", GROUPS_PORT)
+        yield SetLink(port.name, "port_group_fwd_mask", GROUPS_PORT & ~_STP_GROUP if wanted.stp else GROUPS_PORT)
     yield SetLink(bridge, "up", True)
     for address in wanted.management:
         yield AddAddress(bridge, address)
@@ -219,13 +229,18 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
 
 # As fast as a wire and as quiet: no wait before forwarding, no querier, no table of groups.
 _WIRE = (("forward_delay", 0), ("mcast_snooping", 0))
+# With STP the box is a switch among others: it waits as long as 802.1D has it wait, or as the root bridge says.
+_SWITCH = (("mcast_snooping", 0),)
 
 
 def _without_addresses(port: LinkFacts) -> Iterator[Step]:
-    """Routes first: the kernel would drop them with the address, and nothing would bring them back."""
+    """What the kernel would drop with the last address comes first, and the first address last: its fellows of the
+    same network go with it. What goes unseen is never brought back."""
     for route in port.routes:
         yield RemoveRoute(route)
-    for address in port.addresses:
+    for address, mac in port.neighbours:
+        yield RemoveNeighbour(port.name, address, mac)
+    for address in reversed(port.addresses):
         yield RemoveAddress(port.name, address)
 
 

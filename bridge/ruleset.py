@@ -34,6 +34,7 @@ NOT_INSPECTED = {
     "not_learned": "the table of next hops is full",
     "not_live": "the gateway is not alive (no heart-beat)",
     "no_listener": "no interceptor listens",
+    "not_forwarding": "its port does not forward (STP), or the daemon has not said that it does",
 }
 COUNTERS = (*NOT_INSPECTED, "queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped")
 
@@ -48,6 +49,7 @@ class Rules:
     legs: tuple[PortLegs, ...]
     mail_ports: tuple[int, ...]
     limits: Limits
+    learned_s: int = at.LEARNED_S
     closed: frozenset[str] = frozenset()
     block: bool = False
     stp: bool = False
@@ -82,7 +84,8 @@ def unload() -> str:
 
 def _stamp(body: str) -> str:
     mark = hashlib.sha256(body.encode()).hexdigest()[:16]
-    return f'{unload()}{body}table inet {NAME} {{ comment "{mark}"; }}\n'
+    # First: a table that is already there keeps the comment it has.
+    return f'{unload()}table inet {NAME} {{ comment "{mark}"; }}\n{body}'
 
 
 def _tables(rules: Rules) -> Iterable[tuple[str, list[str]]]:
@@ -109,11 +112,11 @@ def _counters(*names: str) -> list[str]:
 
 def _netdev_sets(rules: Rules) -> list[str]:
     size = rules.limits.next_hops
-    lines = _counters("tagged", "rate_network", "rate", "sent", "no_next_hop", "hushed", "local", "local_dropped")
+    lines = _counters("tagged", "not_forwarding", "rate_network", "rate", "sent", "no_next_hop", "hushed", "local", "local_dropped")
     for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
         kind = f"typeof {ip} saddr : ether saddr; flags dynamic,timeout"
         lines += [
-            f"map learned{v} {{ {kind}; timeout {at.LEARNED_S}s; size {size}; }}",
+            f"map learned{v} {{ {kind}; timeout {rules.learned_s}s; size {size}; }}",
             f"map next_hop{v} {{ {kind}; timeout {at.NEXT_HOP_S}s; size {size}; }}",
             f"set rate{v} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
         ]
@@ -137,7 +140,7 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
         [
             f"{mine} tcp dport {mail} {_SYN} {local}",
             f"{mine} accept",
-            *(["iifname != @forwarding accept"] if rules.stp else []),
+            *(_not_forwarding(rules) if rules.stp else []),
             # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
             f'{_WHEREABOUTS} dup to "{legs.wire}"',
             f'icmpv6 type {_NEIGHBOURS} dup to "{legs.wire}"',
@@ -152,6 +155,12 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
             f"frag nexthdr tcp {to}",
         ],
     )
+
+
+def _not_forwarding(rules: Rules) -> list[str]:
+    """The plain bridge knows what to do with the frames of a port that it blocks; the lane would loop them."""
+    out, closed = f"tcp dport {rules.mail} {_SYN} counter name not_forwarding", " drop" if rules.block else ""
+    return [f"iifname != @forwarding {out}{closed}", "iifname != @forwarding accept"]
 
 
 def _legs(rules: Rules) -> list[str]:
@@ -203,8 +212,8 @@ def _learn(rules: Rules) -> list[str]:
         teach += [
             f"meta protocol {ip} delete @learned{v} {{ {ip} saddr : ether saddr }}",
             f"meta protocol {ip} delete @learned{v} {{ {ip} daddr : ether daddr }}",
-            f"meta protocol {ip} add @learned{v} {{ {ip} saddr timeout {at.LEARNED_S}s : ether saddr }} "
-            f"add @learned{v} {{ {ip} daddr timeout {at.LEARNED_S}s : ether daddr }} meta mark set {_LEARNED}",
+            f"meta protocol {ip} add @learned{v} {{ {ip} saddr timeout {rules.learned_s}s : ether saddr }} "
+            f"add @learned{v} {{ {ip} daddr timeout {rules.learned_s}s : ether daddr }} meta mark set {_LEARNED}",
         ]
     return [*lines, *_chain("teach", "", teach)]
 
@@ -221,8 +230,15 @@ def _disguise() -> list[str]:
             f"ether saddr {LANE_MAC} counter name no_next_hop drop",
             f"ether daddr {NEXT_HOP_MAC} counter name no_next_hop drop",
             "counter name sent",
+            # A server is dialled for a client that has completed a handshake, and data is sent only after one:
+            # a spoofed SYN never gets this far.
+            f"meta mark & {flow.MAGIC_MASK | flow.AWAY:#010x} == {flow.MAGIC | flow.AWAY:#010x} "
+            "tcp flags & syn == syn goto confirm",
+            "tcp flags & psh == psh goto confirm",
         ],
     )
+    families = [f"meta protocol {ip} goto confirm{v}" for v, ip in ((4, "ip"), (6, "ip6"))]
+    lines += _chain("confirm", "", families)
     for v, ip in ((4, "ip"), (6, "ip6")):
         rules = []
         for end in ("saddr", "daddr"):
@@ -231,11 +247,9 @@ def _disguise() -> list[str]:
                 f"ether {end} set {ip} {end} map @next_hop{v}",
                 f"ether {end} set {ip} {end} map @learned{v}",
             ]
-        rules += ["tcp flags & psh == psh jump confirm" + str(v)]
         confirm = []
         for end in ("saddr", "daddr"):
-            # Data is sent only after a whole handshake: a spoofed SYN never gets this far. Moved, not copied:
-            # once a connection, for deleted elements hold their place until the next garbage collection.
+            # Moved, not copied: once a connection, for deleted elements keep their place until they are collected.
             confirmed, learned = (f"@{name}{v} {{ {ip} {end} : ether {end} }}" for name in ("next_hop", "learned"))
             update = f"update @next_hop{v} {{ {ip} {end} timeout {at.NEXT_HOP_S}s : ether {end} }}"
             confirm += [f"{ip} {end} @learned{v} delete {confirmed} {update} delete {learned}", update]

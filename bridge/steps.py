@@ -80,6 +80,7 @@ class AddAddress:
 
     link: str
     address: str
+    broadcast: str = ""
 
     def __str__(self) -> str:
         return f"address add {self.address} on {self.link}"
@@ -111,7 +112,8 @@ class Route:
 
     def __str__(self) -> str:
         via = f" via {self.gateway}" if self.gateway else ""
-        return f"{self.kind} {self.destination}{via} dev {self.link} table {self.table}"
+        metric = f" metric {self.metric}" if self.metric else ""
+        return f"{self.kind} {self.destination}{via} dev {self.link} table {self.table}{metric}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,7 @@ class AddNeighbour:
 class RemoveNeighbour:
     link: str
     address: str
+    mac: str = ""
 
     def __str__(self) -> str:
         return f"neigh   remove {self.address} from {self.link}"
@@ -254,7 +257,7 @@ Step = (
 _STEPS = {kind.__name__: kind for kind in get_args(Step)}
 _PARTS = {"route": Route, "rule": PolicyRule}
 # What tells two steps of one kind apart; all other fields are what the step wants there.
-_VALUES = frozenset({"value", "text", "kind", "peer"})
+_VALUES = frozenset({"value", "text", "kind", "peer", "mac", "broadcast"})
 
 
 def key(step: Step) -> str:

@@ -20,6 +20,8 @@ MAX_OUTSTANDING = 2_000
 class Verb(Enum):
     """What can be owed a reply. CONNECT and CONTENT are no commands: the banner, and the end of data."""
 
+    __hash__ = object.__hash__  # members are unique; Enum hashes their names, slowly
+
     CONNECT = auto()
     HELO = auto()
     EHLO = auto()
@@ -61,6 +63,8 @@ VERBS: Mapping[bytes, Verb] = MappingProxyType(
 class Reading(Enum):
     """What the client's next octets are."""
 
+    __hash__ = object.__hash__  # members are unique; Enum hashes their names, slowly
+
     COMMAND = auto()
     CREDENTIALS = auto()  # one line of an AUTH exchange
     DATA = auto()
@@ -87,6 +91,8 @@ AFTER: Mapping[Verb, Reading] = MappingProxyType(
 
 class Effect(Enum):
     """What a final reply does."""
+
+    __hash__ = object.__hash__  # members are unique; Enum hashes their names, slowly
 
     NOTHING = auto()
     GREET = auto()  # HELO, EHLO: a new start under a name

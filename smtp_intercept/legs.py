@@ -44,7 +44,6 @@ class Leg(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-        self.read(self._pair.complete)
 
     def data_received(self, data: bytes) -> None:
         self._pair.received(self._sent, data)
@@ -65,11 +64,6 @@ class Leg(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._pair.lost(self, exc)
-
-    @property
-    def made(self) -> bool:
-        """The connection can be read and written."""
-        return self._transport is not None
 
     @property
     def unsent_bytes(self) -> int:
@@ -120,6 +114,8 @@ class Pair:
 
     __slots__ = (
         "_active_at",
+        "_complete",
+        "_early",
         "_idle_s",
         "_loop",
         "_over",
@@ -140,15 +136,13 @@ class Pair:
         self._idle_s, self._tell, self._over = idle_s, tell, over
         self._loop = asyncio.get_running_loop()
         self._active_at = self._loop.time()
+        # What one side sent in the few turns of the loop until the other leg is there as well.
+        self._complete = False
+        self._early: list[tuple[Callable[[bytes, float], list[Out]], bytes]] = []
         self._timer: asyncio.TimerHandle | None = None
         self.client: Leg | None = None
         self.server: Leg | None = None
         self.outcome = self.reason = ""
-
-    @property
-    def complete(self) -> bool:
-        """Both legs can be written; until then none is read."""
-        return self.client is not None and self.server is not None and self.client.made and self.server.made
 
     @property
     def unsent_bytes(self) -> int:
@@ -167,12 +161,17 @@ class Pair:
             legs[1].reset()
             raise
         self._timer = self._loop.call_later(self._idle_s, self._check_idle)
-        self.regulate()
+        self._complete, early, self._early = True, self._early, []
+        for sent, data in early:
+            self.received(sent, data)
         if self.outcome:
             self._each(Leg.reset)
 
     def received(self, sent: Callable[[bytes, float], list[Out]], data: bytes) -> None:
         """Octets from one side. A mistake of ours ends this session and no other."""
+        if not self._complete:
+            self._early.append((sent, data))
+            return
         self._active_at = now = self._loop.time()
         try:
             self._perform(sent(data, now))
@@ -207,7 +206,7 @@ class Pair:
 
     def regulate(self) -> None:
         """Read each leg only while the other takes what comes."""
-        if self.client is not None and self.server is not None and self.complete:
+        if self.client is not None and self.server is not None and self._complete:
             self.client.read(not self.server.full and self.session.wants_client)
             self.server.read(not self.client.full)
 

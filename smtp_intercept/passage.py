@@ -15,10 +15,12 @@ from smtp_intercept.transaction import Message
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How a connection came: the name of the port ("" if unknown) and its direction."""
+    """How a connection came: the name of the port ("" if unknown) and its direction. ``away`` is the SO_MARK of the
+    socket that dials its server; None: the dialler's own."""
 
     port: str
     direction: Direction
+    away: int | None = None
 
 
 @dataclass(slots=True, eq=False)

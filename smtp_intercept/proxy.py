@@ -35,27 +35,17 @@ ACCEPT_PAUSE_S = 0.1
 OVERSHOOT = 1_024
 
 # accept(2): errors of the connection that was about to be accepted, not of ours.
-_STILLBORN = frozenset(
-    {
-        errno.ECONNABORTED,
-        errno.ENETDOWN,
-        errno.EPROTO,
-        errno.ENOPROTOOPT,
-        errno.EHOSTDOWN,
-        errno.ENONET,
-        errno.EHOSTUNREACH,
-        errno.EOPNOTSUPP,
-        errno.ENETUNREACH,
-        errno.EPERM,
-    }
-)
+_STILLBORN = frozenset({
+    errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET,
+    errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM,
+})  # fmt: skip
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _LOG = logging.getLogger("tollbridge")
 
 __all__ = ["Arrival", "Gateway"]
 
-Dial: TypeAlias = Callable[[Address, Address], Awaitable[Dialled]]
+Dial: TypeAlias = Callable[[Address, Address, int | None], Awaitable[Dialled]]
 Macs: TypeAlias = Callable[[Address, Address], tuple[str, str] | None]
 COUNTERS = (
     "sessions",
@@ -235,7 +225,7 @@ class Gateway:
         session = Session(self._domains())
         try:
             async with asyncio.timeout(self._dial_timeout_s):
-                dialled = await self._dial(client, server)
+                dialled = await self._dial(client, server, passage.arrival.away)
             passage.hidden, passage.source_port_kept = dialled.hidden, dialled.source_port_kept
             passage.macs = self._macs(dialled.sock.getsockname(), server)
             self._counts["source_ports_lost"] += dialled.hidden and not dialled.source_port_kept

@@ -161,16 +161,17 @@ class Session:
             if talk.reading is Reading.OVER:
                 break
             position = end
-            if self._unread or self._client_ended:
+            if self._unread:
                 self._follow_client(b"", now, out)
             if talk.reading is Reading.OPAQUE:
                 break
-        self._follow_client(b"", now, out)
         if talk.reading is Reading.OPAQUE:
+            self._follow_client(b"", now, out)
             position = len(buffer)
         if position:
             out.append(ToClient(buffer[:position]))
         self._partial = buffer[position:]
+        self._tell(out)
         if talk.reading is Reading.OVER:
             out.append(Abort("the client sent octets behind STARTTLS"))
 

@@ -77,10 +77,10 @@ class Dialler:
     own: Sequence[IPv4Interface | IPv6Interface] = ()
     mark: int | None = DIVERTED
 
-    async def __call__(self, client: Address, server: Address) -> Dialled:
-        """OSError is the server's refusal, or the network's."""
+    async def __call__(self, client: Address, server: Address, mark: int | None = None) -> Dialled:
+        """``mark`` replaces our own for this connection. OSError is the server's refusal, or the network's."""
         if self.hidden:
-            return await dial(client, server, self.mark)
+            return await dial(client, server, self.mark if mark is None else mark)
         return Dialled(await _connect(self._own_socket(server), server), source_port_kept=False, hidden=False)
 
     def _own_socket(self, server: Address) -> socket.socket:

@@ -21,7 +21,7 @@ from typing import Any
 
 from bridge import firewall
 from bridge.firewall import FirewallError
-from bridge.lane import PortLegs
+from bridge.lane import LANE, PortLegs
 from smtp_intercept.app import channel
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.notify import Notify
@@ -172,7 +172,9 @@ class Daemon:
         self._forwarding = (links, now)
         try:
             firewall.forward_ports(links, STP_TIMEOUT_S)
-        except FirewallError as error:
+            if links != before or _topology_changes(self._config.bridge.name):
+                _forget_hosts()
+        except (FirewallError, OSError) as error:
             _LOG.error("cannot tell the lane which ports forward: %s", error)
 
     # --- starting and stopping -------------------------------------------------------------------------------------
@@ -229,6 +231,16 @@ def _forwards(port: str) -> bool:
         return Path(f"/sys/class/net/{port}/brport/state").read_text(encoding="ascii").strip() == "3"
     except OSError:
         return False
+
+
+def _topology_changes(bridge: str) -> bool:
+    """The spanning tree is being rebuilt, here or elsewhere: hosts may now live behind other ports (802.1D §8.3.5)."""
+    return Path(f"/sys/class/net/{bridge}/bridge/topology_change").read_text(encoding="ascii").strip() == "1"
+
+
+def _forget_hosts() -> None:
+    """The lane's bridge takes no part in the spanning tree: it learns anew who lives where, or sends to a dead port."""
+    Path(f"/sys/class/net/{LANE}/bridge/flush").write_text("1", encoding="ascii")
 
 
 def _user() -> tuple[int, int]:

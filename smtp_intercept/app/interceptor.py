@@ -60,7 +60,7 @@ def describe(ports: tuple[str, ...]) -> Callable[[socket.socket], Arrival]:
         if mark is None:
             return Arrival(port="", direction=Direction.OUTGOING)
         port = ports[mark.port] if mark.port < len(ports) else ""
-        return Arrival(port=port, direction=direction_of_tag(mark.tag) or Direction.OUTGOING)
+        return Arrival(port, direction_of_tag(mark.tag) or Direction.OUTGOING, mark.away())
 
     return read
 

@@ -14,11 +14,15 @@ from typing import Any
 DEFAULT = Path("/run/tollbridge")
 
 
+# lock → what its holder is
+LOCKS = {"run": "a tollbridge daemon is already running", "up": "another `tollbridge up` or `down` is at work"}
+
+
 class AlreadyRunningError(Exception):
     """Another process holds the lock; ``pid`` is what it wrote there (0 if nothing)."""
 
-    def __init__(self, pid: int) -> None:
-        super().__init__(f"a tollbridge daemon is already running (process {pid})")
+    def __init__(self, name: str, pid: int) -> None:
+        super().__init__(f"{LOCKS[name]} (process {pid})")
         self.pid = pid
 
 
@@ -58,7 +62,7 @@ class RunDir:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise AlreadyRunningError(self.holder(name)) from None
+                raise AlreadyRunningError(name, self.holder(name)) from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

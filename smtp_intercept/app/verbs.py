@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 
@@ -28,10 +28,11 @@ from smtp_intercept.app import status as status_page
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.explain import explain as explain_connection
-from smtp_intercept.app.rundir import RunDir, read_json, write_json
+from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.wanted import profile_of, wanted
 from smtp_intercept.protected import ProtectedServers
 
+GUARD_EVERY_S = 0.1
 STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
 
 
@@ -113,6 +114,7 @@ def up(arguments: argparse.Namespace) -> int:
         except StepError:
             if first:
                 _report(host.down())
+                run_dir.pending.unlink(missing_ok=True)
             raise
     _say_up(made, want)
     if arguments.confirm:
@@ -132,7 +134,8 @@ def down(arguments: argparse.Namespace) -> int:
     with run_dir.lock("up"), _host(run_dir) as host:
         run_dir.pending.unlink(missing_ok=True)
         failures = host.down(_print)
-    print("down: the host is as it was")
+    if not failures:
+        print("down: the host is as it was")
     return _report(failures)
 
 
@@ -147,6 +150,7 @@ def _end_daemon(run_dir: RunDir) -> None:
     if not pid:
         return
     os.kill(pid, signal.SIGTERM)
+    os.kill(pid, signal.SIGCONT)  # a stopped process hears nothing else
     drain_s = configuration.load(run_dir.effective).limits.drain_s or 0
     deadline = time.monotonic() + drain_s + STOP_WAIT_S
     while run_dir.holder("run"):
@@ -178,18 +182,41 @@ def guard(arguments: argparse.Namespace) -> int:
     run_dir = RunDir(arguments.run_dir)
     while (pending := read_json(run_dir.pending)) is not None and pending["token"] == arguments.token:
         left = pending["due"] - time.clock_gettime(time.CLOCK_BOOTTIME)
-        if left <= 0:
+        if left <= 0 and _taken_back(run_dir, arguments.token):
             print("not confirmed: undoing", flush=True)
-            return down(arguments)
-        time.sleep(min(left, 0.5))
+            return _patiently(down, arguments)
+        time.sleep(min(max(left, GUARD_EVERY_S), 0.5))
     return 0
 
 
+def _taken_back(run_dir: RunDir, token: str) -> bool:
+    """Takes the right to confirm away, whatever else runs; False if it has to be tried again."""
+    try:
+        with run_dir.lock("up"):  # no other `up --confirm` now
+            if (pending := read_json(run_dir.pending)) is None or pending["token"] != token:
+                return False
+            run_dir.pending.unlink()
+            return True
+    except (AlreadyRunningError, FileNotFoundError):  # an `up` that hangs; a `confirm` that came just in time
+        return False
+
+
+def _patiently(verb: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+    """The verb, as soon as no other `up` or `down` is at work."""
+    while True:
+        try:
+            return verb(arguments)
+        except AlreadyRunningError:
+            time.sleep(GUARD_EVERY_S)
+
+
 def confirm(arguments: argparse.Namespace) -> int:
-    run_dir = RunDir(arguments.run_dir)
-    if not run_dir.pending.exists():
-        raise UsageError("nothing waits for a confirmation: `up --confirm` was not run, or its time is over")
-    run_dir.pending.unlink(missing_ok=True)
+    try:
+        RunDir(arguments.run_dir).pending.unlink()  # whoever removes it has decided
+    except FileNotFoundError:
+        raise UsageError(
+            "nothing waits for a confirmation: `up --confirm` was not run, or its time is over"
+        ) from None
     print("confirmed")
     return 0
 

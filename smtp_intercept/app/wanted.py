@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bridge.flow import Action
-from bridge.lane import Limits, Wanted
+from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S, Limits, Wanted
 from bridge.links import Links
 from hwprofiles.facts import facts, profiles
 from hwprofiles.match import match, named
@@ -37,5 +37,6 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         gateway=() if bridge.gateway is None else (str(bridge.gateway),),
         closed=frozenset(p for p in bridge.ports if table.by_table(Direction.LOCAL, p).action is Action.DROP),
         limits=Limits(in_force.new_connections_per_s, in_force.new_connections_per_s_per_network, in_force.next_hops),
+        learned_s=LEARNED_S if config.intercept.hidden else LEARNED_UNTIL_BANNER_S,
         sysctls_at_least=profile.sysctls.by_name(),
     )

@@ -45,9 +45,15 @@ table inet probe {
     chain beat { type filter hook output priority -400; update @live { udp dport } drop; }
     chain gate { type filter hook prerouting priority -305; tcp dport @live socket wildcard 1 socket transparent 1; }
 }
-table bridge probe { chain in { type filter hook prerouting priority 10; meta pkttype set host; } }
+table bridge probe {
+    chain in { type filter hook prerouting priority 10; meta pkttype set host; }
+}
 """
-NFT_QUEUE = "table inet queue { chain in { type filter hook prerouting priority -300; queue num 0 bypass; } }"
+NFT_QUEUE = """
+table inet probe_queue {
+    chain in { type filter hook prerouting priority -300; queue num 0 bypass; }
+}
+"""
 IPTABLES_QUEUE = ("iptables", "-t", "raw", "-A", "PREROUTING", "-j", "NFQUEUE", "--queue-bypass")
 
 

@@ -84,6 +84,14 @@ def test_a_refused_recipient_and_the_others(bare: Lab) -> None:
     assert server.messages()[0]["recipients"] == ["user@example.com"]
 
 
+def test_a_server_may_keep_its_client_waiting_for_the_banner(bare: Lab) -> None:
+    host = bare.host("server")
+    MailServer.start(host, host.ipv4, port=2527, banner_after=0.4)
+    (delivery,) = send(bare.host("client"), host.ipv4, port=2527)
+    assert delivery["accepted"]
+    assert delivery["attempts"][0]["connect_s"] < 0.4 <= delivery["attempts"][0]["banner_s"]
+
+
 def test_a_message_file_arrives_byte_for_byte(bare: Lab, server: MailServer, tmp_path: Path) -> None:
     message = (
         b"Subject: dots\r\n\r\n.\r\n..\r\n.a\r\n" + bytes(range(128, 256)) + b"\r\n" + (b"x" * 998 + b"\r\n") * 2000
@@ -98,7 +106,7 @@ def test_a_message_file_arrives_byte_for_byte(bare: Lab, server: MailServer, tmp
 def test_a_refused_connection_is_told_from_a_silent_one(bare: Lab) -> None:
     client, host = bare.host("client"), bare.host("server")
     (refused,) = send(client, host.ipv4, port=26)
-    (silent,) = send(client, "192.0.2.99", timeout=0.5)
+    (silent,) = send(client, "192.0.2.98", timeout=0.5)
     assert [refused["attempts"][0]["outcome"], silent["attempts"][0]["outcome"]] == ["refused", "timeout"]
     assert not refused["accepted"]
     assert not silent["accepted"]

@@ -1,4 +1,6 @@
-"""The running proxy over loopback, on asyncio's loop and on uvloop's, between real clients and real servers."""
+"""What crosses the running proxy, between real clients and real servers on loopback: every byte, every end, at the
+pace of the slower side.
+"""
 
 from __future__ import annotations
 
@@ -6,123 +8,17 @@ import asyncio
 import resource
 import smtplib
 import socket
-import struct
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
-import uvloop
 from aiosmtpd.controller import Controller
 
-from smtp_intercept import proxy
-from smtp_intercept.direction import Direction, Domains
 from smtp_intercept.legs import WRITE_BUFFER_BYTES
-from smtp_intercept.proxy import Arrival, Gateway
-from smtp_intercept.session import LOOK_AHEAD_BYTES, Session
-from smtp_intercept.transparent import Address, Dialled, Dialler
-
-Run: TypeAlias = Callable[[Awaitable[None]], None]
-LOCAL = "127.0.0.1"
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    def on_loop(work: Awaitable[None]) -> None:
-        async def timed() -> None:
-            async with asyncio.timeout(40):
-                await work
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop if request.param == "uvloop" else None) as runner:
-            runner.run(timed())
-
-    return on_loop
-
-
-class Box:
-    """A gateway on a port of its own; it dials one server, whatever its clients dialled."""
-
-    def __init__(self, server: int, **options: Any) -> None:
-        self.log: list[dict[str, Any]] = []
-        self.server = server
-        options = {
-            "dial": self.dial,
-            "macs": lambda client, server: ("02:00:00:00:00:01", "02:00:00:00:00:02"),
-            **options,
-        }
-        self.gateway = Gateway(
-            domains=lambda: Domains.of([("example.com", False)]),
-            log=self.log.append,
-            describe=lambda sock: Arrival("p0", Direction.INCOMING),
-            clock=lambda: 1_700_000_000.25,
-            **options,
-        )
-        self.listener = socket.create_server((LOCAL, 0))
-        self.listener.setblocking(False)
-        self.port: int = self.listener.getsockname()[1]
-
-    async def dial(self, client: Address, server: Address) -> Dialled:
-        return await Dialler(hidden=False)(client, (LOCAL, self.server))
-
-    def messages(self) -> list[dict[str, Any]]:
-        return [record for record in self.log if record["type"] == "message"]
-
-    async def over(self, sessions: int = 1) -> list[dict[str, Any]]:
-        """Wait until so many sessions have been logged."""
-        while len(ended := [record for record in self.log if record["type"] == "session"]) < sessions:
-            await asyncio.sleep(0.005)
-        return ended
-
-
-@asynccontextmanager
-async def box(server: int, **options: Any) -> AsyncIterator[Box]:
-    it = Box(server, **options)
-    it.gateway.accept([it.listener])
-    try:
-        yield it
-    finally:
-        it.gateway.stop_accepting()
-        await it.gateway.drain(0)
-        assert it.gateway.sessions == 0
-
-
-@asynccontextmanager
-async def listening() -> AsyncIterator[tuple[int, Callable[[], Awaitable[socket.socket]]]]:
-    """A server's port, and how to take the next connection to it."""
-    with socket.create_server((LOCAL, 0)) as listener:
-        listener.setblocking(False)
-
-        async def taken() -> socket.socket:
-            sock, _ = await asyncio.get_running_loop().sock_accept(listener)
-            return sock
-
-        yield listener.getsockname()[1], taken
-
-
-async def connected(port: int) -> socket.socket:
-    sock = socket.socket()
-    sock.setblocking(False)
-    await asyncio.get_running_loop().sock_connect(sock, (LOCAL, port))
-    return sock
-
-
-async def send(sock: socket.socket, data: bytes) -> None:
-    await asyncio.get_running_loop().sock_sendall(sock, data)
-
-
-async def receive(sock: socket.socket, size: int) -> bytes:
-    """Exactly ``size`` octets, fewer only at the end of the stream."""
-    data = b""
-    while len(data) < size and (piece := await asyncio.get_running_loop().sock_recv(sock, size - len(data))):
-        data += piece
-    return data
-
-
-def reset(sock: socket.socket) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    sock.close()
+from smtp_intercept.session import LOOK_AHEAD_BYTES
+from tests.smtp.box import LOCAL, Run, box, connected, listening, receive, reset, send
 
 
 class Keeper:
@@ -302,6 +198,7 @@ def test_a_client_that_reads_slowly_slows_its_server(run: Run) -> None:
             reset(client)
             with pytest.raises(ConnectionError):
                 await writing
+            server.close()
             assert (await it.over())[0]["outcome"] == "reset"
 
     run(work())
@@ -358,6 +255,8 @@ def test_the_last_reply_arrives_before_the_reset_that_follows_it(run: Run) -> No
             for _ in range(20):
                 client = await connected(it.port)
                 server = await taken()
+                await send(server, b"220 x\r\n")
+                await receive(client, 7)
                 server.setblocking(True)
                 server.sendall(b"554 go away\r\n")
                 reset(server)
@@ -388,221 +287,5 @@ def test_an_end_of_stream_is_mirrored_and_the_other_direction_goes_on(run: Run, 
             one.close()
             ended = (await it.over())[0]
             assert (ended["outcome"], ended["reason"]) == ("closed", f"by the {side}")
-
-    run(work())
-
-
-def test_an_unreachable_server_looks_like_its_own_refusal(run: Run) -> None:
-    with socket.socket() as nobody:
-        nobody.bind((LOCAL, 0))
-        port = nobody.getsockname()[1]
-
-        async def work() -> None:
-            async with box(port) as it:
-                client = await connected(it.port)
-                with pytest.raises(ConnectionResetError):
-                    await receive(client, 1)
-                client.close()
-                ended = (await it.over())[0]
-                assert (ended["outcome"], ended["reason"]) == ("unreachable", "ECONNREFUSED")
-                assert it.gateway.counters()["dial_failures"] == 1
-
-        run(work())
-
-
-def test_a_server_that_does_not_answer_is_given_up(run: Run) -> None:
-    async def never(client: Address, server: Address) -> Dialled:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def work() -> None:
-        async with box(1, dial=never, dial_timeout_s=0.1) as it:
-            client = await connected(it.port)
-            await send(client, b"EHLO early.example\r\n")
-            with pytest.raises(ConnectionResetError):
-                await receive(client, 1)
-            client.close()
-            assert (await it.over())[0]["reason"] == "ETIMEDOUT"
-
-    run(work())
-
-
-def test_what_a_client_sends_while_the_server_is_dialled_is_not_lost(run: Run) -> None:
-    async def work() -> None:
-        async with listening() as (port, taken):
-
-            async def late(client: Address, server: Address) -> Dialled:
-                await asyncio.sleep(0.2)
-                return await Dialler(hidden=False)(client, (LOCAL, port))
-
-            async with box(port, dial=late) as it:
-                client = await connected(it.port)
-                await send(client, b"EHLO early.example\r\n")
-                server = await taken()
-                assert await receive(server, 20) == b"EHLO early.example\r\n"
-                client.close()
-                server.close()
-                await it.over()
-
-    run(work())
-
-
-def test_an_idle_session_is_reset_and_a_busy_one_is_not(run: Run) -> None:
-    async def work() -> None:
-        async with listening() as (port, taken), box(port, session_idle_s=0.3) as it:
-            client = await connected(it.port)
-            server = await taken()
-            began = time.monotonic()
-            for _ in range(5):
-                await send(server, b"220-x\r\n")
-                await receive(client, 7)
-                await asyncio.sleep(0.1)
-            with pytest.raises(ConnectionResetError):
-                await receive(client, 1)
-            assert 0.65 < time.monotonic() - began < 2
-            with pytest.raises(ConnectionResetError):
-                await receive(server, 1)
-            assert (await it.over())[0]["outcome"] == "idle"
-            assert it.gateway.counters()["idle"] == 1
-            client.close()
-            server.close()
-
-    run(work())
-
-
-def test_an_injection_behind_starttls_ends_the_session(run: Run) -> None:
-    async def work() -> None:
-        async with listening() as (port, taken), box(port) as it:
-            client = await connected(it.port)
-            server = await taken()
-            await send(server, b"220 x\r\n")
-            await send(client, b"STARTTLS\r\nMAIL FROM:<a@b>\r\n")
-            assert await receive(server, 10) == b"STARTTLS\r\n"
-            await send(server, b"220 go\r\n")
-            for sock in (client, server):
-                with pytest.raises(ConnectionResetError):
-                    await receive(sock, 1_000)
-                sock.close()
-            ended = (await it.over())[0]
-            assert (ended["outcome"], ended["reason"]) == ("aborted", "the client sent octets behind STARTTLS")
-
-    run(work())
-
-
-def test_a_mistake_of_ours_ends_one_session_and_tells_nothing_of_its_mail(
-    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    sound = Session.client_sent
-
-    def unsound(session: Session, data: bytes, now: float) -> Any:
-        if b"secret" in data:
-            raise ValueError(data)
-        return sound(session, data, now)
-
-    monkeypatch.setattr(Session, "client_sent", unsound)
-
-    async def work() -> None:
-        async with listening() as (port, taken), box(port) as it:
-            client, server = await connected(it.port), await taken()
-            other_client, other_server = await connected(it.port), await taken()
-            await send(client, b"secret\r\n")
-            with pytest.raises(ConnectionResetError):
-                await receive(server, 1)
-            ended = (await it.over())[0]
-            assert ended["outcome"] == "error"
-            assert "ValueError" in ended["reason"]
-            await send(other_client, b"EHLO c.example\r\n")
-            assert await receive(other_server, 16) == b"EHLO c.example\r\n"
-            for sock in (client, server, other_client, other_server):
-                sock.close()
-            await it.over(2)
-            assert "secret" not in caplog.text + str(it.log)
-
-    run(work())
-
-
-def test_out_of_descriptors_the_gateway_is_not_healthy_and_does_not_spin(run: Run) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-
-    async def work() -> None:
-        async with listening() as (port, taken), box(port) as it:
-            assert it.gateway.healthy
-            first = await connected(it.port)
-            server = await taken()
-            waiting = socket.socket()
-            waiting.setblocking(False)
-            lowest = waiting.fileno()
-            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
-            hoard: list[socket.socket] = []
-            with suppress(OSError):
-                while True:
-                    hoard.append(socket.socket())
-            try:
-                await asyncio.get_running_loop().sock_connect(waiting, (LOCAL, it.port))
-                await asyncio.sleep(0.35)
-                assert not it.gateway.healthy
-                assert 1 <= it.gateway.counters()["accept_failures"] <= 6
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-                for sock in hoard:
-                    sock.close()
-            late = await taken()
-            assert it.gateway.healthy
-            for sock in (first, server, waiting, late):
-                sock.close()
-            await it.over(2)
-
-    run(work())
-
-
-def test_full_at_the_limit_and_closed_to_more_than_the_overshoot(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proxy, "OVERSHOOT", 1)
-
-    async def work() -> None:
-        async with listening() as (port, taken), box(port, sessions=2) as it:
-            clients, servers = [await connected(it.port)], [await taken()]
-            assert not it.gateway.full
-            clients.append(await connected(it.port))
-            servers.append(await taken())
-            assert it.gateway.full
-            clients.append(await connected(it.port))
-            servers.append(await taken())
-            clients.append(await connected(it.port))
-            await asyncio.sleep(0.2)
-            assert it.gateway.sessions == 3
-            assert not it.gateway.healthy
-            reset(clients.pop(0))
-            servers.append(await taken())
-            for sock in clients + servers:
-                sock.close()
-            await it.over(4)
-            assert not it.gateway.full
-
-    run(work())
-
-
-def test_a_drain_waits_for_sessions_to_end_and_no_longer_than_it_may(run: Run) -> None:
-    async def work() -> None:
-        async with listening() as (port, taken), box(port) as it:
-            client, server = await connected(it.port), await taken()
-            backlogged = await connected(it.port)  # accepted by the kernel, not yet by us
-            it.gateway.stop_accepting()
-            assert not it.gateway.healthy
-            with pytest.raises(ConnectionRefusedError):
-                await connected(it.port)
-            second = await taken()
-            draining = asyncio.create_task(it.gateway.drain(0.3))
-            await send(server, b"220 x\r\n")
-            assert await receive(client, 7) == b"220 x\r\n"
-            client.close()
-            server.close()
-            await it.over()
-            assert not draining.done()
-            await draining
-            with pytest.raises(ConnectionResetError):
-                await receive(second, 1)
-            assert [record["outcome"] for record in await it.over(2)] == ["closed", "stopped"]
-            backlogged.close()
-            second.close()
 
     run(work())

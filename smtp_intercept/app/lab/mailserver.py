@@ -71,6 +71,12 @@ class Recorder:
 class Conversation(SMTP):  # type: ignore[misc]
     """One connection."""
 
+    banner_after_s = 0.0
+
+    async def _handle_client(self) -> None:
+        await asyncio.sleep(self.banner_after_s)  # as servers do against clients that cannot wait
+        await super()._handle_client()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.number, self.messages, self.began_at = next(numbers), 0, time.time()
         sock = transport.get_extra_info("socket")
@@ -117,6 +123,7 @@ def tls_context(certificate: str | None) -> ssl.SSLContext | None:
 
 async def serve(arguments: argparse.Namespace) -> None:
     """Serve until SIGTERM."""
+    Conversation.banner_after_s = arguments.banner_after
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
     recorder, context = Recorder(frozenset(arguments.refuse)), tls_context(arguments.certificate)
@@ -143,6 +150,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=25)
     parser.add_argument("--hostname", default="server.example.com", help="in the banner")
     parser.add_argument("--ident", default="ESMTP lab", help="rest of the banner")
+    parser.add_argument("--banner-after", type=float, default=0.0, help="seconds")
     parser.add_argument("--refuse", action="append", default=[], metavar="RECIPIENT", help="550; may be repeated")
     parser.add_argument("--certificate", metavar="PEM", help="offer STARTTLS")
     parser.add_argument("addresses", nargs="+")

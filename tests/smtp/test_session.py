@@ -1,0 +1,254 @@
+"""A session at its limits, in time, and in what it copies and keeps."""
+
+from __future__ import annotations
+
+import pytest
+
+from smtp_intercept.dialogue import _EFFECTS, MAX_OUTSTANDING, Effect, Verb, effect
+from smtp_intercept.direction import Domains
+from smtp_intercept.events import Abort, Doubt, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.session import LOOK_AHEAD_BYTES, Session
+from smtp_intercept.transaction import MAX_LOGGED_RECIPIENTS, Message
+from smtp_intercept.wire import MAX_LINE_BYTES, MAX_LOGGED_CHARACTERS
+
+GREETED = b"220 mx\r\n"
+
+
+def session(*extensions: bytes) -> Session:
+    """One that has been greeted."""
+    it = Session(Domains.of([("example.com", False)]))
+    it.client_sent(b"EHLO c.example\r\n", 0)
+    it.server_sent(GREETED + b"".join(b"250-%b\r\n" % each for each in (b"mx", *extensions)) + b"250 HELP\r\n", 0)
+    return it
+
+
+def to_server(outs: list[Out]) -> bytes:
+    return b"".join(out.data for out in outs if isinstance(out, ToServer))
+
+
+def to_client(outs: list[Out]) -> bytes:
+    return b"".join(out.data for out in outs if isinstance(out, ToClient))
+
+
+def messages(outs: list[Out]) -> list[Message]:
+    return [out.record for out in outs if isinstance(out, MessageDone)]
+
+
+def in_data() -> Session:
+    it = session()
+    it.client_sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@example.com>\r\nDATA\r\n", 1)
+    it.server_sent(b"250 ok\r\n250 ok\r\n354 go\r\n", 2)
+    return it
+
+
+def test_every_reply_to_every_command_has_an_effect() -> None:
+    assert set(_EFFECTS) == set(Verb)
+    for verb in Verb:
+        for code in range(200, 600):
+            assert effect(verb, code) in Effect
+
+
+def test_a_chunk_of_data_crosses_as_the_object_that_came() -> None:
+    it = in_data()
+    chunk = b"line\r\n" * 10_000
+    for _ in range(3):
+        (out,) = it.client_sent(chunk, 3)
+        assert isinstance(out, ToServer)
+        assert out.data is chunk
+
+
+def test_an_opaque_chunk_crosses_as_the_object_that_came() -> None:
+    it = session(b"STARTTLS")
+    it.client_sent(b"STARTTLS\r\n", 0)
+    it.server_sent(b"220 go\r\n", 0)
+    chunk = b"\x17\x03\x03" * 1000
+    assert it.client_sent(chunk, 0) == [ToServer(chunk)]
+    (out,) = it.server_sent(chunk, 0)
+    assert isinstance(out, ToClient)
+    assert out.data is chunk
+
+
+def test_a_pipeline_crosses_in_one_piece() -> None:
+    pipeline = b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"
+    assert session().client_sent(pipeline, 0) == [ToServer(pipeline)]
+
+
+def test_a_command_crosses_when_it_is_whole() -> None:
+    it = session()
+    assert it.client_sent(b"NO", 0) == []
+    assert it.client_sent(b"OP\r", 0) == []
+    assert it.client_sent(b"\nQU", 0) == [ToServer(b"NOOP\r\n")]
+    assert it.client_closed(0) == [ToServer(b"QU"), EndServer()]
+
+
+def test_a_reply_crosses_line_by_line() -> None:
+    it = session()
+    it.client_sent(b"NOOP\r\n", 0)
+    assert it.server_sent(b"250-o", 0) == []
+    assert it.server_sent(b"k\r\n250", 0) == [ToClient(b"250-ok\r\n")]
+    assert it.server_closed(0) == [ToClient(b"250"), EndClient()]
+
+
+def test_seconds_run_from_mail_to_the_last_reply() -> None:
+    it = in_data()
+    it.client_sent(b"x\r\n.\r\n", 5)
+    (message,) = messages(it.server_sent(b"250 ok\r\n", 7.25))
+    assert message.seconds == 6.25
+
+
+def test_a_command_line_may_have_the_longest_length() -> None:
+    it = session()
+    longest = b"NOOP " + b"x" * (MAX_LINE_BYTES - 7) + b"\r\n"
+    assert len(longest) == MAX_LINE_BYTES
+    assert it.client_sent(longest, 0) == [ToServer(longest)]
+    assert it.doubt is None
+
+
+@pytest.mark.parametrize("tail", [b"", b"\r\n", b"x" * 100_000])
+def test_a_longer_one_is_not_followed_and_crosses(tail: bytes) -> None:
+    it = session()
+    endless = b"x" * MAX_LINE_BYTES + tail
+    assert (
+        to_server(it.client_sent(endless[: MAX_LINE_BYTES - 1], 0) + it.client_sent(endless[MAX_LINE_BYTES - 1 :], 0))
+        == endless
+    )
+    assert it.doubt is Doubt.LONG_COMMAND
+    assert it.client_sent(b"more", 0) == [ToServer(b"more")]
+
+
+def test_a_reply_line_has_the_same_limit() -> None:
+    it = session()
+    it.client_sent(b"NOOP\r\nNOOP\r\n", 0)
+    longest = b"250 " + b"x" * (MAX_LINE_BYTES - 6) + b"\r\n"
+    assert it.server_sent(longest, 0) == [ToClient(longest)]
+    assert it.doubt is None
+    assert to_client(it.server_sent(b"250 " + longest, 0)) == b"250 " + longest
+    assert it.doubt is Doubt.LONG_REPLY
+
+
+def test_a_client_is_kept_waiting_at_the_end_of_the_look_ahead_and_read_again_after_the_reply() -> None:
+    it = session()
+    it.client_sent(b"DATA\r\n", 0)
+    ahead = b"y" * (LOOK_AHEAD_BYTES - 1)
+    assert it.client_sent(ahead, 0) == [ToServer(ahead)]
+    assert it.wants_client
+    assert it.client_sent(b"y", 0) == [ToServer(b"y")]
+    assert not it.wants_client
+    assert it.server_sent(b"354 go\r\n", 0) == [ToClient(b"354 go\r\n")]
+    assert it.wants_client
+
+
+def test_octets_held_behind_starttls_are_bounded_too() -> None:
+    it = session(b"STARTTLS")
+    it.client_sent(b"STARTTLS\r\n", 0)
+    assert it.client_sent(b"z" * LOOK_AHEAD_BYTES, 0) == []
+    assert not it.wants_client
+    assert it.server_sent(b"220 go\r\n", 0) == [Abort("the client sent octets behind STARTTLS")]
+    assert it.client_sent(b"z", 0) == it.server_sent(b"z", 0) == []
+
+
+def test_a_chunk_that_was_not_offered_makes_no_client_wait() -> None:
+    it = session()
+    it.client_sent(b"MAIL FROM:<a@b>\r\n", 0)
+    it.server_sent(b"250 ok\r\n", 0)
+    it.client_sent(b"BDAT 1000000 LAST\r\n", 0)
+    it.client_sent(b"b" * (LOOK_AHEAD_BYTES - 1), 0)
+    assert it.doubt is None
+    outs = it.client_sent(b"b", 0)
+    assert it.doubt is Doubt.CHUNK
+    assert it.wants_client
+    assert to_server(outs) == b"b"
+    assert [message.outcome.value for message in messages(outs)] == ["unknown"]
+
+
+def test_a_chunk_answered_before_its_end_is_not_followed() -> None:
+    it = session(b"CHUNKING")
+    it.client_sent(b"MAIL FROM:<a@b>\r\nBDAT 4 LAST\r\nabc", 0)
+    outs = it.server_sent(b"250 ok\r\n250 taken\r\n", 0)
+    assert it.doubt is Doubt.EARLY
+    assert [message.outcome.value for message in messages(outs)] == ["unknown"]
+
+
+def test_a_pipeline_stops_at_as_many_replies_as_may_be_owed() -> None:
+    it = session()
+    noops = b"NOOP\r\n" * MAX_OUTSTANDING
+    assert to_server(it.client_sent(noops + b"QUIT\r\n", 0)) == noops
+    assert to_server(it.client_sent(b"NOOP\r\n" * 20_000, 0)) == b""
+    assert not it.wants_client
+    half = MAX_OUTSTANDING // 2
+    assert to_server(it.server_sent(b"250 ok\r\n" * (half - 1), 0)) == b""
+    assert to_server(it.server_sent(b"250 ok\r\n", 0)) == b"QUIT\r\n" + b"NOOP\r\n" * (half - 1)
+    crossed = MAX_OUTSTANDING + half
+    while to_server(it.server_sent(b"250 ok\r\n" * half, 0)):
+        crossed += half
+        assert crossed <= MAX_OUTSTANDING + 1 + 20_000 + half
+    assert it.doubt is None
+    assert it.wants_client
+
+
+def test_a_held_pipeline_crosses_before_the_end_of_the_clients_stream() -> None:
+    it = session()
+    it.client_sent(b"NOOP\r\n" * MAX_OUTSTANDING + b"QUIT\r\n", 0)
+    assert it.client_closed(0) == []
+    outs = it.server_sent(b"250 ok\r\n" * MAX_OUTSTANDING, 0)
+    assert to_server(outs) == b"QUIT\r\n"
+    assert EndServer() in outs
+
+
+def test_as_many_recipients_are_logged_as_may_be() -> None:
+    it = session()
+    it.client_sent(b"MAIL FROM:<a@b>\r\n", 0)
+    it.server_sent(b"250 ok\r\n", 0)
+    for _ in range(MAX_LOGGED_RECIPIENTS + 3):
+        it.client_sent(b"RCPT TO:<c@example.com>\r\n", 0)
+        it.server_sent(b"250 ok\r\n", 0)
+    it.client_sent(b"RSET\r\n", 0)
+    (message,) = messages(it.server_sent(b"250 ok\r\n", 0))
+    assert len(message.recipients) == MAX_LOGGED_RECIPIENTS
+    assert message.fields()["recipients_omitted"] == 3
+
+
+def test_long_names_and_replies_take_no_more_of_the_log_than_they_may() -> None:
+    it = Session(Domains())
+    it.client_sent(
+        b"EHLO " + b"h" * 9000 + b"\r\nMAIL FROM:<" + b"s" * 9000 + b">\r\nRCPT TO:<" + b"r" * 9000 + b">\r\n", 0
+    )
+    it.server_sent(GREETED + b"250 mx\r\n250 ok\r\n550 " + b"n" * 9000 + b"\r\n", 0)
+    (message,) = messages(it.finish(0))
+    fields = message.fields()
+    for text in (it.fields()["helo"], fields["sender"], *fields["recipients"][0].values(), fields["reply"]):  # type: ignore[index]
+        assert len(text) <= MAX_LOGGED_CHARACTERS
+
+
+def test_the_direction_of_a_recipient_is_the_whole_addresss() -> None:
+    it = session()
+    it.client_sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<" + b"r" * 9000 + b"@example.com>\r\n", 0)
+    it.server_sent(b"250 ok\r\n250 ok\r\n", 0)
+    (message,) = messages(it.finish(0))
+    assert message.recipients[0].direction.value == "incoming"
+
+
+def test_every_field_is_there_before_anything_was_said() -> None:
+    assert Session(Domains()).fields() == {
+        "helo": "",
+        "tls": "none",
+        "messages": 0,
+        "bytes_from_client": 0,
+        "bytes_from_server": 0,
+        "doubt": None,
+    }
+
+
+def test_endless_keywords_are_not_kept() -> None:
+    it = Session(Domains())
+    it.client_sent(b"EHLO c\r\n", 0)
+    it.server_sent(GREETED + b"".join(b"250-X%d\r\n" % number for number in range(50_000)) + b"250 STARTTLS\r\n", 0)
+    assert it.fields()["tls"] == "none"
+
+
+def test_a_server_that_is_gone_while_starttls_waits_gets_nothing_more() -> None:
+    it = session(b"STARTTLS")
+    it.client_sent(b"STARTTLS\r\nNOOP\r\n", 0)
+    assert it.server_closed(0) == [EndClient()]
+    assert it.client_sent(b"NOOP\r\n", 0) == it.client_closed(0) == it.finish(0) == []
+    assert it.wants_client
