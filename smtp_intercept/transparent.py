@@ -70,8 +70,9 @@ def listen(
 
 @dataclass(frozen=True, slots=True)
 class Dialler:
-    """Connects to servers in their clients' names or, not ``hidden``, from the box's own address: of ``own``
-    the first of the server's family, else the one that routing picks."""
+    """Connects to servers in their clients' names or, not ``hidden``, from the box's own address: of ``own`` the first
+    of the server's family, of none the one that routing picks. A family that the box has no address in stays hidden:
+    mail goes on."""
 
     hidden: bool = True
     own: Sequence[IPv4Interface | IPv6Interface] = ()
@@ -79,15 +80,15 @@ class Dialler:
 
     async def __call__(self, client: Address, server: Address, mark: int | None = None) -> Dialled:
         """``mark`` replaces our own for this connection. OSError is the server's refusal, or the network's."""
-        if self.hidden:
-            return await dial(client, server, self.mark if mark is None else mark)
-        return Dialled(await _connect(self._own_socket(server), server), source_port_kept=False, hidden=False)
-
-    def _own_socket(self, server: Address) -> socket.socket:
         family = _family(server)
-        version = 4 if family == socket.AF_INET else 6
-        own = next((str(interface.ip) for interface in self.own if interface.version == version), None)
-        return _plain(family) if own is None else _bind(_plain(family), (own, 0))
+        own = self._own(4 if family == socket.AF_INET else 6)
+        if self.hidden or (self.own and own is None):
+            return await dial(client, server, self.mark if mark is None else mark)
+        sock = _plain(family) if own is None else _bind(_plain(family), (own, 0))
+        return Dialled(await _connect(sock, server), source_port_kept=False, hidden=False)
+
+    def _own(self, version: int) -> str | None:
+        return next((str(interface.ip) for interface in self.own if interface.version == version), None)
 
 
 async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
