@@ -79,9 +79,11 @@ class Child:
                 self.process.kill()
             return
         if self.process is not None:
+            if now - self.started_at > STEADY_S:
+                self.wait_s = BACKOFF_S[0]
             _LOG.error("%s ended with %d; starts again in %.1f s", self.name, self.process.returncode, self.wait_s)
-            self.wait_s = BACKOFF_S[0] if now - self.started_at > STEADY_S else min(2 * self.wait_s, BACKOFF_S[1])
             self.start_after, self.process = now + self.wait_s, None
+            self.wait_s = min(2 * self.wait_s, BACKOFF_S[1])
         if now >= self.start_after:
             self.start(now)
 
@@ -184,6 +186,7 @@ class Daemon:
         log = _open_log(Path(self._config.log.mail))
         prove, proofs = channel.pair()
         common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
+        common += ["--parent", str(os.getpid())]
         ports = [word for leg in self._legs for word in ("--port", leg.port)]
         diverter = _child("diverter", [*common, *ports, "--proofs", str(proofs.fileno())], (proofs.fileno(),))
         extra = ["--prove", str(prove.fileno()), "--log", str(log)]

@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     proofs, reports = channel.adopt(arguments.proofs), channel.adopt(arguments.reports)
     confine(arguments.uid, arguments.gid, [Capability.NET_ADMIN])
-    die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM, arguments.parent)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to pass on, in its order
     diverter.run(proofs, lambda: _hear(proofs, diverter, desk), Reports(reports, diverter, desk))
@@ -144,6 +144,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--reports", type=int, required=True)
     parser.add_argument("--uid", type=int, required=True)
     parser.add_argument("--gid", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--port", action="append", required=True)
     return parser.parse_args(argv)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import logging
 import os
@@ -24,9 +25,10 @@ from bridge import flow
 from bridge.lane import LANE
 from bridge.privilege import Capability, allow_files, confine, die_with_parent
 from smtp_intercept.app import channel, config
+from smtp_intercept.app.holder import holders
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.protected import ProtectedServers
-from smtp_intercept.proxy import Arrival, Gateway
+from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway
 from smtp_intercept.transparent import Dialler, listen
 from smtp_intercept.witness import Witness
 
@@ -147,25 +149,27 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     arguments = _arguments(argv)
     settings = config.load(arguments.effective)
-    allow_files(FILES_PER_SESSION * (settings.limits.sessions or 1) + FILES_BESIDE)
+    allow_files(FILES_PER_SESSION * ((settings.limits.sessions or 1) + OVERSHOOT) + FILES_BESIDE)
     try:
         interceptor = Interceptor(settings, arguments)
     except OSError as error:
         _LOG.error("%s", _reason(error, settings))
         return 1
     confine(arguments.uid, arguments.gid, [Capability.NET_RAW])
-    die_with_parent(signal.SIGTERM)
+    die_with_parent(signal.SIGTERM, arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to pass on, in its order
     uvloop.run(interceptor.run())
     return 0
 
 
 def _reason(error: OSError, settings: config.Config) -> str:
-    if isinstance(error, OSError) and error.errno == 98:
-        ports = ", ".join(map(str, settings.intercept.ports))
+    if error.errno == errno.EADDRINUSE:
+        ports = settings.intercept.ports
+        found = "; ".join(map(str, holders(ports))) or f"another service listens on one of {', '.join(map(str, ports))}"
         return (
-            f"intercept.ports: another service of this box listens on one of {ports} ({error}); "
-            "see which: ss -ltnp; stop it, or have it listen on another port"
+            f"intercept.ports: {found}; the lane's listener takes the port on every address, so that even a service on "
+            "127.0.0.1 alone (Debian's exim4) is in its way; stop that service (systemctl disable --now NAME), or have "
+            "it listen on another port"
         )
     return f"cannot open the lane's sockets: {error}; has `tollbridge up` been run?"
 
@@ -178,6 +182,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--log", type=int, required=True)
     parser.add_argument("--uid", type=int, required=True)
     parser.add_argument("--gid", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--port", action="append", required=True)
     return parser.parse_args(argv)
 

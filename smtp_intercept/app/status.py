@@ -109,7 +109,7 @@ def _headline(page: dict[str, Any]) -> str:
 
 def _warnings(page: dict[str, Any]) -> list[str]:
     found = [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
-    found += [f"{n['name']}: {n['error']} (last good answer kept)" for n in page["protected"] if n["error"]]
+    found += [_unresolved(name) for name in page["protected"] if name["error"]]
     found += [f"{a} to {b} passes this box twice: bridged" for a, b in page["seen_twice"]]
     found += [f"{n} SYNs lost in the queue ({name})" for name, n in page["queue"].items() if n]
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
@@ -118,8 +118,16 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     return found
 
 
+def _unresolved(name: dict[str, Any]) -> str:
+    kept = ", ".join(name["addresses"])
+    return f"{name['name']}: {name['error']}; " + (f"kept: {kept}" if kept else "no address known yet")
+
+
 def _tables(page: dict[str, Any]) -> list[Table]:
-    picked = Table("connections picked up", "action", "number", title_justify="left")
+    lanes = Table("port", "link", "bridge", "mail lane")
+    for lane in page["lanes"]:
+        lanes.add_row(lane["port"], "up" if lane["up"] else "down", lane["bridge"] or "none", lane["lane"] or "none")
+    picked = Table("connections picked up", "action", "number")
     for name, number in sorted(page["picked_up"].items()):
         direction, _, action = name.partition(".")
         picked.add_row(direction, action, str(number))
@@ -129,5 +137,6 @@ def _tables(page: dict[str, Any]) -> list[Table]:
             missed.add_row(REASONS.get(name, name), str(number))
     mail = Table("mail", "number")
     for name, number in page["mail"].items():
-        mail.add_row(name.replace("_", " "), str(number))
-    return [table for table in (picked, missed, mail) if table.row_count]
+        if number or name in ("sessions", "messages"):
+            mail.add_row(name.replace("_", " "), str(number))
+    return [table for table in (lanes, picked, missed, mail) if table.row_count]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import secrets
 import signal
@@ -23,6 +24,7 @@ from bridge.links import Links
 from bridge.plan import Plan
 from bridge.steps import Step, to_json
 from hwprofiles.profile import Profile
+from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import status as status_page
 from smtp_intercept.app.config import Config
@@ -30,7 +32,6 @@ from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.wanted import profile_of, wanted
-from smtp_intercept.protected import ProtectedServers
 
 GUARD_EVERY_S = 0.1
 STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
@@ -214,9 +215,7 @@ def confirm(arguments: argparse.Namespace) -> int:
     try:
         RunDir(arguments.run_dir).pending.unlink()  # whoever removes it has decided
     except FileNotFoundError:
-        raise UsageError(
-            "nothing waits for a confirmation: `up --confirm` was not run, or its time is over"
-        ) from None
+        raise UsageError("nothing waits for a confirmation: `up --confirm` was not run, or its time is over") from None
     print("confirmed")
     return 0
 
@@ -258,7 +257,8 @@ def explain(arguments: argparse.Namespace) -> int:
     port = arguments.port or config.bridge.ports[0]
     if port not in config.bridge.ports:
         raise UsageError(f"--port: {port} is not one of bridge.ports ({', '.join(config.bridge.ports)})")
-    servers = ProtectedServers(configuration.protected_servers(config))
+    logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
+    servers = protected.ProtectedServers(configuration.protected_servers(config))
     table = asyncio.run(servers.resolve_once())
     for known in servers.state():
         if known.error:

@@ -31,14 +31,20 @@ COMMANDS = {
     "raw6": "ip6tables-save -t raw",
 }
 SYSCTLS = Path("/proc/sys/net")
-_MOVING = re.compile(r"_timer$|^(stats|stats64|valid_life_time|preferred_life_time|tentative|qdisc)$")
+_MOVING = re.compile(r"_timer$|^(stats|stats64|valid_life_time|preferred_life_time|qdisc)$")
 _MOVING_SYSCTLS = re.compile(r"/(nf_conntrack_count|flush)$")
 SETTLE_S = 8.0
+_UNSETTLED = '"tentative"'
 
 
 def snapshot(namespace: str) -> Snapshot:
-    """topic → lines, of one network namespace."""
-    return namespaces.inside(namespace, _take)
+    """topic → lines, of one network namespace, as soon as no address is on trial any more."""
+    deadline_at = time.monotonic() + SETTLE_S
+    while True:
+        taken = namespaces.inside(namespace, _take)
+        if not any(_UNSETTLED in line for line in taken["addresses"]) or time.monotonic() > deadline_at:
+            return taken
+        time.sleep(0.1)
 
 
 def difference(before: Snapshot, after: Snapshot) -> list[str]:

@@ -1,0 +1,79 @@
+"""Who listens on a TCP port of this host: the socket from /proc/net/tcp*, its process from /proc/PID/fd. Reads only."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+_LISTEN = "0A"  # include/net/tcp_states.h
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket: its address and port, and the inode that names it in /proc/PID/fd."""
+
+    address: IPv4Address | IPv6Address
+    port: int
+    inode: int
+
+    def __str__(self) -> str:
+        return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """``pid`` is 0 and ``program`` "" where no process of this host shows the socket (another container's, say)."""
+
+    listener: Listener
+    pid: int = 0
+    program: str = ""
+
+    def __str__(self) -> str:
+        who = f"{self.program} (process {self.pid})" if self.pid else "a process that is not to be seen from here"
+        return f"{who} listens on {self.listener}"
+
+
+def listeners(table: str, ports: Collection[int]) -> Iterator[Listener]:
+    """From the text of /proc/net/tcp or tcp6. Pure."""
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        address, _, port = fields[1].partition(":")
+        if fields[3] == _LISTEN and int(port, 16) in ports:
+            yield Listener(_address(address), int(port, 16), int(fields[9]))
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Words of 32 bits in the machine's own order, which hides the network's."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    packed = struct.pack(f"={len(words)}I", *words)
+    return IPv4Address(packed) if len(words) == 1 else IPv6Address(packed)
+
+
+def holders(ports: Collection[int], proc: Path = _PROC) -> list[Holder]:
+    """Every listener on one of the ports, of this network namespace, with its process."""
+    found = [found for name in ("tcp", "tcp6") for found in listeners(_read(proc / "self/net" / name), ports)]
+    owners = _owners({f"socket:[{listener.inode}]": listener.inode for listener in found}, proc)
+    return [Holder(listener, *owners.get(listener.inode, (0, ""))) for listener in found]
+
+
+def _owners(sockets: Mapping[str, int], proc: Path) -> dict[int, tuple[int, str]]:
+    """inode → (pid, program), by what the links in /proc/PID/fd point at."""
+    owners = {}
+    for link in proc.glob("[0-9]*/fd/*"):
+        with suppress(OSError):  # gone meanwhile
+            if (inode := sockets.get(str(link.readlink()))) is not None:
+                process = link.parents[1]
+                owners[inode] = int(process.name), _read(process / "comm").strip()
+    return owners
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # a kernel without IPv6, a process that has ended
+        return ""
