@@ -118,10 +118,10 @@ class Host:
                 return False
 
     def _on_own_link(self, step: Step) -> bool:
-        """What happens on a link of ours goes with the link."""
+        """A setting of a link of ours goes with the link; whatever plan comes next sets it too."""
         own = self._ledger.mine
         match step:
-            case SetLink(link) | AddAddress(link) | AddNeighbour(link):
+            case SetLink(link):
                 return link in own
             case SetSysctl(name):
                 link = name.split(".")[3] if ".conf." in name else ""

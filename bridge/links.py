@@ -155,7 +155,8 @@ class Links:
         )
 
     def has_route(self, route: Route) -> bool:
-        index = self.index(route.link)
+        if (index := self.index(route.link)) is None:
+            return False
         family = _FAMILY[family_of(route.destination)]
         try:
             present = [

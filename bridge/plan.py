@@ -163,7 +163,9 @@ def _adopted(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> It
     """An adopted bridge stays its administrator's: only what makes it a wire for mail is set."""
     if present.links[wanted.bridge].stp and not wanted.stp:
         raise PlanError(
-            "bridge.stp", f"{wanted.bridge} runs STP, and mail would go by ports that it blocks", "set bridge.stp = true"
+            "bridge.stp",
+            f"{wanted.bridge} runs STP, and mail would go by ports that it blocks",
+            "set bridge.stp = true",
         )
     for port in ports:
         if port.master != wanted.bridge:
@@ -230,7 +232,7 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
 # As fast as a wire and as quiet: no wait before forwarding, no querier, no table of groups.
 _WIRE = (("forward_delay", 0), ("mcast_snooping", 0))
 # With STP the box is a switch among others: it waits as long as 802.1D has it wait, or as the root bridge says.
-_SWITCH = (("mcast_snooping", 0),)
+_SWITCH = (("forward_delay", 1500), ("mcast_snooping", 0))
 
 
 def _without_addresses(port: LinkFacts) -> Iterator[Step]:
@@ -249,10 +251,10 @@ def _quiet(link: str, present: Present, *, ipv6: bool) -> Iterator[Step]:
     name = sysctl_name(link)
     if _has_ipv6(present):
         if ipv6:
-            yield SetSysctl(f"net.ipv6.conf.{name}.disable_ipv6", "0")
             yield SetSysctl(f"net.ipv6.conf.{name}.addr_gen_mode", "1")
             yield SetSysctl(f"net.ipv6.conf.{name}.accept_ra", "0")
             yield SetSysctl(f"net.ipv6.conf.{name}.router_solicitations", "0")
+            yield SetSysctl(f"net.ipv6.conf.{name}.disable_ipv6", "0")  # last: what it starts has been forbidden
         else:
             yield SetSysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1")
 

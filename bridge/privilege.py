@@ -49,9 +49,11 @@ def confine(uid: int, gid: int, keep: Iterable[Capability] = ()) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def die_with_parent(signal_number: int) -> None:
-    """Have the kernel send this signal when the parent is gone, however it went."""
+def die_with_parent(signal_number: int, parent: int) -> None:
+    """Have the kernel send this signal when the parent is gone, however it went; now, if it has gone already."""
     _prctl(_PR_SET_PDEATHSIG, signal_number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal_number)
 
 
 def allow_files(count: int) -> int:

@@ -112,12 +112,16 @@ def _counters(*names: str) -> list[str]:
 
 def _netdev_sets(rules: Rules) -> list[str]:
     size = rules.limits.next_hops
-    lines = _counters("tagged", "not_forwarding", "rate_network", "rate", "sent", "no_next_hop", "hushed", "local", "local_dropped")
+    lines = _counters(
+        "tagged", "not_forwarding", "rate_network", "rate", "sent", "no_next_hop", "hushed", "local", "local_dropped"
+    )
     for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
         kind = f"typeof {ip} saddr : ether saddr; flags dynamic,timeout"
         lines += [
             f"map learned{v} {{ {kind}; timeout {rules.learned_s}s; size {size}; }}",
             f"map next_hop{v} {{ {kind}; timeout {at.NEXT_HOP_S}s; size {size}; }}",
+            f"set via{v} {{ typeof {ip} saddr . ether saddr; flags dynamic,timeout; "
+            f"timeout {at.NEXT_HOP_S}s; size {size}; }}",
             f"set rate{v} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
         ]
     if rules.stp:
@@ -208,10 +212,9 @@ def _learn(rules: Rules) -> list[str]:
         )
     teach.append(f"{slow} counter name rate return")
     for v, ip in ((4, "ip"), (6, "ip6")):
-        # An update keeps the old MAC, so: delete, then add. A router that moved is followed at once.
+        # Added, never refreshed: a router that moved is followed when the entry has run out. Not deleted and added
+        # anew either: deleted elements of one key pile up in one bucket until they are collected.
         teach += [
-            f"meta protocol {ip} delete @learned{v} {{ {ip} saddr : ether saddr }}",
-            f"meta protocol {ip} delete @learned{v} {{ {ip} daddr : ether daddr }}",
             f"meta protocol {ip} add @learned{v} {{ {ip} saddr timeout {rules.learned_s}s : ether saddr }} "
             f"add @learned{v} {{ {ip} daddr timeout {rules.learned_s}s : ether daddr }} meta mark set {_LEARNED}",
         ]
@@ -247,14 +250,32 @@ def _disguise() -> list[str]:
                 f"ether {end} set {ip} {end} map @next_hop{v}",
                 f"ether {end} set {ip} {end} map @learned{v}",
             ]
-        confirm = []
+        confirm = [line for end in ("saddr", "daddr") for line in _confirm(v, ip, end)]
         for end in ("saddr", "daddr"):
-            # Moved, not copied: once a connection, for deleted elements keep their place until they are collected.
-            confirmed, learned = (f"@{name}{v} {{ {ip} {end} : ether {end} }}" for name in ("next_hop", "learned"))
-            update = f"update @next_hop{v} {{ {ip} {end} timeout {at.NEXT_HOP_S}s : ether {end} }}"
-            confirm += [f"{ip} {end} @learned{v} delete {confirmed} {update} delete {learned}", update]
+            lines += _chain(f"moved{v}_{end}", "", _moved(v, ip, end))
         lines += [*_chain(f"confirm{v}", "", confirm), *_chain(f"disguise{v}", "", rules)]
     return lines
+
+
+def _confirm(v: int, ip: str, end: str) -> list[str]:
+    """Keep the next hop that the frame carries by now. Only where it has changed is the old one deleted; the frame's
+    own field is the place to look the old one up in."""
+    hop, via = f"{ip} {end} timeout {at.NEXT_HOP_S}s : ether {end}", f"{ip} {end} . ether {end}"
+    known = f"{via} @via{v}"
+    return [
+        f"{known} update @next_hop{v} {{ {hop} }} update @via{v} {{ {via} timeout {at.NEXT_HOP_S}s }}",
+        f"{via} != @via{v} jump moved{v}_{end}",
+    ]
+
+
+def _moved(v: int, ip: str, end: str) -> list[str]:
+    hop, via = f"{ip} {end} timeout {at.NEXT_HOP_S}s : ether {end}", f"{ip} {end} . ether {end}"
+    return [
+        f"ether {end} set {ip} {end} map @next_hop{v}",
+        f"delete @via{v} {{ {via} }} delete @next_hop{v} {{ {ip} {end} : ether {end} }}",
+        f"ether {end} set {ip} {end} map @learned{v}",
+        f"add @next_hop{v} {{ {hop} }} add @via{v} {{ {via} timeout {at.NEXT_HOP_S}s }}",
+    ]
 
 
 def _hush(rules: Rules) -> list[str]:

@@ -1,0 +1,61 @@
+"""The lane's memory of who is behind which MAC address: it follows a host that changes its own, and does not pile up.
+
+::
+
+    client ── p0 [ gateway ] p1 ── server
+
+    t = 0      the client opens a session and lets it rest
+    t = 1      its MAC changes (a failover of its router looks the same)
+    t ≤ 1 + LEARNED_S + retry   a new connection gets through, and the resting session goes on
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from bridge.lane import LEARNED_S
+from smtp_intercept.app.lab.mail import MailServer, send
+from smtp_intercept.app.lab.network import Lab
+
+pytestmark = pytest.mark.kernel
+
+NEW_MAC = "00:00:5e:00:53:77"
+
+# Opens a session, says so, rests, and goes on with it.
+RESTING = """
+import smtplib, sys, time
+mail = smtplib.SMTP("192.0.2.20", 25, timeout=20, source_address=("192.0.2.10", 0))
+mail.ehlo("rest.example.net")
+print("resting", flush=True)
+time.sleep(float(sys.argv[1]))
+print(mail.noop()[0], mail.quit()[0], flush=True)
+"""
+
+
+def test_a_host_whose_mac_changes_is_followed(gateway_lab: Lab, server: MailServer) -> None:
+    client = gateway_lab.host("client")
+    resting = client.spawn([sys.executable, "-c", RESTING, str(LEARNED_S + 8)])
+    resting.wait_for("resting")
+
+    client.run(["ip", "link", "set", "eth0", "address", NEW_MAC])
+    changed_at = time.monotonic()
+    (delivery,) = send(client, "192.0.2.20", source="192.0.2.10", timeout=2, retries=20, timeout_s=60)
+
+    assert delivery["accepted"], delivery
+    assert time.monotonic() - changed_at < LEARNED_S + 4
+    assert gateway_lab.gateway.wait_log(type="session")[-1]["client"]["mac"] == NEW_MAC
+    assert resting.wait(30).stdout.split() == ["resting", "250", "221"]
+
+
+def test_many_connections_of_a_few_hosts_leave_a_few_entries(gateway_lab: Lab, server: MailServer) -> None:
+    """Deleted elements keep their place for a while: a table that deleted once a connection would fill up."""
+    sent = send(gateway_lab.host("client"), "192.0.2.20", source="192.0.2.14", count=400, parallel=8, timeout_s=60)
+
+    assert all(delivery["accepted"] for delivery in sent)
+    kernel = gateway_lab.gateway.status()
+    assert kernel["kernel"]["not_learned"] == kernel["kernel"]["no_next_hop"] == 0
+    assert kernel["tables"]["next_hop4"] <= 3
+    assert kernel["tables"]["learned4"] <= 3
