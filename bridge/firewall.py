@@ -67,6 +67,11 @@ def loaded(text: str) -> bool:
     return f'comment "{digest(text)}"' in listed["inet"] and devices(text) <= devices(listed["netdev"])
 
 
+def complete() -> bool:
+    """Whether every table is there; `loaded` asks whether it is the right one."""
+    return all(_list(f"list table {family} {NAME}") for family in TABLES)
+
+
 def devices(text: str) -> set[str]:
     """The names in ``device "a"`` and ``devices = { a, "b" }`` of nft text."""
     hooks = re.findall(r"\bdevices? (?:= )?(.+?) priority", text)

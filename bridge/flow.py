@@ -13,6 +13,10 @@ TCP = 6
 # IPv6 extension headers that may stand before TCP and whose length is in units of 8 octets (RFC 8200 §4).
 _EXTENSIONS = frozenset({0, 43, 60})
 _FRAGMENT = 44
+# What no single host may have: this network, loopback, multicast and above; in IPv6 unspecified, loopback and an IPv4
+# address in disguise (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7, RFC 4942 §2.2).
+_NOBODY4 = frozenset({0, 127, *range(224, 256)})
+_NOBODY6 = frozenset({bytes(15), bytes(10) + b"\xff\xff"})
 MAX_EXTENSIONS = 8  # a chain longer than any real sender's; the attack is a parser kept busy
 
 # The mark. The upper half says "this mark is Tollbridge's", so that marks of other software never match.
@@ -24,6 +28,7 @@ LEARNED = 0x4  # both next hops of this SYN are known
 AWAY = 0x8  # sent towards the server: by any port but the one of arrival
 TAG_SHIFT, TAG_BITS = 4, 4
 PORT_SHIFT, PORT_BITS = 8, 6
+LIMITED = 0x4000  # this SYN is more than the rate lets in
 MAX_PORTS = 1 << PORT_BITS  # ports of one bridge; more than any appliance has
 
 
@@ -75,6 +80,7 @@ def parse_syn(packet: bytes) -> Syn:
             client, server, offset, total = _ipv6(packet)
         case version:
             raise MalformedPacketError(f"IP version {version}")
+    _check_ends(client, server)
     if len(packet) < offset + 20:
         raise MalformedPacketError("truncated TCP header")
     client_port, server_port, sequence, _, data_offset, flags = struct.unpack_from("!HHIIBB", packet, offset)
@@ -84,6 +90,20 @@ def parse_syn(packet: bytes) -> Syn:
     if flags & 0x17 != 0x02:
         raise MalformedPacketError(f"TCP flags {flags:#04x} are not a SYN's")
     return Syn(client, server, client_port, server_port, sequence, total - offset - header)
+
+
+def _check_ends(client: bytes, server: bytes) -> None:
+    """The attack: answers that the box gives in the name of nobody, or to the very host that it speaks for (LAND)."""
+    if client == server:
+        raise MalformedPacketError("from a host to itself")
+    if _nobody(client) or _nobody(server):
+        raise MalformedPacketError("an address that no host has")
+
+
+def _nobody(address: bytes) -> bool:
+    if len(address) == 4:
+        return address[0] in _NOBODY4
+    return address[0] == 0xFF or address[:15] in _NOBODY6 or address[:12] in _NOBODY6
 
 
 def _ipv4(packet: bytes) -> tuple[bytes, bytes, int, int]:

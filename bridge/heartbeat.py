@@ -20,6 +20,7 @@ class Heartbeat:
     def beat(self) -> None:
         """Keep every port live for another `bridge.lane.LIVE_TIMEOUT_S`."""
         for port in self._ports:
-            # The rule that counted the datagram also dropped it, which reads as EPERM here.
-            with contextlib.suppress(PermissionError):
+            # The rule that counted the datagram also dropped it, which reads as EPERM here. Any other error is a beat
+            # that was not heard, and opens the switch.
+            with contextlib.suppress(OSError):
                 self._socket.sendto(b"", ("127.0.0.1", port))

@@ -110,9 +110,11 @@ class Host:
         return failures
 
     def _on_lost_link(self, step: Step) -> bool:
-        """A link that was taken out of the box took its settings along."""
+        """A link that was taken out of the box took its settings along, a port that has left its bridge the port's."""
         match step:
-            case SetLink(link) | AddAddress(link) | AddNeighbour(link) | AddRoute(Route(_, link)):
+            case SetLink(link, attribute):
+                return self._links.attribute(link, attribute) is None
+            case AddAddress(link) | AddNeighbour(link) | AddRoute(Route(_, link)):
                 return self._links.index(link) is None
             case _:
                 return False

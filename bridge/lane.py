@@ -28,6 +28,10 @@ NEXT_HOP_S = 7200
 ADMITTED_S = 10
 # Longer than TIME_WAIT (60 s, include/net/tcp.h).
 BRIDGED_S = 120
+# A switch forgets a silent host after 300 s and then floods what is sent to it; we remember longer.
+BEHIND_S = 1800
+# Hosts that are remembered behind one port.
+STATIONS = 16384
 # Client networks whose rate is measured at a time, one entry each.
 NETWORKS = 65536
 # Connections bridged although a socket of ours remembers their addresses.

@@ -19,16 +19,21 @@ _SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 _NOT_SYN = "tcp flags & (fin | syn | rst | ack) != syn"
 _OURS = f"meta mark & {flow.MAGIC_MASK | flow.DIVERT:#010x} == {flow.MAGIC | flow.DIVERT:#010x}"
 _QUEUE = f"{flow.MAGIC | flow.QUEUE:#010x}"
-_LEARNED = f"{flow.MAGIC | flow.LEARNED:#010x}"
+_LIMIT = f"meta mark set meta mark | {flow.LIMITED:#x}"
+_LIMITED = f"meta mark & {flow.LIMITED:#x} == {flow.LIMITED:#x}"
+_LEARN = f"meta mark set meta mark | {flow.LEARNED:#x}"
+_UNLEARNED = f"meta mark & {flow.LEARNED:#x} == 0"
 _TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
 _REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
 
 _WHEREABOUTS = "ether type { 0x0806, 0x8035 }"  # ARP and RARP: what hosts say when they have moved
+_NO_STATION = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
 _NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
 
 # Why a SYN to a mail port was not inspected: counter → words for people. `status` prints them.
 NOT_INSPECTED = {
     "tagged": "VLAN-tagged",
+    "no_station": "sent to a MAC that is no host's (broadcast, multicast)",
     "rate_network": "its client network opens more connections per second than new_connections_per_s_per_network",
     "rate": "more connections per second than new_connections_per_s",
     "not_learned": "the table of next hops is full",
@@ -113,7 +118,16 @@ def _counters(*names: str) -> list[str]:
 def _netdev_sets(rules: Rules) -> list[str]:
     size = rules.limits.next_hops
     lines = _counters(
-        "tagged", "not_forwarding", "rate_network", "rate", "sent", "no_next_hop", "hushed", "local", "local_dropped"
+        "tagged",
+        "no_station",
+        "not_forwarding",
+        "rate_network",
+        "rate",
+        "sent",
+        "no_next_hop",
+        "hushed",
+        "local",
+        "local_dropped",
     )
     for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
         kind = f"typeof {ip} saddr : ether saddr; flags dynamic,timeout"
@@ -124,20 +138,39 @@ def _netdev_sets(rules: Rules) -> list[str]:
             f"timeout {at.NEXT_HOP_S}s; size {size}; }}",
             f"set rate{v} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
         ]
+    lines += [
+        f"set behind{legs.index} {{ typeof ether saddr; flags dynamic,timeout; "
+        f"timeout {at.BEHIND_S}s; size {at.STATIONS}; }}"
+        for legs in rules.legs
+    ]
     if rules.stp:
         lines.append("set forwarding { type ifname; flags timeout; }")
     return lines
 
 
 def _ports(rules: Rules) -> list[str]:
-    return [line for legs in rules.legs for line in _port(rules, legs)]
+    return [line for legs in rules.legs for line in (*_seen(rules, legs), *_port(rules, legs))]
+
+
+def _seen(rules: Rules, legs: PortLegs) -> list[str]:
+    """The source of this frame lives behind this port, and no longer behind another."""
+    others = [other.index for other in rules.legs if other != legs]
+    return _chain(
+        f"seen{legs.index}",
+        "",
+        [
+            f"update @behind{legs.index} {{ ether saddr timeout {at.BEHIND_S}s }}",
+            *(f"delete @behind{other} {{ ether saddr }}" for other in others),
+        ],
+    )
 
 
 def _port(rules: Rules, legs: PortLegs) -> list[str]:
     """From the wire: mail, what may belong to it, and nothing else, goes to the lane."""
     mine, mail, to = f"ether daddr {rules.bridge_mac}", rules.mail, f'fwd to "{legs.wire}"'
     local = "counter name local_dropped drop" if legs.port in rules.closed else "counter name local"
-    tagged = "counter name tagged " + ("drop" if rules.block else "accept")
+    astray = "drop" if rules.block else "accept"
+    tagged = f"counter name tagged {astray}"
     return _chain(
         f"port{legs.index}",
         f'ingress device "{legs.port}" priority 0',
@@ -146,10 +179,18 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
             f"{mine} accept",
             *(_not_forwarding(rules) if rules.stp else []),
             # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
-            f'{_WHEREABOUTS} dup to "{legs.wire}"',
-            f'icmpv6 type {_NEIGHBOURS} dup to "{legs.wire}"',
+            f'{_WHEREABOUTS} dup to "{legs.wire}" jump seen{legs.index}',
+            f'icmpv6 type {_NEIGHBOURS} dup to "{legs.wire}" jump seen{legs.index}',
             f"vlan id 0-4095 tcp dport {mail} {_SYN} {tagged}",
             "vlan id 0-4095 accept",
+            # What the lane would learn from these, it would send from; and its own two MACs are not on any wire.
+            f"{_NO_STATION} tcp dport {mail} {_SYN} counter name no_station {astray}",
+            f"{_NO_STATION} accept",
+            f"ether daddr {{ {LANE_MAC}, {NEXT_HOP_MAC} }} accept",
+            f"tcp dport {mail} {_SYN} jump seen{legs.index}",
+            f"tcp sport {mail} tcp flags & (syn | ack) == (syn | ack) jump seen{legs.index}",
+            # Mail between neighbours on this wire, which their switch has flooded: theirs alone, as any bridge knows.
+            f"ether daddr @behind{legs.index} accept",
             f"tcp dport {mail} {to}",
             f"tcp sport {mail} {to}",
             f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} {to}",
@@ -178,7 +219,6 @@ def _leg(rules: Rules, legs: PortLegs) -> list[str]:
     ours, away = flow.MAGIC | flow.DIVERT, flow.MAGIC | flow.DIVERT | flow.AWAY
     sides = flow.MAGIC_MASK | flow.DIVERT | flow.AWAY
     port, here = flow.MAX_PORTS - 1 << flow.PORT_SHIFT, legs.index << flow.PORT_SHIFT
-    tagged = f"meta mark & {(1 << flow.TAG_BITS) - 1 << flow.TAG_SHIFT:#x} != 0"  # of a connection, not a mere RST
     gate = "iifname @forwarding " if rules.stp else ""
     return _chain(
         f"leg{legs.index}",
@@ -187,7 +227,7 @@ def _leg(rules: Rules, legs: PortLegs) -> list[str]:
             f"{_WHEREABOUTS} drop",
             f"icmpv6 type {_NEIGHBOURS} drop",
             f"meta mark & {sides | port:#010x} == {away | here:#010x} drop",
-            f"meta mark & {sides:#010x} == {ours:#010x} {tagged} meta mark & {port:#x} != {here:#x} drop",
+            f"meta mark & {sides:#010x} == {ours:#010x} meta mark & {port:#x} != {here:#x} drop",
             f'{gate}fwd to "{legs.port}"',
             "drop",
         ],
@@ -197,26 +237,35 @@ def _leg(rules: Rules, legs: PortLegs) -> list[str]:
 def _learn(rules: Rules) -> list[str]:
     """One SYN teaches both next hops. What a flood could fill is limited before it is touched."""
     limits = rules.limits
-    devices = ", ".join(f'"{legs.lane}"' for legs in rules.legs)
     slow = f"limit rate over {limits.new_connections_per_s}/second burst {limits.new_connections_per_s} packets"
     per = limits.new_connections_per_s_per_network
-    lines = _chain(
-        "learn", f"ingress devices = {{ {devices} }} priority 0", [f"tcp dport {rules.mail} {_SYN} jump teach"]
-    )
+    lines = [
+        line
+        for legs in rules.legs
+        for line in _chain(
+            f"arrive{legs.index}",
+            f'ingress device "{legs.lane}" priority 0',
+            [
+                # The port of arrival goes along, so that whatever answers this frame leaves by it.
+                f"meta mark set {flow.MAGIC | legs.index << flow.PORT_SHIFT:#010x}",
+                f"tcp dport {rules.mail} {_SYN} jump teach",
+            ],
+        )
+    ]
     teach = []
     for v, ip, mask in ((4, "ip", "255.255.255.0"), (6, "ip6", "ffff:ffff:ffff:ffff::")):
         over = f"limit rate over {per}/second burst {per} packets"
         teach.append(
             f"meta protocol {ip} update @rate{v} {{ {ip} saddr & {mask} timeout 10s {over} }} "
-            "counter name rate_network return"
+            f"counter name rate_network {_LIMIT} return"
         )
-    teach.append(f"{slow} counter name rate return")
+    teach.append(f"{slow} counter name rate {_LIMIT} return")
     for v, ip in ((4, "ip"), (6, "ip6")):
         # Added, never refreshed: a router that moved is followed when the entry has run out. Not deleted and added
         # anew either: deleted elements of one key pile up in one bucket until they are collected.
         teach += [
             f"meta protocol {ip} add @learned{v} {{ {ip} saddr timeout {rules.learned_s}s : ether saddr }} "
-            f"add @learned{v} {{ {ip} daddr timeout {rules.learned_s}s : ether daddr }} meta mark set {_LEARNED}",
+            f"add @learned{v} {{ {ip} daddr timeout {rules.learned_s}s : ether daddr }} {_LEARN}",
         ]
     return [*lines, *_chain("teach", "", teach)]
 
@@ -310,7 +359,7 @@ def _beat() -> list[str]:
 
 def _sockets() -> list[str]:
     """Packets of intercepted connections, found by the kernel's own socket table. SYNs are the gate's business."""
-    turn = f"meta mark set {flow.MAGIC | flow.DIVERT:#010x} counter name turned_inwards"
+    turn = f"meta mark set meta mark | {flow.DIVERT:#x} counter name turned_inwards"
     listener = []
     inwards = []
     for v, ip in ((4, "ip"), (6, "ip6")):
@@ -341,7 +390,8 @@ def _gate(rules: Rules) -> list[str]:
     """Which SYNs the diverter is asked about. What it is not asked about is bridged, or dropped, and counted."""
     out = rules.otherwise
     syn = [
-        f"meta mark != {_LEARNED} counter name not_learned {out}",
+        f"{_LIMITED} meta mark set 0 {out}",
+        f"{_UNLEARNED} counter name not_learned {out}",
         "meta mark set 0",
         f"tcp dport != @live counter name not_live {out}",
         # A listener, a half-open handshake, a TIME_WAIT socket: a repeated SYN must meet the fate of the first.
@@ -362,6 +412,12 @@ def _verdict() -> list[str]:
     admit = [
         f"update @admitted{v} {{ {_TUPLE.format(ip=ip)} timeout {at.ADMITTED_S}s }}"
         for v, ip in ((4, "ip"), (6, "ip6"))
+    ]
+    # These addresses again, and this time inspected: what was spared for the last connection would strand this one.
+    admit += [
+        f"{ends.format(ip=ip)} @bridged{v} delete @bridged{v} {{ {ends.format(ip=ip)} }}"
+        for v, ip in ((4, "ip"), (6, "ip6"))
+        for ends in (_TUPLE, _REVERSE)
     ]
     # Bridged, though an old socket of ours has the same addresses: its packets must not be turned inwards.
     spare = [

@@ -15,6 +15,7 @@ REPORT_EVERY_S = 1.0
 # Read from the less privileged end, so bounded; 1,024 addresses as text fit.
 DATAGRAM_OCTETS = 65536
 SERVERS = 1024
+AT_ONCE = 64  # datagrams; one that writes without end must not keep its reader from all else
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -41,16 +42,17 @@ def tell(end: socket.socket, message: dict[str, Any]) -> None:
 
 
 def hear(end: socket.socket) -> list[dict[str, Any]]:
-    """Everything that waits; what is not a JSON object is passed over."""
+    """What waits, up to `AT_ONCE`; what is not a JSON object is passed over."""
     heard: list[dict[str, Any]] = []
-    while True:
+    for _ in range(AT_ONCE):
         try:
             data = end.recv(DATAGRAM_OCTETS)
         except OSError:
-            return heard
+            break
         if not data:
-            return heard
-        with contextlib.suppress(ValueError):
+            break
+        with contextlib.suppress(ValueError, RecursionError):
             message = json.loads(data)
             if isinstance(message, dict):
                 heard.append(message)
+    return heard

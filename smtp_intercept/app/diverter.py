@@ -69,7 +69,7 @@ class Reports:
 
     def __init__(self, end: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
         self._end, self._diverter, self._desk = end, diverter, desk
-        self._at = 0.0
+        self._at, self._losses = 0.0, QueueLosses()
 
     def __call__(self) -> None:
         now = time.monotonic()
@@ -83,24 +83,27 @@ class Reports:
                 "pid": os.getpid(),
                 "beating": self._diverter.switch.alive(now),
                 "counts": {**self._diverter.counts, **{f"picked_up.{k}": n for k, n in self._desk.counts.items()}},
-                "queue": queue_losses(),
+                "queue": self._losses(),
                 "seen_twice": [[str(ip_address(client)), str(ip_address(server))] for client, server in pairs],
             },
         )
 
 
-def queue_losses() -> dict[str, int]:
-    """SYNs the kernel lost before us: the queue was full, or our socket's buffer was."""
-    try:
-        rows = [line.split() for line in QUEUE_FILE.read_text(encoding="ascii").splitlines()]
-    except OSError:
-        return {}
-    return {
-        name: int(row[column])
-        for row in rows
-        if row and int(row[0]) == QUEUE_NUMBER
-        for name, column in (("dropped_full", 5), ("dropped_buffer", 6))
-    }
+class QueueLosses:
+    """SYNs the kernel lost before us: the queue was full, or our socket's buffer was. Only root may open the file."""
+
+    def __init__(self) -> None:
+        self._file = QUEUE_FILE.open(encoding="ascii")
+
+    def __call__(self) -> dict[str, int]:
+        self._file.seek(0)
+        rows = [line.split() for line in self._file]
+        return {
+            name: int(row[column])
+            for row in rows
+            if row and int(row[0]) == QUEUE_NUMBER
+            for name, column in (("dropped_full", 5), ("dropped_buffer", 6))
+        }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,11 +123,12 @@ def main(argv: list[str] | None = None) -> int:
         block=settings.bridge.on_failure is OnFailure.BLOCK,
     )
     proofs, reports = channel.adopt(arguments.proofs), channel.adopt(arguments.reports)
+    report = Reports(reports, diverter, desk)
     confine(arguments.uid, arguments.gid, [Capability.NET_ADMIN])
     die_with_parent(signal.SIGTERM, arguments.parent)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to pass on, in its order
-    diverter.run(proofs, lambda: _hear(proofs, diverter, desk), Reports(reports, diverter, desk))
+    diverter.run(proofs, lambda: _hear(proofs, diverter, desk), report)
     return 0
 
 

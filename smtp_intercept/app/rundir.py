@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 DEFAULT = Path("/run/tollbridge")
+ASKED_S = 0.2  # who only asks for the holder holds the lock too, for a moment
 
 
 # lock → what its holder is
@@ -59,10 +61,8 @@ class RunDir:
         """Held by one process at a time, and let go by the kernel however it ends. Raises `AlreadyRunningError`."""
         self.make()
         with (self.path / f"{name}.lock").open("a+", encoding="ascii") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise AlreadyRunningError(name, self.holder(name)) from None
+            if not _locked(file):
+                raise AlreadyRunningError(name, self.holder(name))
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -81,6 +81,18 @@ class RunDir:
         except (OSError, ValueError):
             pass
         return 0
+
+
+def _locked(file: IO[str]) -> bool:
+    deadline = time.monotonic() + ASKED_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+        time.sleep(ASKED_S / 100)
 
 
 def write_json(path: Path, data: Any) -> None:

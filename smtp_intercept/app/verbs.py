@@ -231,6 +231,8 @@ def run(arguments: argparse.Namespace) -> int:
             if links.index(LANE) is None:
                 raise StartError(f"there is no mail lane ({LANE}); make it first: tollbridge up")
         legs = host.plan(want, nft_queue=True).legs
+        if not firewall.complete():
+            raise StartError("the mail lane has no rules: `up` was cut short; repair it: tollbridge up")
         named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
         run_dir.effective.write_text(configuration.effective(named, profile), encoding="utf-8")
         return Daemon(configuration.load(run_dir.effective), run_dir, legs, arguments.config).run()

@@ -31,17 +31,20 @@ def test_every_counter_that_status_names_is_declared() -> None:
     assert set(COUNTERS) == declared
 
 
-@pytest.mark.parametrize("reason", sorted(set(NOT_INSPECTED) - {"rate_network", "rate", "tagged", "not_forwarding"}))
+@pytest.mark.parametrize("reason", sorted(set(NOT_INSPECTED) - {"rate_network", "rate", "tagged", "not_forwarding", "no_station"}))
 def test_what_is_not_inspected_is_bridged_or_dropped_as_asked(reason: str) -> None:
     for block, fate in ((False, "return"), (True, "drop")):
         assert f"counter name {reason} {fate}" in chain(render(replace(RULES, block=block)), "syn")
 
 
-def test_a_rate_limited_syn_is_not_learned_and_so_meets_the_fate_of_the_unlearned() -> None:
+def test_a_rate_limited_syn_is_neither_learned_nor_queued_and_counted_once() -> None:
     teach = chain(render(RULES), "teach")
-    assert "limit rate over 10000/second burst 10000 packets counter name rate return" in teach
-    assert teach.index("counter name rate return") < teach.index("add @learned4")
-    assert "meta mark != 0x7b250004 counter name not_learned" in chain(render(RULES), "syn")
+    assert "over 10000/second burst 10000 packets counter name rate meta mark set meta mark | 0x4000 return" in teach
+    assert teach.index("counter name rate ") < teach.index("add @learned4")
+    for block, fate in ((False, "return"), (True, "drop")):
+        syn = chain(render(replace(RULES, block=block)), "syn")
+        assert syn.strip().startswith(f"meta mark 0x7b250000 meta mark set 0 {fate}\n")
+        assert "meta mark & 0x4 == 0 counter name not_learned" in syn
 
 
 def test_tagged_mail_stays_on_the_plain_bridge_or_is_dropped() -> None:

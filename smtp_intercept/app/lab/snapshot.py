@@ -34,15 +34,15 @@ SYSCTLS = Path("/proc/sys/net")
 _MOVING = re.compile(r"_timer$|^(stats|stats64|valid_life_time|preferred_life_time|qdisc)$")
 _MOVING_SYSCTLS = re.compile(r"/(nf_conntrack_count|flush)$")
 SETTLE_S = 8.0
-_UNSETTLED = '"tentative"'
+_UNSETTLED = re.compile('"(tentative|NO-CARRIER)"')
 
 
 def snapshot(namespace: str) -> Snapshot:
-    """topic → lines, of one network namespace, as soon as no address is on trial any more."""
+    """topic → lines, of one network namespace, as soon as no address is on trial and no carrier awaited."""
     deadline_at = time.monotonic() + SETTLE_S
     while True:
         taken = namespaces.inside(namespace, _take)
-        if not any(_UNSETTLED in line for line in taken["addresses"]) or time.monotonic() > deadline_at:
+        if not any(map(_UNSETTLED.search, taken["addresses"])) or time.monotonic() > deadline_at:
             return taken
         time.sleep(0.1)
 

@@ -1,0 +1,142 @@
+"""The command's own words: every verb and option is explained, misuse is 2, an operator's mistake is 1 and one line.
+
+status  example
+0       check, with a valid file; --help; --version
+1       check, with a file that is not valid, or not there
+2       no verb, an unknown one, an unknown option, a missing or impossible value
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from smtp_intercept.app import cli
+
+VERBS = ("check", "plan", "up", "confirm", "down", "run", "status", "explain", "demo")
+FOR_MACHINES = ("check", "plan", "status", "explain", "demo")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "tollbridge.toml"
+    path.write_text('[bridge]\nports = ["p0", "p1"]\n[[protected]]\ndomain = "example.com"\nservers = ["192.0.2.20"]\n')
+    return path
+
+
+def parsers() -> dict[str, argparse.ArgumentParser]:
+    (verbs,) = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(verbs.choices)
+
+
+def status_of(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(words)
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_the_help_names_every_verb_and_status(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of("--help") == 0
+    text = capsys.readouterr().out
+    assert all(f"    {verb} " in text for verb in VERBS)
+    assert "0 done, 1 failed, 2 misuse" in text
+    assert "guard" not in text, "that one is not for people"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_a_verb_is_complete(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what the verb does, and every option has a text."""
+    assert status_of(verb, "--help") == 0
+    parser = parsers()[verb]
+    assert parser.description
+    assert parser.description.endswith(".")
+    assert " ".join(parser.description.split()) in " ".join(capsys.readouterr().out.split())
+    assert [action.dest for action in parser._actions if not action.help] == []
+
+
+def test_json_wherever_a_machine_may_read() -> None:
+    assert {verb for verb, parser in parsers().items() if "--json" in parser._option_string_actions} == set(
+        FOR_MACHINES
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "upp",
+        "up --conform 30",
+        "up --confirm",
+        "up --confirm soon",
+        "up --confirm 9",
+        "up --confirm 3601",
+        "up 30",
+        "explain",
+        "explain --from 192.0.2.10",
+        "--config",
+        "check --jason",
+    ],
+)
+def test_misuse_is_2_and_says_how_it_is_used(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(*words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("usage: tollbridge")
+    assert "error: " in error
+
+
+@pytest.mark.parametrize("seconds", [10, 3600])
+def test_the_edges_of_the_time_to_confirm(seconds: int) -> None:
+    assert cli._parser().parse_args(["up", "--confirm", str(seconds)]).confirm == seconds
+
+
+def test_check_prints_the_whole_that_is_in_force(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--config", str(config), "check"]) == 0
+    text = capsys.readouterr().out
+    assert 'on_failure = "pass"' in text
+    assert "drain_s = " in text
+    assert cli.main(["--config", str(config), "check", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["bridge"]["ports"] == ["p0", "p1"]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--config", str(tmp_path / "none.toml"), "check"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tollbridge: {tmp_path}/none.toml: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--from", "mail.example.net", "--to", "192.0.2.20"), "--from: mail.example.net is not an IP address"),
+        (("--from", "192.0.2.10", "--to", "192.0.2"), "--to: 192.0.2 is not an IP address"),
+        (
+            ("--from", "192.0.2.10", "--to", "192.0.2.20", "--port", "p7"),
+            "--port: p7 is not one of bridge.ports (p0, p1)",
+        ),
+    ],
+)
+def test_what_explain_cannot_explain(
+    config: Path, words: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["--config", str(config), "explain", *words]) in (1, 2)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"tollbridge: {named}")
+
+
+def test_a_reader_who_has_seen_enough_is_no_error(config: Path) -> None:
+    """`tollbridge check | head -1`"""
+    command = [sys.executable, "-m", "smtp_intercept.app", "--config", str(config), "check"]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+    assert done.returncode == 0

@@ -1,0 +1,110 @@
+"""The run directory: one holder of a lock, believed only while it lives; files that readers see whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from smtp_intercept.app.rundir import LOCKS, AlreadyRunningError, RunDir, read_json, write_json
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> RunDir:
+    return RunDir(tmp_path / "run")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from smtp_intercept.app.rundir import RunDir
+with RunDir(Path(sys.argv[1])).lock(sys.argv[2]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def holding(run_dir: RunDir, name: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLD, str(run_dir.path), name]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_one_holder_who_is_named_and_whose_death_lets_go(run_dir: RunDir, name: str) -> None:
+    with holding(run_dir, name) as other:
+        assert run_dir.holder(name) == other.pid
+        with pytest.raises(AlreadyRunningError, match=rf"process {other.pid}\)"), run_dir.lock(name):
+            pass
+        other.send_signal(signal.SIGKILL)
+    assert run_dir.holder(name) == 0, "the number that a dead process left is not believed"
+    with run_dir.lock(name):
+        pass
+
+
+def test_the_locks_do_not_know_each_other(run_dir: RunDir) -> None:
+    with run_dir.lock("run"), run_dir.lock("up"):
+        assert run_dir.holder("run") == run_dir.holder("up") == os.getpid()
+
+
+def test_nobody_holds_what_was_never_made(run_dir: RunDir) -> None:
+    assert run_dir.holder("run") == 0
+    assert not run_dir.path.exists()
+
+
+def test_asking_who_holds_it_keeps_nobody_out(run_dir: RunDir) -> None:
+    """`status` asks at any moment, and `run` must not meet it by chance."""
+    with run_dir.lock("run"):
+        pass
+    stop, refused = threading.Event(), []
+
+    def ask() -> None:
+        while not stop.is_set():
+            run_dir.holder("run")
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    for _ in range(300):
+        try:
+            with run_dir.lock("run"):
+                pass
+        except AlreadyRunningError as error:
+            refused.append(error)
+    stop.set()
+    asking.join()
+    assert refused == []
+
+
+def test_a_reader_sees_the_old_file_or_the_new_one(run_dir: RunDir) -> None:
+    run_dir.make()
+    write_json(run_dir.status, {"number": 0, "padding": ""})
+    stop, torn = threading.Event(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            if read_json(run_dir.status) is None:
+                torn.append(True)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(300):
+        write_json(run_dir.status, {"number": number, "padding": "x" * 50_000})
+    stop.set()
+    reader.join()
+    assert torn == []
+    assert read_json(run_dir.status)["number"] == 299
+
+
+@pytest.mark.parametrize("text", ["", "{", "\0"])
+def test_a_file_that_is_not_whole_is_none(run_dir: RunDir, text: str) -> None:
+    run_dir.make()
+    run_dir.status.write_text(text)
+    assert read_json(run_dir.status) is None
+    assert read_json(run_dir.pending) is None

@@ -1,0 +1,185 @@
+"""`up --confirm SECONDS`: undone by itself, whoever is gone, unless `confirm` comes in time.
+
+Five boxes side by side, for the shortest time that may be asked is 10 s:
+
+    box          t = 0                                                10 s      later
+    deserted     up; the shell, its session and process group killed  undone
+    cut_short    up, killed -9 half-way                               undone
+    kept         up, confirm                                          stays     down undoes
+    renewed      up, a second `up --confirm 16`                       stays     undone after its 16 s
+    late         up; another one is at work until 12 s                stays     undone then, confirm is refused
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from smtp_intercept.app.lab.network import Lab
+from smtp_intercept.app.lab.snapshot import Snapshot, settled_difference, snapshot
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
+
+CONFIRM_S = 10
+RENEWED_S = 16
+UNDONE_S = 8.0  # slack: for Python to start and take the steps back
+SETTINGS = (
+    "ip link set p0 up",
+    "sysctl -qw net.ipv6.conf.p0.accept_dad=0",
+    "ip addr add 198.51.100.2/24 dev p0",
+    "ip route add default via 198.51.100.1",
+)
+
+
+class Box:
+    """One of the boxes: managed through the port that it bridges, as seldom is wise."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.gateway = lab, lab.gateway
+        for command in SETTINGS:
+            self.gateway.run(command.split())
+        self.gateway.configure({"bridge": {"management": ["198.51.100.2/24"], "gateway": "198.51.100.1"}})
+        self.before: Snapshot = snapshot(self.gateway.namespace)
+        self.up_at = time.monotonic()
+
+    def up(self, seconds: int = CONFIRM_S) -> None:
+        self.up_at = time.monotonic()
+        self.gateway.tollbridge("up", "--confirm", str(seconds))
+
+    def up_from_a_shell_that_dies(self) -> None:
+        """The shell waits for something else when its session is killed, as a lost SSH connection would."""
+        self.up_at = time.monotonic()
+        command = " ".join(self.gateway.command("up", "--confirm", str(CONFIRM_S)))
+        shell = self.gateway.spawn(["sh", "-c", f"{command} && echo up && sleep 60; true"])
+        shell.wait_for("up\n")
+        os.killpg(shell.pid, signal.SIGHUP)
+        os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait(5)
+
+    def up_killed_half_way(self) -> None:
+        self.up_at = time.monotonic()
+        process = self.gateway.spawn(self.gateway.command("up", "--confirm", str(CONFIRM_S)))
+        process.wait_for("address add 198.51.100.2/24 on br0")
+        process.signal(signal.SIGKILL)
+        process.wait(5)
+
+    def sleep_until(self, since_up_s: float) -> None:
+        time.sleep(max(0.0, self.up_at + since_up_s - time.monotonic()))
+
+    @property
+    def is_up(self) -> bool:
+        return self.gateway.run(["ip", "link", "show", "br0"], check=False).returncode == 0
+
+    def undone_at(self, timeout_s: float) -> float:
+        """Seconds from `up` to the moment when nothing of it is left."""
+        deadline_at = time.monotonic() + timeout_s
+        while self.is_up or (self.gateway.run_dir / "ledger.jsonl").exists():
+            assert time.monotonic() < deadline_at, self.guard_log
+            time.sleep(0.05)
+        return time.monotonic() - self.up_at
+
+    @property
+    def guard_log(self) -> str:
+        return (self.gateway.run_dir / "guard.log").read_text()
+
+
+Story = dict[str, Any]
+
+
+def deserted(box: Box) -> Story:
+    box.up_from_a_shell_that_dies()
+    return {"was_up": box.is_up, "undone_s": box.undone_at(CONFIRM_S + UNDONE_S)}
+
+
+def cut_short(box: Box) -> Story:
+    box.up_killed_half_way()
+    return {"was_up": box.is_up, "undone_s": box.undone_at(CONFIRM_S + UNDONE_S)}
+
+
+def kept(box: Box) -> Story:
+    box.up()
+    box.gateway.tollbridge("confirm")
+    box.sleep_until(CONFIRM_S + 3.0)
+    stays, waits = box.is_up, box.gateway.status()["waits_for_confirm"]
+    box.gateway.tollbridge("down")
+    return {"stays": stays, "waits": waits}
+
+
+def renewed(box: Box) -> Story:
+    box.up()
+    box.up(RENEWED_S)
+    box.sleep_until(CONFIRM_S + 2.0)
+    stays, waits = box.is_up, box.gateway.status()["waits_for_confirm"]
+    return {"stays": stays, "waits": waits, "undone_s": box.undone_at(RENEWED_S + UNDONE_S)}
+
+
+def late(box: Box) -> Story:
+    box.up()
+    with (box.gateway.run_dir / "up.lock").open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        box.sleep_until(CONFIRM_S + 2.0)
+        stays = box.is_up
+    story = {"stays": stays, "undone_s": box.undone_at(CONFIRM_S + UNDONE_S), "log": box.guard_log}
+    return {**story, "confirm": box.gateway.tollbridge("confirm", check=False)}
+
+
+STORIES: tuple[Callable[[Box], Story], ...] = (deserted, cut_short, kept, renewed, late)
+
+
+@pytest.fixture(scope="module")
+def stories() -> Iterator[dict[str, Story]]:
+    """What came of all five; and ``left``, what each box had not got back at the end."""
+    with ExitStack() as labs, ThreadPoolExecutor(len(STORIES)) as pool:
+        boxes = {story.__name__: Box(labs.enter_context(Lab())) for story in STORIES}
+        told = {story.__name__: pool.submit(story, boxes[story.__name__]) for story in STORIES}
+        found = {name: future.result() for name, future in told.items()}
+        for name, box in boxes.items():
+            found[name]["left"] = settled_difference(box.gateway.namespace, box.before)
+        yield found
+
+
+@pytest.mark.parametrize("name", ["deserted", "cut_short"])
+def test_undone_though_whoever_called_it_is_gone(stories: dict[str, Story], name: str) -> None:
+    story = stories[name]
+    assert story["was_up"]
+    assert story["undone_s"] >= CONFIRM_S
+    assert story["left"] == []
+
+
+def test_a_confirm_in_time_keeps_it(stories: dict[str, Story]) -> None:
+    assert stories["kept"] == {"stays": True, "waits": False, "left": []}
+
+
+def test_a_confirm_after_its_time_is_refused_though_it_is_still_up(stories: dict[str, Story]) -> None:
+    """Another `up` or `down` that is at work keeps the undoing waiting, not away."""
+    story = stories["late"]
+    assert story["stays"]
+    assert story["undone_s"] >= CONFIRM_S + 2.0
+    assert story["log"].startswith("not confirmed: undoing")
+    assert story["confirm"].returncode == 1
+    assert story["left"] == []
+
+
+def test_a_second_one_takes_the_place_of_the_first(stories: dict[str, Story]) -> None:
+    story = stories["renewed"]
+    assert (story["stays"], story["waits"]) == (True, True)
+    assert story["undone_s"] >= RENEWED_S
+    assert story["left"] == []
+
+
+def test_nothing_waits() -> None:
+    with Lab() as lab:
+        lab.gateway.configure()
+        confirm = lab.gateway.tollbridge("confirm", check=False)
+    assert confirm.returncode == 1
+    assert confirm.stderr == (
+        "tollbridge: nothing waits for a confirmation: `up --confirm` was not run, or its time is over\n"
+    )

@@ -1,0 +1,285 @@
+r"""Floods of spoofed SYNs to the protected server, and what becomes of everybody else meanwhile.
+
+::
+
+    attacker ─┐
+              ├─ p0  gateway  p1 ── server .20 (protected, with a backlog that is not the bottleneck)
+    client  ──┘
+
+| flood                       | limited by               | the real client          |
+|-----------------------------|--------------------------|--------------------------|
+| from everywhere, at its max | new_connections_per_s    | gets through within 3 s  |
+| from one /24, at its max    | ..._per_network          | gets through, inspected  |
+| from everywhere, 5,000/s    | nothing: SYN cookies     | gets through, inspected  |
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.lane import BRIDGED, NETWORKS, Limits
+from smtp_intercept.app.lab.host import Host, Process
+from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
+from smtp_intercept.app.lab.network import Lab, Station, Wires
+from tests.tools import program
+
+pytestmark = pytest.mark.kernel
+
+WIRES: Wires = {
+    "outside": (
+        Station("client", ("192.0.2.10/24", "2001:db8::10/64")),
+        Station("attacker", ("192.0.2.66/24", "2001:db8::66/64")),
+    ),
+    "inside": (Station("server", ("192.0.2.20/24", "2001:db8::20/64")),),
+}
+CONFIG: dict[str, Any] = {"protected": [{"domain": "example.com", "servers": ["192.0.2.20", "2001:db8::20"]}]}
+VERSIONS = (4, 6)
+FLOOD_S = 8.0
+THROUGH_S = 3.0  # from the client's first SYN
+THROUGH_RATIO = 0.95
+TRIES_EVERY_S = 0.25
+GROWTH_BYTES = 64 << 20  # of all processes together: tables of 65,536 SYNs and 16,384 half-open connections
+SIZES = {
+    ("netdev", "map", "learned"): Limits().next_hops,
+    ("netdev", "map", "next_hop"): Limits().next_hops,
+    ("netdev", "set", "rate"): NETWORKS,
+    ("inet", "set", "admitted"): Limits().admitted,
+    ("inet", "set", "bridged"): BRIDGED,
+}
+FLOOD = Path(__file__).with_name("flood.py")
+SOMEWHERE = {4: "10.0.0.0/8", 6: "2001:db8:f000::/36"}
+ONE_NETWORK = {4: "198.51.100.0/24", 6: "2001:db8:66::/64"}
+
+
+def flood(lab: Lab, version: int, sources: str, **settings: float) -> Process:
+    attacker, server = lab.host("attacker"), lab.host("server")
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    where = ["--to", server.mac, "--by", attacker.mac, "--sources", sources]
+    command = [attacker.interpreter, "-m", "tests.kernel.flood", server.of_version(version)[0], *where, *words]
+    process = attacker.spawn(command)
+    process.wait_for("ready")
+    return process
+
+
+def hping(lab: Lab) -> Process:
+    path, environment = program("hping3")
+    settings = [f"{name}={value}" for name, value in environment.items()]
+    attack = [path, "--flood", "--rand-source", "-S", "-p", "25", "-q", lab.host("server").ipv4]
+    return lab.host("attacker").spawn(["env", *settings, "timeout", str(FLOOD_S), *attack])
+
+
+def rss_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
+
+
+def memory_bytes(lab: Lab) -> int:
+    return sum(map(rss_bytes, lab.gateway.pids().values()))
+
+
+def elements(lab: Lab, family: str, kind: str, name: str) -> int:
+    listed = lab.gateway.run(["nft", "-j", "list", kind, family, "tollbridge", name]).json()["nftables"]
+    return sum(len(item[kind].get("elem", ())) for item in listed if kind in item)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What the client saw: tries of mail with the seconds to the server's SYN-ACK, None for no mail; and pings."""
+
+    connect_s: tuple[float | None, ...]
+    pings: dict[str, Any]
+
+    @property
+    def through(self) -> float:
+        """The share of the tries that got through in time."""
+        return sum(s is not None and s <= THROUGH_S for s in self.connect_s) / len(self.connect_s)
+
+    def __str__(self) -> str:
+        slowest = max((s for s in self.connect_s if s is not None), default=None)
+        times = sorted(self.pings["times_ms"])
+        middle = f"{times[len(times) // 2]:.2f} ms" if times else "none"
+        return (
+            f"mail {self.through:.0%} of {len(self.connect_s)} within {THROUGH_S:.0f} s (slowest {slowest}), "
+            f"ping {self.pings['received']} of {self.pings['sent']}, median {middle}"
+        )
+
+
+@contextmanager
+def watched(client: Host, server: Host, version: int, seconds: float) -> Iterator[list[Account]]:
+    """While the context lasts, a client pings and sends mail; the account is there after it."""
+    accounts: list[Account] = []
+    address = server.of_version(version)[0]
+    count = int(seconds / 0.05)
+    ping = client.spawn(
+        client.program("traffic", "ping", address, "--count", str(count), "--interval", "0.04", "--timeout", "1")
+    )
+    mail = sending(
+        client, address, count=0, duration=seconds, interval=TRIES_EVERY_S, parallel=2, timeout=THROUGH_S + 2, size=500
+    )
+    yield accounts
+    pings, _ = ping.wait(60).check().json(), mail.wait(60).check()
+    first = [entry["attempts"][0] for entry in deliveries(mail)]
+    accounts.append(Account(tuple(a.get("connect_s") if a["outcome"] == "accepted" else None for a in first), pings))
+
+
+@pytest.fixture(scope="module")
+def strong(lab: Lab) -> Lab:
+    """The server's own SYN queue is not the bottleneck."""
+    server = lab.host("server")
+    for name, value in (("tcp_syncookies", 1), ("tcp_max_syn_backlog", 1 << 16), ("tcp_synack_retries", 1)):
+        server.run(["sysctl", "-qw", f"net.ipv4.{name}={value}"])
+    server.run(["sysctl", "-qw", "net.core.somaxconn=65536"])
+    MailServer.start(server)
+    return lab
+
+
+def under_flood(lab: Lab, version: int) -> Account:
+    with watched(lab.host("client"), lab.host("server"), version, FLOOD_S - 1) as accounts:
+        attack = hping(lab) if version == 4 else flood(lab, 6, SOMEWHERE[6], seconds=FLOOD_S)
+        attack.wait(60)
+        lab.host("attacker").processes.remove(attack)
+    return accounts[0]
+
+
+@pytest.fixture(scope="module")
+def wire(strong: Lab) -> dict[int, Account]:
+    """The same floods over a bare bridge."""
+    strong.gateway.bridge_bare()
+    try:
+        return {version: under_flood(strong, version) for version in VERSIONS}
+    finally:
+        strong.gateway.unbridge()
+
+
+@pytest.fixture(scope="module")
+def box(strong: Lab, wire: object, gateway_lab: Lab) -> Lab:
+    return gateway_lab
+
+
+def intercepted(lab: Lab, version: int, count: int, **settings: Any) -> tuple[int, int]:
+    """Send so many messages, a connection each; how many were accepted, how many of them the mail log has."""
+    sender = f"n{time.monotonic_ns()}.{{n}}@example.net"
+    process = sending(
+        lab.host("client"), lab.host("server").of_version(version)[0], count=count, sender=sender, size=500, **settings
+    )
+    process.wait(60).check()
+    sent = deliveries(process)
+    time.sleep(0.2)
+    logged = {entry["sender"] for entry in lab.gateway.mail_log("message")}
+    return sum(entry["accepted"] for entry in sent), sum(entry["sender"] in logged for entry in sent)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_flood_from_everywhere(box: Lab, wire: dict[int, Account], version: int) -> None:
+    intercepted(box, version, 20)
+    before = box.gateway.status()
+    memory = memory_bytes(box)
+    account = under_flood(box, version)
+    after = box.gateway.status()
+    grown = memory_bytes(box) - memory
+    missed = {name: n - before["not_inspected"].get(name, 0) for name, n in after["not_inspected"].items()}
+    full = {
+        f"{name}{v}": (elements(box, family, kind, f"{name}{v}"), size)
+        for (family, kind, name), size in SIZES.items()
+        for v in VERSIONS
+    }
+    print(
+        f"\nbare bridge: {wire[version]}\n    gateway: {account}\n{missed}\n{full}\ngrown {grown >> 20} MiB, queue {after['queue']}"
+    )
+    assert after["live"]
+    assert after["restarts"] == {"diverter": 0, "interceptor": 0}
+    assert grown < GROWTH_BYTES
+    assert all(number <= size for number, size in full.values())
+    assert missed["rate"] > 10_000
+    assert "more connections per second than new_connections_per_s" in box.gateway.tollbridge("status").stdout
+    assert account.through >= min(THROUGH_RATIO, wire[version].through)
+    assert account.pings["received"] >= 0.98 * min(account.pings["sent"], wire[version].pings["received"])
+    assert intercepted(box, version, 20) == (20, 20)  # at once
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_flood_from_one_network_leaves_the_others_inspected(box: Lab, version: int) -> None:
+    before = box.gateway.status()["not_inspected"]
+    attack = flood(box, version, ONE_NETWORK[version], seconds=5)
+    time.sleep(0.5)
+    assert intercepted(box, version, 40, parallel=4) == (40, 40)
+    assert attack.running, "the flood was over too early"
+    attack.end()
+    after = box.gateway.status()["not_inspected"]
+    assert after["rate_network"] - before["rate_network"] > 10_000
+    assert after["rate"] == before["rate"]
+
+
+def cookies(lab: Lab) -> dict[str, int]:
+    names, values = (line.split() for line in lab.gateway.run(["cat", "/proc/net/netstat"]).stdout.splitlines()[:2])
+    return {name: int(value) for name, value in zip(names, values, strict=True) if name.startswith("Syncookies")}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_flood_within_the_rate_is_answered_by_syn_cookies_and_mail_is_inspected(box: Lab, version: int) -> None:
+    before = cookies(box)
+    attack = flood(box, version, SOMEWHERE[version], rate=5_000, seconds=12)
+    deadline_at = time.monotonic() + 8
+    while cookies(box)["SyncookiesSent"] == before["SyncookiesSent"]:
+        assert time.monotonic() < deadline_at, "the SYN queue does not fill"
+        time.sleep(0.1)
+    assert intercepted(box, version, 20, parallel=2) == (20, 20)
+    assert attack.running, "the flood was over too early"
+    attack.end()
+    assert cookies(box)["SyncookiesRecv"] >= before["SyncookiesRecv"] + 20
+
+
+def test_syns_that_the_queue_lost_are_counted(box: Lab) -> None:
+    """A diverter that stands still for less than the dead-man's switch takes, and more SYNs than the queue holds."""
+    assert box.gateway.status()["queue"] == {"dropped_full": 0, "dropped_buffer": 0}
+    pid = box.gateway.pids()["diverter"]
+    attack = flood(box, 4, SOMEWHERE[4], rate=9_800, seconds=3.5)
+    time.sleep(0.5)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        attack.wait(20)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    time.sleep(2.5)
+    assert sum(box.gateway.status()["queue"].values()) > 0
+    assert "SYNs lost in the queue" in box.gateway.tollbridge("status").stdout
+    assert intercepted(box, 4, 5) == (5, 5)
+
+
+def test_the_limits_at_their_edge(box: Lab) -> None:
+    """The 20th SYN of a second is queued, the surplus counted; the third session of two is bridged and counted."""
+    box.gateway.stop()
+    limits = {"new_connections_per_s": 20, "sessions": 2}
+    with box.gateway.running({**CONFIG, "limits": limits}):
+        flood(box, 4, SOMEWHERE[4], count=25, frames=25).wait(10)
+        kernel = box.gateway.status()["kernel"]
+        assert (kernel["queued"], kernel["rate"]) == (20, 5)
+        time.sleep(1.5)
+        idle = box.host("client").spawn([box.host("client").interpreter, "-c", HOLD, box.host("server").ipv4])
+        idle.wait_for("held")
+        time.sleep(1.0)
+        assert intercepted(box, 4, 1) == (1, 0)
+        time.sleep(2.0)
+        assert box.gateway.status()["not_inspected"]["interceptor_full"] == 1
+        idle.end()
+        time.sleep(1.0)
+        assert intercepted(box, 4, 1) == (1, 1)
+
+
+HOLD = """
+import socket, sys, time
+held = [socket.create_connection((sys.argv[1], 25)) for _ in range(2)]
+for sock in held:
+    sock.recv(99)
+print("held", flush=True)
+time.sleep(60)
+"""
