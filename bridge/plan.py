@@ -6,7 +6,7 @@ Order matters: the plain bridge first, so that an interrupted run still ends as 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_interface, ip_network
 
 from bridge import flow
@@ -225,8 +225,12 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
     yield SetLink(bridge, "up", True)
     for address in wanted.management:
         yield AddAddress(bridge, address)
-    for gateway in wanted.gateway:
-        yield AddRoute(Route("::/0" if ":" in gateway else "0.0.0.0/0", bridge, gateway=gateway))
+    default = {"::/0" if ":" in gateway else "0.0.0.0/0": gateway for gateway in wanted.gateway}
+    for destination, gateway in default.items():
+        yield AddRoute(Route(destination, bridge, gateway=gateway))
+    for route in dict.fromkeys(replace(route, link=bridge) for port in ports for route in port.routes):
+        if route.destination not in default:
+            yield AddRoute(route)  # the administrator may be at the other end of it
 
 
 # As fast as a wire and as quiet: no wait before forwarding, no querier, no table of groups.

@@ -108,3 +108,30 @@ def test_a_mark_is_read_back(tag: int, port: int) -> None:
 @pytest.mark.parametrize("mark", [0, 1, 0x7B25_0000, 0x7B25_0002, 0x1234_0001])
 def test_a_mark_of_others_is_nobodys(mark: int) -> None:
     assert Mark.decode(mark) is None
+
+
+NOBODY4 = ("0.0.0.1", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255")
+NOBODY6 = ("::", "::1", "ff02::1", "::ffff:192.0.2.10")
+
+
+@pytest.mark.parametrize(
+    ("client", "server", "reason"),
+    [
+        *((client, SERVER4, "no host") for client in NOBODY4),
+        *((client, SERVER6, "no host") for client in NOBODY6),
+        (CLIENT4, "224.0.0.1", "no host"),
+        (CLIENT6, "ff02::1", "no host"),
+        (SERVER4, SERVER4, "to itself"),
+        (SERVER6, SERVER6, "to itself"),
+    ],
+)
+def test_a_syn_that_the_box_must_not_be_made_to_answer_is_refused(client: str, server: str, reason: str) -> None:
+    head = IPv6(src=client, dst=server) if ":" in client else IP(src=client, dst=server)
+    with pytest.raises(MalformedPacketError, match=reason):
+        parse_syn(bytes(head / TCP_SYN))
+
+
+@pytest.mark.parametrize("client", ["1.0.0.0", "126.255.255.255", "128.0.0.0", "223.255.255.255", "::2:1", "fe80::1"])
+def test_the_neighbours_of_those_addresses_are_hosts(client: str) -> None:
+    head = IPv6(src=client, dst=SERVER6) if ":" in client else IP(src=client, dst=SERVER4)
+    assert parse_syn(bytes(head / TCP_SYN)).client_port == 40000

@@ -91,11 +91,24 @@ def test_ports_may_be_named_by_their_mac() -> None:
         (WANTED, with_link(LinkFacts("smtp0w1")), "a link smtp0w1 that Tollbridge did not make"),
         (replace(WANTED, adopt=True), with_link(LinkFacts("br0", kind="bridge")), "p0 is not a port of br0; add it"),
         (replace(WANTED, adopt=True), PRESENT, "there is no bridge br0 to adopt"),
+        (replace(WANTED, adopt=True), with_link(LinkFacts("br0", kind="bridge", stp=True)), "set bridge.stp = true"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_remedy(wanted: Wanted, present: Present, named: str) -> None:
     with pytest.raises(PlanError, match=named):
         make_plan(wanted, present)
+
+
+def test_with_stp_the_bridge_hears_bpdus_and_waits_as_long_as_switches_do() -> None:
+    def settings(stp: bool) -> dict[tuple[str, str], object]:
+        steps = make_plan(replace(WANTED, stp=stp), PRESENT).steps
+        return {(step.link, step.attribute): step.value for step in steps if isinstance(step, SetLink)}
+
+    without, with_stp = settings(False), settings(True)
+    assert (without["br0", "stp_state"], without["br0", "forward_delay"]) == (0, 0)
+    assert with_stp["br0", "stp_state"] == 1
+    assert with_stp["br0", "forward_delay"] == 1500  # hundredths of a second: 802.1D's
+    assert (without["p0", "port_group_fwd_mask"], with_stp["p0", "port_group_fwd_mask"]) == (0xFFFD, 0xFFFC)
 
 
 def test_links_of_an_earlier_up_are_not_foreign() -> None:
@@ -113,6 +126,19 @@ def test_management_addresses_move_and_take_their_routes_along() -> None:
     moved = [RemoveRoute(route), RemoveAddress("p0", "198.51.100.2/24"), AddAddress("br0", "198.51.100.2/24")]
     new = AddRoute(Route("0.0.0.0/0", "br0", gateway="198.51.100.1"))
     assert [step for step in steps if step in (*moved, new)] == [*moved, new]
+
+
+def test_static_routes_go_along_with_the_address_they_need() -> None:
+    routes = (Route("0.0.0.0/0", "p0", gateway="198.51.100.9"), Route("203.0.113.0/24", "p0", gateway="198.51.100.7"))
+    present = with_link(replace(LINKS["p0"], addresses=("198.51.100.2/24",), routes=routes))
+    wanted = replace(WANTED, management=("198.51.100.2/24",))
+
+    moved = {AddRoute(replace(route, link="br0")) for route in routes}
+    assert moved < set(make_plan(wanted, present).steps)
+    default = AddRoute(Route("0.0.0.0/0", "br0", gateway="198.51.100.1"))
+    added = {s for s in make_plan(replace(wanted, gateway=("198.51.100.1",)), present).steps if isinstance(s, AddRoute)}
+    assert {default, AddRoute(replace(routes[1], link="br0"))} <= added
+    assert AddRoute(replace(routes[0], link="br0")) not in added
 
 
 def test_a_bridge_without_addresses_is_hushed_and_one_with_is_not() -> None:

@@ -1,4 +1,4 @@
-"""A real name server (nsd) inside a lab's host, and the resolv.conf that makes its programs ask there and nowhere else."""
+"""A real name server (nsd) inside a lab's host, and the resolv.conf that makes its programs ask there only."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Resolver:
         shutil.rmtree(self._netns)
 
     def serve(self, zones: Mapping[str, str | None], ttl_s: int = 1) -> None:
-        """These zones and no others from now on; one of None cannot be loaded: SERVFAIL. Returns when they are served."""
+        """These zones and no others from now on; one of None cannot be loaded: SERVFAIL. Returns when all is served."""
         self._serial += 1
         folder = self._host.directory / f"nsd{self._serial}"
         folder.mkdir()

@@ -169,17 +169,35 @@ IPV4 = (
     Probe("to a group", lambda s, p: ether(dst="01:00:5e:00:00:01") / ipv4(s)[IP] / tcp(p), BRIDGED, "no_station"),
     Probe("to the lane's MAC", lambda s, p: ether(dst=LANE_MAC) / ipv4(s)[IP] / tcp(p), BRIDGED),
     Probe("to the next hop's MAC", lambda s, p: ether(dst=NEXT_HOP_MAC) / ipv4(s)[IP] / tcp(p), BRIDGED),
-    Probe("from a group", lambda s, p: ether(src="01:00:5e:00:53:01") / ipv4(s)[IP] / tcp(p), SWALLOWED, passed=SWALLOWED),
-    Probe("from nobody", lambda s, p: ether(src="00:00:00:00:00:00") / ipv4(s)[IP] / tcp(p), SWALLOWED, passed=SWALLOWED),
+    Probe(
+        "from a group",
+        lambda s, p: ether(src="01:00:5e:00:53:01") / ipv4(s)[IP] / tcp(p), SWALLOWED, passed=SWALLOWED,
+    ),
+    Probe(
+        "from nobody",
+        lambda s, p: ether(src="00:00:00:00:00:00") / ipv4(s)[IP] / tcp(p), SWALLOWED, passed=SWALLOWED,
+    ),
 )
 IPV6 = (
     Probe("an honest one", lambda s, p: chain(s, p), ANSWERED),
     Probe("hop-by-hop options", lambda s, p: chain(s, p, IPv6ExtHdrHopByHop(options=pad())), ANSWERED),
     Probe("destination options", lambda s, p: chain(s, p, IPv6ExtHdrDestOpt(options=pad())), ANSWERED),
-    Probe("both", lambda s, p: chain(s, p, IPv6ExtHdrHopByHop(options=pad()), IPv6ExtHdrDestOpt(options=pad())), ANSWERED),
-    Probe("routing header, used up", lambda s, p: chain(s, p, IPv6ExtHdrRouting(addresses=["2001:db8::99"], segleft=0)), ANSWERED),
-    Probe("too many headers", lambda s, p: chain(s, p, *[IPv6ExtHdrDestOpt(options=pad())] * MAX_EXTENSIONS), BRIDGED, "malformed"),
-    Probe("atomic fragment", lambda s, p: chain(s, p, IPv6ExtHdrFragment(id=p, m=0, offset=0)), ANSWERED, passed=ANSWERED),
+    Probe(
+        "both",
+        lambda s, p: chain(s, p, IPv6ExtHdrHopByHop(options=pad()), IPv6ExtHdrDestOpt(options=pad())), ANSWERED,
+    ),
+    Probe(
+        "routing header, used up",
+        lambda s, p: chain(s, p, IPv6ExtHdrRouting(addresses=["2001:db8::99"], segleft=0)), ANSWERED,
+    ),
+    Probe(
+        "too many headers",
+        lambda s, p: chain(s, p, *[IPv6ExtHdrDestOpt(options=pad())] * MAX_EXTENSIONS), BRIDGED, "malformed",
+    ),
+    Probe(
+        "atomic fragment",
+        lambda s, p: chain(s, p, IPv6ExtHdrFragment(id=p, m=0, offset=0)), ANSWERED, passed=ANSWERED,
+    ),
     Probe("two fragments", lambda s, p: pieces(s, p, 24), ANSWERED, passed=ANSWERED),
     Probe("two fragments, last first", lambda s, p: pieces(s, p, 24)[::-1], ANSWERED, passed=ANSWERED),
     Probe("12 octets of TCP", lambda s, p: ipv6(s, nh=6) / cut(tcp(p), 12), BRIDGED),

@@ -78,7 +78,7 @@ def pairs(lab: Lab, host: Host) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def dialled(gateway_lab: Lab) -> Iterator[dict[tuple[str, str], str]]:
+def dialled(gateway_lab: Lab) -> dict[tuple[str, str], str]:
     """(port of arrival, pair) → how it ended; what was intercepted stands in the mail log afterwards."""
     for host in gateway_lab.hosts:
         MailServer.start(host)
@@ -89,7 +89,7 @@ def dialled(gateway_lab: Lab) -> Iterator[dict[tuple[str, str], str]]:
         ).json()
         outcomes |= {(PORTS[host.name], pair): outcome for pair, outcome in ended.items()}
     time.sleep(0.5)
-    yield outcomes
+    return outcomes
 
 
 def sessions(lab: Lab) -> dict[tuple[str, str], str]:
@@ -116,7 +116,7 @@ print(json.dumps([
 
 
 def explained(lab: Lab, cases: list[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """What `explain` says of each, by its own function: a process each would take minutes. One is asked as a command."""
+    """What `explain` says of each, by its own function: a process each would take minutes."""
     words = [f"{port}@{pair}" for port, pair in cases]
     answers = lab.gateway.python(EXPLAIN, str(lab.gateway.config), *words).json()
     return dict(zip(cases, answers, strict=True))
@@ -211,7 +211,7 @@ def hairpin(lanes: None) -> Iterator[Lab]:
             yield lab
 
 
-@pytest.mark.parametrize("version", (4, 6))
+@pytest.mark.parametrize("version", [4, 6])
 def test_mail_that_passes_twice_gets_through_and_status_says_so(hairpin: Lab, version: int) -> None:
     client, server = hairpin.host("client"), hairpin.host("server")
     pair = [client.of_version(version)[0], server.of_version(version)[0]]

@@ -96,8 +96,9 @@ def ring(lanes: None) -> Iterator[Lab]:
         yield lab
 
 
-def delivered(lab: Lab, version: int, **settings: float) -> bool:
-    (delivery,) = send(lab.host("client"), lab.host("root").of_version(version)[0], **{"timeout": 3.0, **settings})
+def delivered(lab: Lab, version: int, timeout: float = 3.0, retries: int = 0) -> bool:
+    server = lab.host("root").of_version(version)[0]
+    (delivery,) = send(lab.host("client"), server, timeout=timeout, retries=retries)
     return bool(delivery["accepted"])
 
 
@@ -154,7 +155,8 @@ SYN = """
 import socket, sys
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
-packet = Ether(dst=sys.argv[1], src="00:00:5e:00:53:77") / IP(src="192.0.2.77", dst="192.0.2.10") / TCP(sport=7777, dport=25)
+frame = Ether(dst=sys.argv[1], src="00:00:5e:00:53:77")
+packet = frame / IP(src="192.0.2.77", dst="192.0.2.10") / TCP(sport=7777, dport=25)
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind((sys.argv[2], 0))
 s.send(bytes(packet))
