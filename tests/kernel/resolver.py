@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Mapping
@@ -42,6 +43,8 @@ class Resolver:
     ) -> None:
         self.stop()
         shutil.rmtree(self._netns)
+        with contextlib.suppress(OSError):  # somebody else's is in it, or it is the machine's own
+            self._netns.parent.rmdir()
 
     def serve(self, zones: Mapping[str, str | None], ttl_s: int = 1) -> None:
         """These zones and no others from now on; one of None cannot be loaded: SERVFAIL. Returns when all is served."""
