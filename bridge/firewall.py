@@ -95,8 +95,8 @@ def counters() -> dict[str, int]:
 
 
 def elements(family: str, name: str) -> int:
-    """How many elements a set or map of ours holds."""
-    kind = "map" if name.startswith(("learned", "next_hop")) else "set"
+    """How many elements a map (of the netdev table) or set (of the inet table) of ours holds."""
+    kind = "map" if family == "netdev" else "set"
     return sum(len(item[kind].get("elem", ())) for item in _list(f"list {kind} {family} {NAME} {name}") if kind in item)
 
 
@@ -207,6 +207,9 @@ _FEATURES = (
         "tproxy expression",
         _probe(*_INET, "meta nfproto ipv4 meta l4proto tcp tproxy ip to :9"),
         "module nft_tproxy (CONFIG_NFT_TPROXY)",
+    ),
+    _Feature(
+        "jhash", _probe(*_INET, "meta mark set jhash ip saddr mod 2 seed 0x1"), "module nft_hash (CONFIG_NFT_HASH)"
     ),
     _Feature("notrack", _probe(*_INET, "notrack"), "module nft_ct (CONFIG_NFT_CT)"),
     _Feature("bridge family", _probe("bridge", "prerouting priority 10", "accept"), "CONFIG_NF_TABLES_BRIDGE"),

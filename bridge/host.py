@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
@@ -64,7 +65,7 @@ class Host:
         """The host as it was before Tollbridge (see `bridge.ledger.original`)."""
         links = self._links.facts()
         sysctls = read_sysctls(sysctls_read(links, wanted.sysctls_at_least))
-        return original(Present(links, sysctls, nft_queue=nft_queue), self._ledger.entries.values())
+        return original(Present(links, sysctls, nft_queue=nft_queue, seed=_seed()), self._ledger.entries.values())
 
     def plan(self, wanted: Wanted, *, nft_queue: bool) -> Plan:
         return make_plan(wanted, self.present(wanted, nft_queue=nft_queue))
@@ -251,6 +252,15 @@ class Host:
                 firewall.remove_queue_rule(step)
             case _:
                 assert_never(step)
+
+
+def _seed() -> int:
+    """32 bits of this machine's own, the same until it is installed anew (machine-id(5) asks for a hash)."""
+    try:
+        machine = Path("/etc/machine-id").read_bytes()
+    except OSError:
+        machine = b""
+    return int.from_bytes(hashlib.sha256(b"tollbridge" + machine).digest()[:4], "big")
 
 
 def _link_gone(name: str) -> bool:

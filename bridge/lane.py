@@ -17,11 +17,12 @@ QUEUE_NUMBER = 25
 
 # How long a beat keeps the switch closed. Design: one missed second is noise, two are a dead daemon.
 LIVE_TIMEOUT_S = 2
-# A SYN teaches its next hops for this long; dialling its server, or sending data, confirms them. A host or router whose
-# MAC changes is followed within this time.
+# A SYN teaches its next hops for this long; dialling its server, or sending data, keeps them.
 LEARNED_S = 10
 # The same where servers are dialled by another way: then the first frame of ours to the client is the banner.
 LEARNED_UNTIL_BANNER_S = 60
+# What a connection's own frames say of its peers' MACs: a router that takes over is followed within this time.
+FRESH_S = 10
 # Longer than any session may be idle.
 NEXT_HOP_S = 7200
 # From SYN to the ACK that completes a SYN-cookie handshake.

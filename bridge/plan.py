@@ -67,6 +67,7 @@ class Present:
     links: Mapping[str, LinkFacts]
     sysctls: Mapping[str, str] = field(default_factory=dict)
     nft_queue: bool = False
+    seed: int = 0
 
 
 class PlanError(Exception):
@@ -114,6 +115,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         legs=legs,
         mail_ports=wanted.mail_ports,
         limits=wanted.limits,
+        seed=present.seed,
         learned_s=wanted.learned_s,
         closed=frozenset(leg.port for name, leg in zip(wanted.ports, legs, strict=True) if name in wanted.closed),
         block=wanted.block,

@@ -24,6 +24,9 @@ _LIMITED = f"meta mark & {flow.LIMITED:#x} == {flow.LIMITED:#x}"
 _LEARN = f"meta mark set meta mark | {flow.LEARNED:#x}"
 _UNLEARNED = f"meta mark & {flow.LEARNED:#x} == 0"
 _TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
+# A connection, by who sends the frame: the hash of both addresses (`_hash_of`) and the client's port.
+_KEY = {"client": "meta priority . tcp sport", "server": "meta priority . tcp dport"}
+_FAMILIES = ((4, "ip"), (6, "ip6"))
 _REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
 
 _WHEREABOUTS = "ether type { 0x0806, 0x8035 }"  # ARP and RARP: what hosts say when they have moved
@@ -47,13 +50,15 @@ COUNTERS = (*NOT_INSPECTED, "queued", "turned_inwards", "sent", "no_next_hop", "
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Everything the text depends on. ``bridge_mac`` is the plain bridge's own address; ``silent`` that it has no
-    business of its own on the wire (no management address); ``nft_queue`` that the kernel has the queue expression."""
+    business of its own on the wire (no management address); ``seed`` 32 secret bits, the same at every rendering;
+    ``nft_queue`` that the kernel has the queue expression."""
 
     bridge: str
     bridge_mac: str
     legs: tuple[PortLegs, ...]
     mail_ports: tuple[int, ...]
     limits: Limits
+    seed: int = 0
     learned_s: int = at.LEARNED_S
     closed: frozenset[str] = frozenset()
     block: bool = False
@@ -94,7 +99,10 @@ def _stamp(body: str) -> str:
 
 
 def _tables(rules: Rules) -> Iterable[tuple[str, list[str]]]:
-    yield "netdev", [*_netdev_sets(rules), *_ports(rules), *_legs(rules), *_learn(rules), *_disguise(), *_hush(rules)]
+    yield (
+        "netdev",
+        [*_netdev_sets(rules), *_ports(rules), *_legs(rules), *_learn(rules), *_disguise(rules), *_hush(rules)],
+    )
     yield "inet", [*_inet_sets(rules), *_beat(), *_sockets(), *_gate(rules), *_verdict(), *_untracked()]
     yield "bridge", _inwards(rules)
 
@@ -116,7 +124,6 @@ def _counters(*names: str) -> list[str]:
 
 
 def _netdev_sets(rules: Rules) -> list[str]:
-    size = rules.limits.next_hops
     lines = _counters(
         "tagged",
         "no_station",
@@ -129,13 +136,13 @@ def _netdev_sets(rules: Rules) -> list[str]:
         "local",
         "local_dropped",
     )
+    kind = f"flags dynamic,timeout; size {rules.limits.next_hops};"
+    by_flow = f"typeof {_KEY['client']} : ether saddr; {kind}"
+    lines += [f"map {who} {{ {by_flow} timeout {rules.learned_s}s; }}" for who in _KEY]
+    lines += [f"map fresh_{who} {{ {by_flow} timeout {at.FRESH_S}s; }}" for who in _KEY]
     for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
-        kind = f"typeof {ip} saddr : ether saddr; flags dynamic,timeout"
         lines += [
-            f"map learned{v} {{ {kind}; timeout {rules.learned_s}s; size {size}; }}",
-            f"map next_hop{v} {{ {kind}; timeout {at.NEXT_HOP_S}s; size {size}; }}",
-            f"set via{v} {{ typeof {ip} saddr . ether saddr; flags dynamic,timeout; "
-            f"timeout {at.NEXT_HOP_S}s; size {size}; }}",
+            f"map learned{v} {{ typeof {ip} saddr : ether saddr; {kind} timeout {rules.learned_s}s; }}",
             f"set rate{v} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
         ]
     lines += [
@@ -248,7 +255,13 @@ def _learn(rules: Rules) -> list[str]:
             [
                 # The port of arrival goes along, so that whatever answers this frame leaves by it.
                 f"meta mark set {flow.MAGIC | legs.index << flow.PORT_SHIFT:#010x}",
+                *_hash_of(rules, "client", f"tcp dport {rules.mail} "),
+                *_hash_of(rules, "server", f"tcp sport {rules.mail} "),
                 f"tcp dport {rules.mail} {_SYN} jump teach",
+                # What a known connection's own frames say now: a router that takes over is followed.
+                f"tcp dport {rules.mail} {_refresh('client')}",
+                f"tcp sport {rules.mail} {_refresh('server')}",
+                "meta priority set 0",
             ],
         )
     ]
@@ -260,71 +273,75 @@ def _learn(rules: Rules) -> list[str]:
             f"counter name rate_network {_LIMIT} return"
         )
     teach.append(f"{slow} counter name rate {_LIMIT} return")
-    for v, ip in ((4, "ip"), (6, "ip6")):
-        # Added, never refreshed: a router that moved is followed when the entry has run out. Not deleted and added
-        # anew either: deleted elements of one key pile up in one bucket until they are collected.
-        teach += [
-            f"meta protocol {ip} add @learned{v} {{ {ip} saddr timeout {rules.learned_s}s : ether saddr }} "
-            f"add @learned{v} {{ {ip} daddr timeout {rules.learned_s}s : ether daddr }} {_LEARN}",
-        ]
+    age = f"timeout {rules.learned_s}s"
+    # Added, never deleted and added anew: deleted elements of one key pile up in one bucket until they are collected.
+    teach += [
+        f"meta protocol {ip} add @learned{v} {{ {ip} saddr {age} : ether saddr }} "
+        f"add @learned{v} {{ {ip} daddr {age} : ether daddr }}"
+        for v, ip in _FAMILIES
+    ]
+    key = _KEY["client"]
+    teach.append(f"add @client {{ {key} {age} : ether saddr }} add @server {{ {key} {age} : ether daddr }} {_LEARN}")
     return [*lines, *_chain("teach", "", teach)]
 
 
-def _disguise() -> list[str]:
+def _hash_of(rules: Rules, sender: str, match: str = "") -> list[str]:
+    """Both addresses, client's first, as 32 bits in the frame's priority: with the client's port a key that the
+    registers of every nft hold, for IPv6 too. Secret, so that nobody can aim at another's entry; 0 before the frame
+    goes on."""
+    first, second = ("saddr", "daddr") if sender == "client" else ("daddr", "saddr")
+    how = f"mod 4294967295 seed {rules.seed:#x}"
+    return [
+        f"meta protocol {ip} {match}meta priority set jhash {ip} {first} . {ip} {second} {how}" for _, ip in _FAMILIES
+    ]
+
+
+def _refresh(sender: str) -> str:
+    key = _KEY[sender]
+    return f"{key} @{sender} add @fresh_{sender} {{ {key} timeout {at.FRESH_S}s : ether saddr }}"
+
+
+def _disguise(rules: Rules) -> list[str]:
     """What our own stack sends gets both MACs of the conversation, before the bridge looks the destination up."""
-    lines = _chain(
-        "disguise",
-        f'egress device "{LANE}" priority 0',
-        [
-            f"ether daddr != {NEXT_HOP_MAC} counter name hushed drop",
-            "meta protocol ip jump disguise4",
-            "meta protocol ip6 jump disguise6",
-            f"ether saddr {LANE_MAC} counter name no_next_hop drop",
-            f"ether daddr {NEXT_HOP_MAC} counter name no_next_hop drop",
-            "counter name sent",
-            # A server is dialled for a client that has completed a handshake, and data is sent only after one:
-            # a spoofed SYN never gets this far.
-            f"meta mark & {flow.MAGIC_MASK | flow.AWAY:#010x} == {flow.MAGIC | flow.AWAY:#010x} "
-            "tcp flags & syn == syn goto confirm",
-            "tcp flags & psh == psh goto confirm",
-        ],
-    )
-    families = [f"meta protocol {ip} goto confirm{v}" for v, ip in ((4, "ip"), (6, "ip6"))]
-    lines += _chain("confirm", "", families)
-    for v, ip in ((4, "ip"), (6, "ip6")):
-        rules = []
-        for end in ("saddr", "daddr"):
-            # The confirmed next hop first, then a fresher one over it.
-            rules += [
-                f"ether {end} set {ip} {end} map @next_hop{v}",
-                f"ether {end} set {ip} {end} map @learned{v}",
-            ]
-        confirm = [line for end in ("saddr", "daddr") for line in _confirm(v, ip, end)]
-        for end in ("saddr", "daddr"):
-            lines += _chain(f"moved{v}_{end}", "", _moved(v, ip, end))
-        lines += [*_chain(f"confirm{v}", "", confirm), *_chain(f"disguise{v}", "", rules)]
-    return lines
-
-
-def _confirm(v: int, ip: str, end: str) -> list[str]:
-    """Keep the next hop that the frame carries by now. Only where it has changed is the old one deleted; the frame's
-    own field is the place to look the old one up in."""
-    hop, via = f"{ip} {end} timeout {at.NEXT_HOP_S}s : ether {end}", f"{ip} {end} . ether {end}"
-    known = f"{via} @via{v}"
+    away = f"meta mark & {flow.MAGIC_MASK | flow.AWAY:#010x} == {flow.MAGIC | flow.AWAY:#010x}"
+    entry = [f"ether daddr != {NEXT_HOP_MAC} counter name hushed drop", f"{away} goto to_server", "goto to_client"]
+    dressed = [
+        f"ether saddr {LANE_MAC} counter name no_next_hop drop",
+        f"ether daddr {NEXT_HOP_MAC} counter name no_next_hop drop",
+        "counter name sent",
+    ]
     return [
-        f"{known} update @next_hop{v} {{ {hop} }} update @via{v} {{ {via} timeout {at.NEXT_HOP_S}s }}",
-        f"{via} != @via{v} jump moved{v}_{end}",
+        *_chain("disguise", f'egress device "{LANE}" priority 0', entry),
+        *_chain("dressed", "", dressed),
+        # A server is dialled for a client that has completed a handshake, and data is sent only after one: what a
+        # spoofed SYN taught is never kept.
+        *_chain(
+            "to_server",
+            "",
+            [*_dress(rules, "client", "server"), f"tcp flags & (syn | psh) != 0 {_keep('client')}", _END],
+        ),
+        *_chain(
+            "to_client", "", [*_dress(rules, "server", "client"), f"tcp flags & psh == psh {_keep('server')}", _END]
+        ),
     ]
 
 
-def _moved(v: int, ip: str, end: str) -> list[str]:
-    hop, via = f"{ip} {end} timeout {at.NEXT_HOP_S}s : ether {end}", f"{ip} {end} . ether {end}"
-    return [
-        f"ether {end} set {ip} {end} map @next_hop{v}",
-        f"delete @via{v} {{ {via} }} delete @next_hop{v} {{ {ip} {end} : ether {end} }}",
-        f"ether {end} set {ip} {end} map @learned{v}",
-        f"add @next_hop{v} {{ {hop} }} add @via{v} {{ {via} timeout {at.NEXT_HOP_S}s }}",
-    ]
+_END = "meta priority set 0"
+
+
+def _dress(rules: Rules, sender: str, receiver: str) -> list[str]:
+    """By address first (a dial from a fresh source port), the connection's own over it, its latest over that."""
+    key, lines = _KEY[sender], _hash_of(rules, sender)
+    for end, who in (("saddr", sender), ("daddr", receiver)):
+        lines += [f"meta protocol {ip} ether {end} set {ip} {end} map @learned{v}" for v, ip in _FAMILIES]
+        lines += [f"ether {end} set {key} map @{who}", f"ether {end} set {key} map @fresh_{who}"]
+    return [*lines, "jump dressed"]
+
+
+def _keep(sender: str) -> str:
+    """Both next hops of the connection, as the frame carries them, for as long as it may live."""
+    key, receiver = f"{_KEY[sender]} timeout {at.NEXT_HOP_S}s", "server" if sender == "client" else "client"
+    return f"update @{sender} {{ {key} : ether saddr }} update @{receiver} {{ {key} : ether daddr }}"
 
 
 def _hush(rules: Rules) -> list[str]:
@@ -342,7 +359,7 @@ def _inet_sets(rules: Rules) -> list[str]:
         *_counters("queued", "turned_inwards", "not_learned", "not_live", "no_listener"),
         f"set live {{ type inet_service; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; size 64; }}",
     ]
-    for v, ip in ((4, "ip"), (6, "ip6")):
+    for v, ip in _FAMILIES:
         kind = f"typeof {_TUPLE.format(ip=ip)}; flags dynamic,timeout"
         lines += [
             f"set admitted{v} {{ {kind}; timeout {at.ADMITTED_S}s; size {rules.limits.admitted}; }}",
@@ -362,7 +379,7 @@ def _sockets() -> list[str]:
     turn = f"meta mark set meta mark | {flow.DIVERT:#x} counter name turned_inwards"
     listener = []
     inwards = []
-    for v, ip in ((4, "ip"), (6, "ip6")):
+    for v, ip in _FAMILIES:
         # The ACK of a SYN-cookie handshake finds only the listener; the ACK of a bridged connection finds it too.
         listener.append(f"{_TUPLE.format(ip=ip)} @admitted{v} {turn} return")
         inwards.append(f"{_TUPLE.format(ip=ip)} @bridged{v} return")
@@ -409,20 +426,17 @@ def _gate(rules: Rules) -> list[str]:
 
 def _verdict() -> list[str]:
     """After the queue. An accepted packet goes on at the next hook, so this is a chain of its own."""
-    admit = [
-        f"update @admitted{v} {{ {_TUPLE.format(ip=ip)} timeout {at.ADMITTED_S}s }}"
-        for v, ip in ((4, "ip"), (6, "ip6"))
-    ]
+    admit = [f"update @admitted{v} {{ {_TUPLE.format(ip=ip)} timeout {at.ADMITTED_S}s }}" for v, ip in _FAMILIES]
     # These addresses again, and this time inspected: what was spared for the last connection would strand this one.
     admit += [
         f"{ends.format(ip=ip)} @bridged{v} delete @bridged{v} {{ {ends.format(ip=ip)} }}"
-        for v, ip in ((4, "ip"), (6, "ip6"))
+        for v, ip in _FAMILIES
         for ends in (_TUPLE, _REVERSE)
     ]
     # Bridged, though an old socket of ours has the same addresses: its packets must not be turned inwards.
     spare = [
         f"update @bridged{v} {{ {ends.format(ip=ip)} timeout {at.BRIDGED_S}s }}"
-        for v, ip in ((4, "ip"), (6, "ip6"))
+        for v, ip in _FAMILIES
         for ends in (_TUPLE, _REVERSE)
     ]
     return [

@@ -29,7 +29,7 @@ REASONS = {
     "encrypted": "encrypted after STARTTLS",
     "in_doubt": "the dialogue could not be followed",
 }
-SETS = (("netdev", "learned4"), ("netdev", "next_hop4"), ("netdev", "learned6"), ("netdev", "next_hop6"))
+MAPS = ("learned4", "learned6", "client", "server")
 
 
 def read(run_dir: RunDir) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "mail": mail,
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
-        "tables": {name: firewall.elements(family, name) for family, name in SETS} if kernel else {},
+        "tables": {name: firewall.elements("netdev", name) for name in MAPS} if kernel else {},
         "seen_twice": diverter.get("seen_twice", []),
         "protected": interceptor.get("protected", []),
         "waits_for_confirm": run_dir.pending.exists(),

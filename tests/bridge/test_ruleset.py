@@ -43,7 +43,7 @@ def test_what_is_not_inspected_is_bridged_or_dropped_as_asked(reason: str) -> No
 def test_a_rate_limited_syn_is_neither_learned_nor_queued_and_counted_once() -> None:
     teach = chain(render(RULES), "teach")
     assert "over 10000/second burst 10000 packets counter name rate meta mark set meta mark | 0x4000 return" in teach
-    assert teach.index("counter name rate ") < teach.index("add @learned4")
+    assert teach.index("counter name rate ") < teach.index("add @client {")
     for block, fate in ((False, "return"), (True, "drop")):
         syn = chain(render(replace(RULES, block=block)), "syn")
         assert syn.strip().startswith(f"meta mark & 0x4000 == 0x4000 meta mark set 0 {fate}\n")

@@ -53,7 +53,8 @@ TRIES_EVERY_S = 0.25
 GROWTH_BYTES = 64 << 20  # of all processes together: tables of 65,536 SYNs and 16,384 half-open connections
 SIZES = {
     ("netdev", "map", "learned"): Limits().next_hops,
-    ("netdev", "map", "next_hop"): Limits().next_hops,
+    ("netdev", "map", "client"): Limits().next_hops,
+    ("netdev", "map", "server"): Limits().next_hops,
     ("netdev", "set", "rate"): NETWORKS,
     ("inet", "set", "admitted"): Limits().admitted,
     ("inet", "set", "bridged"): BRIDGED,

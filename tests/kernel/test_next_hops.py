@@ -57,5 +57,38 @@ def test_many_connections_of_a_few_hosts_leave_a_few_entries(gateway_lab: Lab, s
     assert all(delivery["accepted"] for delivery in sent)
     kernel = gateway_lab.gateway.status()
     assert kernel["kernel"]["not_learned"] == kernel["kernel"]["no_next_hop"] == 0
-    assert kernel["tables"]["next_hop4"] <= 3
     assert kernel["tables"]["learned4"] <= 3
+    assert kernel["tables"]["client"] == kernel["tables"]["server"] <= len(sent) + 3
+
+
+# SYNs in the name of the server and of the client, from a third MAC on the client's wire, until stopped.
+SPOOFER = """
+import sys, time
+from scapy.all import IP, TCP, Ether, sendp
+ends = [("192.0.2.20", "192.0.2.21"), ("192.0.2.10", "192.0.2.20"), ("192.0.2.10", "192.0.2.21")]
+ports = [40000, 25, 40001]
+def frames():
+    return [
+        Ether(src="00:00:5e:00:53:66", dst=sys.argv[1]) / IP(src=a, dst=b) / TCP(sport=port, dport=25, flags="S")
+        for a, b in ends
+        for port in ports
+    ]
+print("spoofing", flush=True)
+while True:
+    sendp(frames(), iface="eth0", verbose=False)
+    time.sleep(0.05)
+"""
+
+
+def test_spoofed_syns_stop_nobodys_mail(gateway_lab: Lab, server: MailServer) -> None:
+    """Next hops are a connection's own: to spoil them one must guess its source port before its first SYN."""
+    client = gateway_lab.host("client")
+    spoofer = client.spawn([sys.executable, "-c", SPOOFER, gateway_lab.host("server").mac])
+    spoofer.wait_for("spoofing", timeout_s=20)
+    time.sleep(1)
+
+    sent = send(client, "192.0.2.20", source="192.0.2.10", count=20, timeout=2, timeout_s=60)
+
+    spoofer.end()
+    assert [delivery["accepted"] for delivery in sent] == [True] * 20
+    assert max(delivery["attempts"][0]["seconds"] for delivery in sent) < 1.0
