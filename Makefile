@@ -6,10 +6,10 @@ TOOLS := .tools
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := $(VENV)/bin
 
-# What the product itself needs from Debian …
-PACKAGES := nftables iptables iproute2 kmod build-essential libnetfilter-queue-dev python3-dev python3-venv
+# What the product and its lab need from Debian …
+PACKAGES := nftables iptables iproute2 kmod ethtool procps build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
-TEST_PACKAGES := postfix nsd hping3 iputils-ping
+TEST_PACKAGES := postfix nsd hping3
 
 .PHONY: help demo test lint lock clean tools
 help:

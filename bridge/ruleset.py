@@ -173,38 +173,61 @@ def _seen(rules: Rules, legs: PortLegs) -> list[str]:
 
 
 def _port(rules: Rules, legs: PortLegs) -> list[str]:
-    """From the wire: mail, what may belong to it, and nothing else, goes to the lane."""
-    mine, mail, to = f"ether daddr {rules.bridge_mac}", rules.mail, f'fwd to "{legs.wire}"'
+    """From the wire: mail, what may belong to it, and nothing else, goes to the lane. Every frame of the bridge pays
+    for the first chain, so it asks what a frame is before anything else of it."""
+    name, mail, own = f"port{legs.index}", rules.mail, f"ether daddr {rules.bridge_mac}"
+    stp = _not_forwarding(rules) if rules.stp else []
+    first = [
+        f"meta l4proto tcp goto {name}_tcp",
+        f"meta l4proto {{ icmp, icmpv6 }} goto {name}_icmp",
+        f"{_WHEREABOUTS} goto {name}_where",
+    ]
+    tcp = [
+        f"tcp dport {mail} goto {name}_mail",
+        f"tcp sport {mail} goto {name}_mail",
+        # Later fragments carry no ports: all of TCP's go the same way, so that none overtakes its first.
+        f"ip frag-off & 0x3fff != 0 goto {name}_mail",
+        f"frag nexthdr tcp goto {name}_mail",
+    ]
+    icmp = [
+        f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} goto {name}_mail",
+        f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} goto {name}_mail",
+        f"icmpv6 type {_NEIGHBOURS} goto {name}_where",
+    ]
+    # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
+    where = [f"{own} accept", *stp, f'dup to "{legs.wire}"', f"goto seen{legs.index}"]
+    return [
+        *_mail(rules, legs, own, stp),
+        *_chain(f"{name}_where", "", where),
+        *_chain(f"{name}_icmp", "", icmp),
+        *_chain(f"{name}_tcp", "", tcp),
+        *_chain(name, f'ingress device "{legs.port}" priority 0', first),
+    ]
+
+
+def _mail(rules: Rules, legs: PortLegs, own: str, stp: list[str]) -> list[str]:
+    """To the lane, but for what is the box's own or nobody's, tagged, a neighbour's, or of a port that is blocked."""
     local = "counter name local_dropped drop" if legs.port in rules.closed else "counter name local"
-    astray = "drop" if rules.block else "accept"
-    tagged = f"counter name tagged {astray}"
+    astray, here = "drop" if rules.block else "accept", legs.index
+    syn = f"tcp dport {rules.mail} {_SYN}"
     return _chain(
-        f"port{legs.index}",
-        f'ingress device "{legs.port}" priority 0',
+        f"port{here}_mail",
+        "",
         [
-            f"{mine} tcp dport {mail} {_SYN} {local}",
-            f"{mine} accept",
-            *(_not_forwarding(rules) if rules.stp else []),
-            # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
-            f'{_WHEREABOUTS} dup to "{legs.wire}" jump seen{legs.index}',
-            f'icmpv6 type {_NEIGHBOURS} dup to "{legs.wire}" jump seen{legs.index}',
-            f"vlan id 0-4095 tcp dport {mail} {_SYN} {tagged}",
+            f"{own} {syn} {local}",
+            f"{own} accept",
+            *stp,
+            f"vlan id 0-4095 {syn} counter name tagged {astray}",
             "vlan id 0-4095 accept",
             # What the lane would learn from these, it would send from; and its own two MACs are not on any wire.
-            f"{_NO_STATION} tcp dport {mail} {_SYN} counter name no_station {astray}",
+            f"{_NO_STATION} {syn} counter name no_station {astray}",
             f"{_NO_STATION} accept",
             f"ether daddr {{ {LANE_MAC}, {NEXT_HOP_MAC} }} accept",
-            f"tcp dport {mail} {_SYN} jump seen{legs.index}",
-            f"tcp sport {mail} tcp flags & (syn | ack) == (syn | ack) jump seen{legs.index}",
+            f"{syn} jump seen{here}",
+            f"tcp sport {rules.mail} tcp flags & (syn | ack) == (syn | ack) jump seen{here}",
             # Mail between neighbours on this wire, which their switch has flooded: theirs alone, as any bridge knows.
-            f"ether daddr @behind{legs.index} accept",
-            f"tcp dport {mail} {to}",
-            f"tcp sport {mail} {to}",
-            f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} {to}",
-            f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} {to}",
-            # Later fragments carry no ports: all of TCP's go the same way, so that none overtakes its first.
-            f"ip protocol tcp ip frag-off & 0x3fff != 0 {to}",
-            f"frag nexthdr tcp {to}",
+            f"ether daddr @behind{here} accept",
+            f'fwd to "{legs.wire}"',
         ],
     )
 
@@ -231,6 +254,7 @@ def _leg(rules: Rules, legs: PortLegs) -> list[str]:
         f"leg{legs.index}",
         f'ingress device "{legs.wire}" priority 0',
         [
+            # What was only to be heard in the lane; everything else in it is TCP, or an error about it.
             f"{_WHEREABOUTS} drop",
             f"icmpv6 type {_NEIGHBOURS} drop",
             f"meta mark & {sides | port:#010x} == {away | here:#010x} drop",

@@ -51,8 +51,8 @@ def test_a_rate_limited_syn_is_neither_learned_nor_queued_and_counted_once() -> 
 
 
 def test_tagged_mail_stays_on_the_plain_bridge_or_is_dropped() -> None:
-    assert "counter name tagged accept" in chain(render(RULES), "port0")
-    assert "counter name tagged drop" in chain(render(replace(RULES, block=True)), "port0")
+    assert "counter name tagged accept" in chain(render(RULES), "port0_mail")
+    assert "counter name tagged drop" in chain(render(replace(RULES, block=True)), "port0_mail")
 
 
 def test_the_queue_rule_is_nfts_where_nft_can() -> None:
@@ -63,25 +63,25 @@ def test_the_queue_rule_is_nfts_where_nft_can() -> None:
 
 def test_mail_to_the_box_is_dropped_on_closed_ports_only() -> None:
     text = render(replace(RULES, closed=frozenset({"p1"})))
-    assert "counter name local_dropped drop" not in chain(text, "port0")
-    assert "counter name local_dropped drop" in chain(text, "port1")
+    assert "counter name local_dropped drop" not in chain(text, "port0_mail")
+    assert "counter name local_dropped drop" in chain(text, "port1_mail")
 
 
 def test_with_stp_only_forwarding_ports_carry_mail() -> None:
     text = render(replace(RULES, stp=True))
-    assert "iifname != @forwarding accept" in chain(text, "port0")
+    assert "iifname != @forwarding accept" in chain(text, "port0_mail")
     assert 'iifname @forwarding fwd to "p1"' in chain(text, "leg1")
     assert "@forwarding" not in render(RULES)
 
 
 def test_with_stp_mail_of_a_port_not_known_to_forward_is_the_plain_bridges_or_is_dropped() -> None:
     syn = "tcp dport { 25 } tcp flags & (fin | syn | rst | ack) == syn counter name not_forwarding"
-    assert f"iifname != @forwarding {syn}\n" in chain(render(replace(RULES, stp=True)), "port0")
-    assert f"iifname != @forwarding {syn} drop\n" in chain(render(replace(RULES, stp=True, block=True)), "port0")
+    assert f"iifname != @forwarding {syn}\n" in chain(render(replace(RULES, stp=True)), "port0_mail")
+    assert f"iifname != @forwarding {syn} drop\n" in chain(render(replace(RULES, stp=True, block=True)), "port0_mail")
 
 
 def test_frames_to_the_box_stay_on_the_bridge_before_anything_is_moved() -> None:
-    port = chain(render(RULES), "port0")
+    port = chain(render(RULES), "port0_mail")
     assert port.index("ether daddr 02:00:00:00:00:10 accept") < port.index("fwd to")
 
 
