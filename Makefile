@@ -11,6 +11,9 @@ PACKAGES := nftables iptables iproute2 kmod ethtool procps build-essential libne
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3
 
+# Most tests wait for time-outs of others; those that measure or flood run after them, alone.
+JOBS := 2
+
 .PHONY: help demo test lint lock clean tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
@@ -23,7 +26,8 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=15
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone"
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

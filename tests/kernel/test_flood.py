@@ -32,7 +32,7 @@ from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.tools import program
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]
 
 WIRES: Wires = {
     "outside": (
@@ -52,12 +52,13 @@ THROUGH_RATIO = 0.95
 TRIES_EVERY_S = 0.25
 GROWTH_BYTES = 64 << 20  # of all processes together: tables of 65,536 SYNs and 16,384 half-open connections
 SIZES = {
-    ("netdev", "map", "learned"): Limits().next_hops,
-    ("netdev", "map", "client"): Limits().next_hops,
-    ("netdev", "map", "server"): Limits().next_hops,
-    ("netdev", "set", "rate"): NETWORKS,
-    ("inet", "set", "admitted"): Limits().admitted,
-    ("inet", "set", "bridged"): BRIDGED,
+    **{("netdev", "map", f"learned{v}"): Limits().next_hops for v in VERSIONS},
+    **{
+        ("netdev", "map", f"{name}{who}"): Limits().next_hops for name in ("", "fresh_") for who in ("client", "server")
+    },
+    **{("netdev", "set", f"rate{v}"): NETWORKS for v in VERSIONS},
+    **{("inet", "set", f"admitted{v}"): Limits().admitted for v in VERSIONS},
+    **{("inet", "set", f"bridged{v}"): BRIDGED for v in VERSIONS},
 }
 FLOOD = Path(__file__).with_name("flood.py")
 SOMEWHERE = {4: "10.0.0.0/8", 6: "2001:db8:f000::/36"}
@@ -191,11 +192,7 @@ def test_flood_from_everywhere(box: Lab, wire: dict[int, Account], version: int)
     after = box.gateway.status()
     grown = memory_bytes(box) - memory
     missed = {name: n - before["not_inspected"].get(name, 0) for name, n in after["not_inspected"].items()}
-    full = {
-        f"{name}{v}": (elements(box, family, kind, f"{name}{v}"), size)
-        for (family, kind, name), size in SIZES.items()
-        for v in VERSIONS
-    }
+    full = {name: (elements(box, family, kind, name), size) for (family, kind, name), size in SIZES.items()}
     print(f"\nbare bridge: {wire[version]}\n    gateway: {account}")
     print(f"{missed}\n{full}\ngrown {grown >> 20} MiB, queue {after['queue']}")
     assert after["live"]
@@ -243,7 +240,7 @@ def test_flood_within_the_rate_is_answered_by_syn_cookies_and_mail_is_inspected(
 
 def test_syns_that_the_queue_lost_are_counted(box: Lab) -> None:
     """A diverter that stands still for less than the dead-man's switch takes, and more SYNs than the queue holds."""
-    assert box.gateway.status()["queue"] == {"dropped_full": 0, "dropped_buffer": 0}
+    before = sum(box.gateway.status()["queue"].values())  # a busy machine may have lost some in a flood before
     pid = box.gateway.pids()["diverter"]
     attack = flood(box, 4, SOMEWHERE[4], rate=9_800, seconds=3.5)
     time.sleep(0.5)
@@ -253,7 +250,7 @@ def test_syns_that_the_queue_lost_are_counted(box: Lab) -> None:
     finally:
         os.kill(pid, signal.SIGCONT)
     time.sleep(2.5)
-    assert sum(box.gateway.status()["queue"].values()) > 0
+    assert sum(box.gateway.status()["queue"].values()) > before
     assert "SYNs lost in the queue" in box.gateway.tollbridge("status").stdout
     assert intercepted(box, 4, 5) == (5, 5)
 

@@ -25,6 +25,8 @@ import pytest
 from smtp_intercept.app.lab.host import Process, json_lines
 from smtp_intercept.app.lab.network import Lab
 
+pytestmark = pytest.mark.alone
+
 HERE = Path(__file__).parent
 CONNECTIONS, PARALLEL = 5000, 20
 KEPT_AT_LEAST = 0.999
