@@ -30,7 +30,7 @@ import pytest
 from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab
 
-pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
+pytestmark = [pytest.mark.kernel, pytest.mark.alone, pytest.mark.usefixtures("lanes")]
 
 THROUGH_S = 3.0  # the promise
 ATTEMPT_S = 0.9  # a client that waits longer for a banner measures itself
