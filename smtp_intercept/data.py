@@ -67,13 +67,13 @@ class DoubtfulEnd:
 
         Four searches for two or three octets, together some 40 µs for 64 KiB; the expression runs only where one hits.
         """
-        stop = end - 2 if end else len(buffer)
-        border = self._tail + buffer[start : min(start + _OVERLAP, stop)]
+        stop = max(start, end - 2) if end else len(buffer)
+        border = self._tail + buffer[start : min(start + len(END_OF_DATA), stop)]
         if found := _DOUBTFUL.search(border):
             return start + found.end() - 1 - len(self._tail)
         self._tail = (self._tail + buffer[max(start, stop - _OVERLAP) : stop])[-_OVERLAP:]
         hits = [at for hint in _HINTS if (at := buffer.find(hint, start, stop)) >= 0]
-        if hits and (found := _DOUBTFUL.search(buffer, max(start, min(hits) - 2), stop)):
+        if hits and (found := _DOUBTFUL.search(buffer, max(start + 1, min(hits) - 2), stop)):
             return found.end() - 1
         return -1
 

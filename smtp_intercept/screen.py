@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 from types import MappingProxyType
+from typing import Any
 
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
@@ -64,7 +65,8 @@ class Screen:
         """What the policy makes of it."""
         if self._rules.policy is None:
             return None
-        self.question = replace(self.question, stage=stage, header=b"", size_bytes=0, **known)  # type: ignore[arg-type]
+        facts: dict[str, Any] = {"header": b"", "size_bytes": 0, **known}
+        self.question = replace(self.question, stage=stage, **facts)
         return ask(self._rules.policy, self.question)
 
     def judge(self, verb: Verb, command: Command) -> Answer | None:
