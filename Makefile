@@ -11,10 +11,11 @@ PACKAGES := nftables iptables iproute2 kmod build-essential libnetfilter-queue-d
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3 iputils-ping
 
-.PHONY: help demo test lint lock clean tools
+.PHONY: help demo test fuzz lint lock clean tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
+	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make lint   format, style and types only"
 	@echo "make lock   choose the newest versions for the tests again"
 	@echo "make clean  remove what the other targets made here"
@@ -24,6 +25,9 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=15
+
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m tests.fuzz $(TARGETS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

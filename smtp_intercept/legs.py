@@ -12,7 +12,7 @@ import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, assert_never, cast
+from typing import Any, assert_never
 
 from smtp_intercept.events import (
     Abort,
@@ -26,15 +26,10 @@ from smtp_intercept.events import (
     ToClient,
     ToServer,
 )
+from smtp_intercept.leg import Leg
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
-from smtp_intercept.transparent import reset_on_close
 
-# What may wait for a slow reader on one leg, besides the one read that passes it; the other leg is not read then.
-WRITE_BUFFER_BYTES = 131_072
-# A reset waits so long for what its side has still to be sent: the reply that explains it.
-FLUSH_S = 1.0
-FLUSH_EVERY_S = 0.01
 # A client that has had our last word is read for so long, and what it says thrown away: closing on what it has sent
 # would reset the connection, and the word might be lost with it (RFC 1122 §4.2.2.13).
 LINGER_S = 30.0
@@ -42,87 +37,6 @@ LINGER_S = 30.0
 CHECK_EVERY_S = 30.0
 
 _LOG = logging.getLogger("tollbridge")
-
-
-class Leg(asyncio.Protocol):
-    """One connection. ``full``: it takes no more for now; ``ended``: its peer will send no more."""
-
-    __slots__ = ("_loop", "_pair", "_sent", "_sock", "_transport", "ended", "full", "lost", "name", "reading")
-
-    def __init__(self, name: str, pair: Pair, sock: socket.socket, sent: Callable[[bytes, float], list[Out]]) -> None:
-        self.name = name
-        self._pair, self._sock, self._sent = pair, sock, sent
-        self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self.full = self.ended = self.lost = False
-        self.reading = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        self._pair.received(self._sent, data)
-
-    def eof_received(self) -> bool:
-        self.ended = True
-        self._pair.ended(self)
-        return True  # this side may still be written to
-
-    def pause_writing(self) -> None:
-        self.full = True
-        self._pair.regulate()
-
-    def resume_writing(self) -> None:
-        self.full = False
-        self._pair.regulate()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._pair.lost(self, exc)
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What waits in this process for the peer to read."""
-        return 0 if self.lost or self._transport is None else self._transport.get_write_buffer_size()
-
-    def read(self, wanted: bool) -> None:
-        """Read this leg, or leave what comes to the kernel and so, in the end, to the sender."""
-        if wanted is self.reading or self._transport is None or self._transport.is_closing():
-            return
-        self.reading = wanted
-        if wanted:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
-
-    def write(self, data: bytes) -> None:
-        """Send, or keep for the peer; nothing if the leg is going."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
-
-    def end(self) -> None:
-        """Half-close: the peer has everything."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
-
-    def close(self) -> None:
-        """Close when all has been sent."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def reset(self) -> None:
-        """Close with a RST, a little later if something has still to be sent."""
-        self._loop.call_soon(self._reset, self._loop.time() + FLUSH_S)
-
-    def _reset(self, latest_at: float) -> None:
-        if self.lost or self._transport is None:
-            return
-        if self._transport.get_write_buffer_size() and self._loop.time() < latest_at:
-            self._loop.call_later(FLUSH_EVERY_S, self._reset, latest_at)
-            return
-        reset_on_close(self._sock)
-        self._transport.abort()
 
 
 class Pair:
@@ -239,9 +153,11 @@ class Pair:
     @property
     def _client_wanted(self) -> bool:
         assert self.server is not None
-        if self._paused_until and self._loop.time() < self._paused_until:
-            return False
-        return (self._dropped or not self.server.full) and self.session.wants_client
+        return (
+            (self._left or not self._paused_until)
+            and (self._dropped or not self.server.full)
+            and self.session.wants_client
+        )
 
     def _perform(self, outs: list[Out]) -> None:
         client, server = self.client, self.server
@@ -289,7 +205,12 @@ class Pair:
 
     def _pause(self, until_at: float) -> None:
         self._paused_until = max(self._paused_until, until_at)
-        self._loop.call_at(until_at, self.regulate)
+        self._loop.call_at(until_at, self._resume, until_at)
+
+    def _resume(self, until_at: float) -> None:
+        if until_at >= self._paused_until:
+            self._paused_until = 0.0
+            self.regulate()
 
     def _check_time(self) -> None:
         """Nobody has said anything for too long, or not what the other waits for."""

@@ -19,7 +19,8 @@ from typing import Any, TypeAlias
 
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, Answer
 from smtp_intercept.direction import Domains
-from smtp_intercept.legs import FLUSH_S, Pair
+from smtp_intercept.leg import FLUSH_S
+from smtp_intercept.legs import Pair
 from smtp_intercept.passage import Arrival, Passage
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session

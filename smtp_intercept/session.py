@@ -53,6 +53,11 @@ class Session:
         return len(self._unread) < LOOK_AHEAD_BYTES
 
     @property
+    def ahead_bytes(self) -> int:
+        """Client octets that wait for a reply of the server's."""
+        return len(self._unread)
+
+    @property
     def shortest_wait_s(self) -> float:
         """The least that any phase of the dialogue may take."""
         return min(self._rules.limits.patience_s.values())
