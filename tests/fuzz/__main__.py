@@ -16,8 +16,13 @@ BATCH = 2_000
 
 
 def batch(name: str) -> None:
-    @settings(max_examples=BATCH, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @settings(phases=[Phase.generate, Phase.shrink])
+    @settings(
+        max_examples=BATCH,
+        deadline=None,
+        database=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
     @given(st.data())
     def run(data: st.DataObject) -> None:
         TARGETS[name](data)
