@@ -34,12 +34,11 @@ class Conversation(Replies):
     come behind the last command understood, and how far the buffer being read has crossed already. ``cuts`` are the
     places in it that must not cross, each with what crosses instead."""
 
-    __slots__ = ("_domains", "_last_chunk", "_swallowed", "crossed", "cuts")
+    __slots__ = ("_domains", "_last_chunk", "crossed", "cuts")
 
     def __init__(self, domains: Domains, rules: Rules, now: float = 0.0) -> None:
         super().__init__(rules, now)
         self._domains = domains
-        self._swallowed: Owed | None = None  # the BDAT whose chunk is read and thrown away
         self._last_chunk = False
         self.crossed = 0
         self.cuts: list[tuple[int, int, bytes]] = []

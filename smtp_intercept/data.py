@@ -14,7 +14,8 @@ _OVERLAP = len(END_OF_DATA) - 1
 # dot is one that some drop. CR CR LF before a whole end is none of these: it ends there for everybody.
 _DOUBTFUL = re.compile(rb"(?:(?<!\r)\n|\r)\0?\.[\r\n]|\n\0\.[\r\n]|\r\n\.(?:\n|\r[^\n])")
 # At least one of these is in each of those.
-_HINTS = (b"\n.\n", b"\n.\r", b"\r.", b"\0.")
+_HINTS = (b"\n.", b"\r.")
+_NUL_HINTS = (*_HINTS, b"\0.")
 
 
 class DotEnd:
@@ -65,14 +66,15 @@ class DoubtfulEnd:
     def find(self, buffer: bytes, start: int, end: int) -> int:
         """Feed ``buffer[start:]``, or up to the ``end`` of data if it is in there: the octet's index, or -1.
 
-        Four searches for two or three octets, together some 40 µs for 64 KiB; the expression runs only where one hits.
+        Two searches for two octets and one for a NUL, some 30 µs for 64 KiB; the expression runs only where one hits.
         """
         stop = max(start, end - 2) if end else len(buffer)
         border = self._tail + buffer[start : min(start + len(END_OF_DATA), stop)]
         if found := _DOUBTFUL.search(border):
             return start + found.end() - 1 - len(self._tail)
         self._tail = (self._tail + buffer[max(start, stop - _OVERLAP) : stop])[-_OVERLAP:]
-        hits = [at for hint in _HINTS if (at := buffer.find(hint, start, stop)) >= 0]
+        hints = _HINTS if buffer.find(b"\0", start, stop) < 0 else _NUL_HINTS
+        hits = [at for hint in hints if (at := buffer.find(hint, start, stop)) >= 0]
         if hits and (found := _DOUBTFUL.search(buffer, max(start + 1, min(hits) - 2), stop)):
             return found.end() - 1
         return -1

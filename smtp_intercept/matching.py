@@ -41,6 +41,7 @@ class Matching:
         "_owed",
         "_rules",
         "_screen",
+        "_swallowed",
         "_transaction",
         "ahead_bytes",
         "doubt",
@@ -66,6 +67,7 @@ class Matching:
         self._dot, self._doubtful, self._chunk = DotEnd(), DoubtfulEnd(), OctetEnd(0)
         self._inspection: Inspection | None = None
         self._fate: Answer | None = None  # of the content under way, if the server does not get it
+        self._swallowed: Owed | None = None  # the BDAT whose chunk is read and thrown away
         self._errors = 0
         self.reading = Reading.COMMAND
         self.ahead_bytes = self.messages = 0

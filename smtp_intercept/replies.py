@@ -95,7 +95,7 @@ class Replies(Matching):
             if size_bytes is None or size_bytes > self.ahead_bytes:
                 return self.give_up(Doubt.CHUNK, now)
             self.begin_chunk(size_bytes)
-        elif self.reading is Reading.CHUNK and not self._owed:
+        elif self.reading is Reading.CHUNK and not self._owed and self._swallowed is None:
             return self.give_up(Doubt.EARLY, now)
         if self._transaction:
             self._transaction.size_bytes += size_bytes or 0

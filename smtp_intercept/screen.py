@@ -138,7 +138,7 @@ class Screen:
     def _judge_data(self, command: Command) -> Answer | None:
         if self._mail is Fate.REFUSED:
             return answers.NO_MAIL
-        if self._recipients and not self._crossed:
+        if self._mail is Fate.DISCARDED or (self._recipients and not self._crossed):
             return answers.SEND_CONTENT if self._discarded else answers.NO_RECIPIENTS
         return self.ask(Stage.DATA, recipient="")
 

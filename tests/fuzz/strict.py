@@ -59,7 +59,7 @@ class StrictServer:
         self._mail, self._recipients, self._content = False, 0, b""
 
     def _command(self, line: bytes) -> bytes:
-        verb = line.split(b" ", 1)[0]
+        verb = (line.split(None, 1) or [b""])[0]
         if verb == b"MAIL" and not self._mail:
             self._mail = True
         elif verb == b"RCPT" and self._mail:
