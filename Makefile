@@ -14,10 +14,11 @@ TEST_PACKAGES := postfix nsd hping3
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
 
-.PHONY: help demo test lint lock clean tools
+.PHONY: help demo test fuzz lint lock clean tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
+	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make lint   format, style and types only"
 	@echo "make lock   choose the newest versions for the tests again"
 	@echo "make clean  remove what the other targets made here"
@@ -28,6 +29,9 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready $(TOOLS)/.ready lint
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone"
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
+
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m tests.fuzz $(TARGETS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -1,28 +1,38 @@
-"""Where a message ends: CRLF.CRLF across chunk borders (RFC 5321 §4.1.1.4), or a count of octets (RFC 3030).
+"""Where a message ends: CRLF.CRLF across chunk borders (RFC 5321 §4.1.1.4), or a count of octets (RFC 3030); and
+where some server might think that it ends.
 
 Pure. Looks for the end and nothing else: no line is split, no dot removed, no octet kept beyond the last four.
 """
 
 from __future__ import annotations
 
+import re
+
 END_OF_DATA = b"\r\n.\r\n"
 _OVERLAP = len(END_OF_DATA) - 1
+# A lone dot between line ends of which one is not CRLF: what some servers have taken for the end. A NUL before the
+# dot is one that some drop. CR CR LF before a whole end is none of these: it ends there for everybody.
+_DOUBTFUL = re.compile(rb"(?:(?<!\r)\n|\r)\0?\.[\r\n]|\n\0\.[\r\n]|\r\n\.(?:\n|\r[^\n])")
+# At least one of these is in each of those.
+_HINTS = (b"\n.", b"\r.")
+_NUL_HINTS = (*_HINTS, b"\0.")
 
 
 class DotEnd:
     """The end of one message sent with DATA. ``size_bytes`` counts what came before the final dot, as it was sent,
-    that is with doubled dots."""
+    that is with doubled dots. ``read_to`` is the index up to which the last buffer has been read."""
 
-    __slots__ = ("_tail", "size_bytes")
+    __slots__ = ("_tail", "read_to", "size_bytes")
 
     def __init__(self) -> None:
         self._tail = b"\r\n"  # the CRLF of the DATA command counts: a lone dot is an empty message
-        self.size_bytes = 0
+        self.size_bytes = self.read_to = 0
 
-    def find(self, buffer: bytes, start: int = 0) -> int:
+    def find(self, buffer: bytes, start: int = 0, *, holding: bool = False) -> int:
         """Feed ``buffer[start:]``: the index in ``buffer`` past the end of data, or 0 if it is not in there.
 
-        One search over the buffer whatever its lines, one over the border to the buffer before.
+        One search over the buffer whatever its lines, one over the border to the buffer before. ``holding``: the
+        octets with which the end may have begun are not read, and must be fed again.
         """
         at = (self._tail + buffer[start : start + _OVERLAP]).find(END_OF_DATA)
         if at >= 0:
@@ -30,11 +40,44 @@ class DotEnd:
         elif (at := buffer.find(END_OF_DATA, start)) >= 0:
             end = at + len(END_OF_DATA)
         else:
-            self._tail = (self._tail + buffer[max(start, len(buffer) - _OVERLAP) :])[-_OVERLAP:]
-            self.size_bytes += len(buffer) - start
+            self.read_to = stop = len(buffer) - (self._begun(buffer, start) if holding else 0)
+            self._tail = (self._tail + buffer[max(start, stop - _OVERLAP) : stop])[-_OVERLAP:]
+            self.size_bytes += stop - start
             return 0
         self.size_bytes += end - start - len(b".\r\n")
+        self.read_to = end
         return end
+
+    def _begun(self, buffer: bytes, start: int) -> int:
+        """How many octets of ``buffer`` may be the beginning of the end."""
+        tail = (self._tail + buffer[max(start, len(buffer) - _OVERLAP) :])[-_OVERLAP:]
+        begun = max(length for length in range(len(END_OF_DATA)) if tail.endswith(END_OF_DATA[:length]))
+        return min(begun, len(buffer) - start)
+
+
+class DoubtfulEnd:
+    """The first octet with which some server may have seen the end of data before it came."""
+
+    __slots__ = ("_tail",)
+
+    def __init__(self) -> None:
+        self._tail = b"\r\n"
+
+    def find(self, buffer: bytes, start: int, end: int) -> int:
+        """Feed ``buffer[start:]``, or up to the ``end`` of data if it is in there: the octet's index, or -1.
+
+        Two searches for two octets and one for a NUL, some 30 µs for 64 KiB; the expression runs only where one hits.
+        """
+        stop = max(start, end - 2) if end else len(buffer)
+        border = self._tail + buffer[start : min(start + len(END_OF_DATA), stop)]
+        if found := _DOUBTFUL.search(border):
+            return start + found.end() - 1 - len(self._tail)
+        self._tail = (self._tail + buffer[max(start, stop - _OVERLAP) : stop])[-_OVERLAP:]
+        hints = _HINTS if buffer.find(b"\0", start, stop) < 0 else _NUL_HINTS
+        hits = [at for hint in hints if (at := buffer.find(hint, start, stop)) >= 0]
+        if hits and (found := _DOUBTFUL.search(buffer, max(start + 1, min(hits) - 2), stop)):
+            return found.end() - 1
+        return -1
 
 
 class OctetEnd:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from types import MappingProxyType
 
+from smtp_intercept.answers import Answer
 from smtp_intercept.direction import Direction, Domains, message_direction
 from smtp_intercept.wire import Command, clip, parse_chunk, parse_path, safe_text
 
@@ -69,9 +70,11 @@ class Reading(Enum):
     CREDENTIALS = auto()  # one line of an AUTH exchange
     DATA = auto()
     CHUNK = auto()
-    WAITING = auto()  # the reply to the last command decides; the octets cross before they are understood
-    HELD = auto()  # after STARTTLS: they do not cross
-    FULL = auto()  # commands, but too many replies are owed: they do not cross
+    WAITING = auto()  # the reply to the last command decides
+    CHUNK_OR_COMMAND = auto()  # likewise, after a BDAT that the server did not offer: the octets cross meanwhile
+    HELD = auto()  # after STARTTLS, or before the end that we have decided upon
+    FULL = auto()  # commands, but too many replies are owed
+    HANDSHAKE = auto()  # of TLS; the server has nothing to say before the client (RFC 8446 §4.1)
     OPAQUE = auto()
     OVER = auto()
 
@@ -81,7 +84,7 @@ class Reading(Enum):
 AFTER: Mapping[Verb, Reading] = MappingProxyType(
     {
         Verb.DATA: Reading.WAITING,
-        Verb.BDAT: Reading.WAITING,
+        Verb.BDAT: Reading.CHUNK_OR_COMMAND,
         Verb.AUTH: Reading.WAITING,
         Verb.TURN: Reading.WAITING,
         Verb.STARTTLS: Reading.HELD,
@@ -145,8 +148,9 @@ def effect(verb: Verb, code: int) -> Effect:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A command that has crossed and awaits its reply. ``name`` is the mailbox of MAIL and RCPT or the host of
-    HELO and EHLO; ``size_bytes`` of BDAT is None if its argument could not be read."""
+    """A command that awaits its reply: the server's, or our ``answer``. ``name`` is the mailbox of MAIL and RCPT or the
+    host of HELO and EHLO; ``size_bytes`` of BDAT is None if its argument could not be read. ``silent``: the command was
+    ours, so is the reply."""
 
     verb: Verb
     sent_at: float
@@ -154,6 +158,8 @@ class Owed:
     direction: Direction = Direction.OUTGOING
     size_bytes: int | None = None
     last: bool = False
+    answer: Answer | None = None
+    silent: bool = False
 
 
 def owe(command: Command, domains: Domains, now: float) -> Owed:

@@ -52,8 +52,29 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class DropServer:
+    """Reset the server's leg; the session goes on with the client alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The client has been told all: half-close its leg, take what it still sends and throw it away, reset the server's.
+    The session takes no more events but `Session.finish`."""
+
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Do not read the client before then."""
+
+    until_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class MessageDone:
     record: Message
 
 
-Out: TypeAlias = ToServer | ToClient | EndServer | EndClient | Abort | MessageDone
+Out: TypeAlias = ToServer | ToClient | EndServer | EndClient | Abort | DropServer | Leave | Pause | MessageDone

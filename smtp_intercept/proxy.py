@@ -17,9 +17,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
+from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, Answer
 from smtp_intercept.direction import Domains
-from smtp_intercept.legs import FLUSH_S, Pair
+from smtp_intercept.leg import FLUSH_S
+from smtp_intercept.legs import Pair
 from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close
@@ -54,6 +57,9 @@ COUNTERS = (
     "doubts",
     "aborted",
     "idle",
+    "timeouts",
+    "refused",
+    "deferred",
     "errors",
     "dial_failures",
     "source_ports_lost",
@@ -64,7 +70,14 @@ COUNTERS = (
 
 
 # Outcomes that are counted.
-_COUNTED = {"aborted": "aborted", "idle": "idle", "error": "errors"}
+_COUNTED = {
+    "aborted": "aborted",
+    "idle": "idle",
+    "timeout": "timeouts",
+    "refused": "refused",
+    "deferred": "deferred",
+    "error": "errors",
+}
 
 
 class Gateway:
@@ -79,13 +92,18 @@ class Gateway:
         describe: Callable[[socket.socket], Arrival],
         macs: Macs = lambda client, server: None,
         sessions: int = 10_000,
+        sessions_per_client: int = 0,
+        defer_overload: bool = False,
         session_idle_s: float = 1_800.0,
+        rules: Callable[[Passage], Rules] = lambda passage: TRANSPARENT,
         dial_timeout_s: float = DIAL_TIMEOUT_S,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._dial, self._domains, self._log = dial, domains, log
         self._describe, self._macs, self._clock = describe, macs, clock
         self._limit, self._idle_s, self._dial_timeout_s = sessions, session_idle_s, dial_timeout_s
+        self._rules, self._limit_per_client, self._defers = rules, sessions_per_client, defer_overload
+        self._per_client: Counter[str] = Counter()
         self._series, self._number = secrets.token_hex(4), 0
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
         self._listeners: list[socket.socket] = []
@@ -101,8 +119,8 @@ class Gateway:
 
     @property
     def full(self) -> bool:
-        """No new connection should be picked up."""
-        return self.sessions >= self._limit
+        """No new connection should be picked up; never, if those beyond the limit are told to come again."""
+        return self.sessions >= self._limit and not self._defers
 
     @property
     def healthy(self) -> bool:
@@ -216,13 +234,29 @@ class Gateway:
         self._counts["sessions"] += 1
         loop = asyncio.get_running_loop()
         passage = Passage(f"{self._series}-{self._number}", loop.time(), client[:2], server[:2], arrival)
-        self._open[passage] = loop.create_task(self._serve(passage, sock, client, server))
+        self._per_client[client[0]] += 1
         self._ended.clear()
+        if answer := self._overloaded(client[0]):
+            self._turn_away(passage, sock, answer)
+        else:
+            self._open[passage] = loop.create_task(self._serve(passage, sock, client, server))
+
+    def _overloaded(self, client: str) -> Answer | None:
+        if 0 < self._limit_per_client < self._per_client[client]:
+            return BUSY_FOR_YOU
+        return BUSY if self._defers and self.sessions >= self._limit else None
+
+    def _turn_away(self, passage: Passage, sock: socket.socket, answer: Answer) -> None:
+        """Without troubling the server."""
+        with suppress(OSError):
+            sock.send(answer.line)
+        sock.close()
+        self._end(passage, Session(Domains()), "deferred", str(answer.reply))
 
     async def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
         """Dial and join; what the client sends meanwhile waits in the kernel. A refused client is reset, as the
         server would have."""
-        session = Session(self._domains())
+        session = Session(self._domains(), self._rules(passage))
         try:
             async with asyncio.timeout(self._dial_timeout_s):
                 dialled = await self._dial(client, server, passage.arrival.away)
@@ -262,6 +296,9 @@ class Gateway:
 
     def _end(self, passage: Passage, session: Session, outcome: str, reason: str) -> None:
         self._open.pop(passage, None)
+        self._per_client[passage.client[0]] -= 1
+        if not self._per_client[passage.client[0]]:
+            del self._per_client[passage.client[0]]
         counts = self._counts
         counts["bytes_from_client"] += session.bytes_from_client
         counts["bytes_from_server"] += session.bytes_from_server

@@ -1,8 +1,8 @@
 """A live proxied session: what both sides sent comes in, what goes out to both sides comes out, and every message
 is told when it ends.
 
-Pure. Changes no byte, holds no message and answers nobody. A line crosses when it is whole, everything else at once.
-Where the dialogue cannot be followed any more, the bytes go on crossing unread and `Doubt` says why.
+Pure. Changes no byte and answers nobody unless `Rules` say so, and holds no message. A line crosses when it is whole,
+content at once. Where the dialogue cannot be followed any more, the bytes go on crossing unread and `Doubt` says why.
 """
 
 from __future__ import annotations
@@ -10,15 +10,18 @@ from __future__ import annotations
 from smtp_intercept.conversation import Conversation
 from smtp_intercept.dialogue import Reading
 from smtp_intercept.direction import Domains
-from smtp_intercept.events import Abort, Doubt, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.rules import TRANSPARENT, Rules
 
 # Client octets kept while a reply decides what they are. A client may send a whole message behind DATA; with this
 # much unread it is made to wait (`Session.wants_client`).
 LOOK_AHEAD_BYTES = 65_536
 
 # Octets that are not understood yet cross in these states, and in those they never do, not even at the stream's end.
-_CROSSING = frozenset({Reading.WAITING, Reading.OPAQUE})
-_KEPT = frozenset({Reading.HELD, Reading.FULL})
+_CROSSING = frozenset({Reading.CHUNK_OR_COMMAND, Reading.HANDSHAKE, Reading.OPAQUE})
+_KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.OVER})
+# What the server sends is read no more.
+_UNREAD = frozenset({Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
 
 
 class Session:
@@ -28,6 +31,7 @@ class Session:
         "_client_ended",
         "_crossed",
         "_partial",
+        "_rules",
         "_server_told",
         "_talk",
         "_unread",
@@ -35,8 +39,8 @@ class Session:
         "bytes_from_server",
     )
 
-    def __init__(self, domains: Domains) -> None:
-        self._talk = Conversation(domains)
+    def __init__(self, domains: Domains, rules: Rules = TRANSPARENT, now: float = 0.0) -> None:
+        self._talk, self._rules = Conversation(domains, rules, now), rules
         self._unread = b""  # from the client; its first ``_crossed`` octets have been forwarded already
         self._crossed = 0
         self._partial = b""  # from the server: a line that is not whole
@@ -47,6 +51,16 @@ class Session:
     def wants_client(self) -> bool:
         """False while the client should not be read: it is as far ahead of the server's replies as it may be."""
         return len(self._unread) < LOOK_AHEAD_BYTES
+
+    @property
+    def ahead_bytes(self) -> int:
+        """Client octets that wait for a reply of the server's."""
+        return len(self._unread)
+
+    @property
+    def shortest_wait_s(self) -> float:
+        """The least that any phase of the dialogue may take."""
+        return min(self._rules.limits.patience_s.values())
 
     @property
     def quitted(self) -> bool:
@@ -63,9 +77,18 @@ class Session:
         """none, offered, refused or started."""
         return self._talk.tls
 
+    def opened(self, now: float) -> list[Out]:
+        """Both peers are there; nothing has been read."""
+        out: list[Out] = []
+        self._talk.connect(now)
+        self._speak(out)
+        return out
+
     def client_sent(self, data: bytes, now: float) -> list[Out]:
         """Octets from the client, in any cut."""
         self.bytes_from_client += len(data)
+        if self._talk.reading is Reading.HANDSHAKE and data:
+            self._talk.reading = Reading.OPAQUE
         if self._talk.reading is Reading.OPAQUE:
             return [ToServer(data)]
         out: list[Out] = []
@@ -78,7 +101,10 @@ class Session:
         if self._talk.reading is Reading.OPAQUE:
             return [ToClient(data)]
         out: list[Out] = []
-        if self._talk.reading is not Reading.OVER:
+        if self._talk.reading is Reading.HANDSHAKE and data:
+            self._talk.speak_early()
+            self._speak(out)
+        elif self._talk.reading is not Reading.OVER and not self._talk.alone:
             self._follow_server(data, now, out)
         return out
 
@@ -90,23 +116,40 @@ class Session:
         return out
 
     def server_closed(self, now: float) -> list[Out]:
-        """The server has sent all it will; the client may still send. No reply will come that could tell anything."""
+        """The server has sent all it will; the client may still send. No reply will come that could tell anything, so
+        what must not cross unread does not cross any more."""
         out: list[Out] = []
-        if self._talk.reading not in {Reading.HELD, Reading.OVER}:
+        if self._talk.alone:
+            return out
+        if self._must_end():
+            self._talk.reading, self._unread = Reading.OVER, b""
+        else:
             self._talk.reading = Reading.OPAQUE
             self._follow_client(b"", now, out)
-        else:
-            self._talk.reading, self._unread = Reading.OVER, b""
-        if self._partial:
-            out.append(ToClient(self._partial))
+        _to_client(self._talk.take_kept() + self._partial, out)
+        self._partial = b""
         out.append(EndClient())
+        return out
+
+    def _must_end(self) -> bool:
+        reading = self._talk.reading
+        if self._rules.guarded or reading in {Reading.HELD, Reading.OVER}:
+            return reading is not Reading.OPAQUE
+        return self._rules.reject_bare_newline and reading in {Reading.WAITING, Reading.DATA}
+
+    def check_time(self, now: float) -> list[Out]:
+        """To be asked now and then: the end, if what the session waits for has not come in its time."""
+        phase, out = self._talk.phase, list[Out]()
+        if phase is not None and now - self._talk.moved_at >= self._rules.limits.patience_s[phase]:
+            self._talk.time_out(now)
+            self._speak(out)
         return out
 
     def finish(self, now: float) -> list[Out]:
         """The session is over, for whatever reason: the message under way, if there is one. To be called once."""
         out: list[Out] = []
         self._talk.leave(now)
-        self._tell(out)
+        self._speak(out)
         return out
 
     def fields(self) -> dict[str, object]:
@@ -126,6 +169,7 @@ class Session:
         if talk.reading is Reading.OVER:
             return
         buffer = self._unread + data  # no copy if one of them is empty
+        talk.crossed = self._crossed
         position = talk.read_client(buffer, now)
         if len(buffer) - position >= LOOK_AHEAD_BYTES and talk.awaits_chunk:
             # A server that takes a chunk unoffered answers only at its end: a client made to wait would stall both.
@@ -133,49 +177,85 @@ class Session:
         if talk.reading is Reading.OPAQUE:
             position = len(buffer)
         self._forward(buffer, position, out)
-        self._tell(out)
+        self._speak(out)
 
     def _forward(self, buffer: bytes, position: int, out: list[Out]) -> None:
-        reading = self._talk.reading
-        everything = reading in _CROSSING or (self._client_ended and reading not in _KEPT)
+        talk = self._talk
+        everything = talk.reading in _CROSSING or (self._client_ended and talk.reading not in _KEPT and not talk.alone)
         upto = len(buffer) if everything else max(position, self._crossed)
-        if upto > self._crossed:
-            out.append(ToServer(buffer[self._crossed : upto]))
-        if reading is Reading.OPAQUE and self._partial:
-            out.append(ToClient(self._partial))
+        self._to_server(buffer, upto, out)
+        if talk.reading is Reading.OPAQUE:
+            _to_client(talk.take_kept() + self._partial, out)
             self._partial = b""
         self._unread, self._crossed = buffer[position:], upto - position
-        self._talk.ahead_bytes = len(self._unread)
-        if self._client_ended and not self._server_told and upto == len(buffer):
+        if talk.reading is Reading.OVER:
+            self._unread = b""
+        talk.ahead_bytes = len(self._unread)
+        if self._client_ended and not self._server_told and upto == len(buffer) and not talk.alone:
             self._server_told = True
             out.append(EndServer())
 
+    def _to_server(self, buffer: bytes, upto: int, out: list[Out]) -> None:
+        cuts, at = self._talk.cuts, self._crossed
+        if cuts:
+            pieces = []
+            for start, end, instead in cuts:
+                pieces += [buffer[at:start], instead]
+                at = end
+            data = b"".join(pieces) + buffer[at:upto]
+            cuts.clear()
+        else:
+            data = buffer[at:upto]
+        if data:
+            out.append(ToServer(data))
+
     def _follow_server(self, data: bytes, now: float, out: list[Out]) -> None:
-        """Match every whole line; it crosses once it has been understood. The client's octets that waited for it are
-        understood before the next."""
+        """Match every whole line; it crosses once it has been understood. Our own replies take their places among
+        them, and the client's octets that waited for one are understood before the next."""
         talk = self._talk
-        buffer, position = self._partial + data, 0
+        buffer, sent, position = self._partial + data, 0, 0
         self._partial = b""
         while end := talk.find_line(buffer, position, Doubt.LONG_REPLY, now):
             talk.read_reply(buffer[position:end], now)
-            if talk.reading is Reading.OVER:
-                break
+            if talk.instead is not None:
+                _to_client(buffer[sent:position] + talk.instead, out)
+                sent = end
             position = end
-            if self._unread:
+            if talk.spoken or self._unread:
+                _to_client(buffer[sent:position], out)
+                sent = position
+                self._speak(out)
                 self._follow_client(b"", now, out)
-            if talk.reading is Reading.OPAQUE:
+            if talk.reading in _UNREAD or talk.alone:
                 break
+        self._end_lines(buffer, sent, position, now, out)
+
+    def _end_lines(self, buffer: bytes, sent: int, position: int, now: float, out: list[Out]) -> None:
+        talk, rest = self._talk, buffer[position:]
         if talk.reading is Reading.OPAQUE:
             self._follow_client(b"", now, out)
-            position = len(buffer)
-        if position:
-            out.append(ToClient(buffer[:position]))
-        self._partial = buffer[position:]
-        self._tell(out)
-        if talk.reading is Reading.OVER:
-            out.append(Abort("the client sent octets behind STARTTLS"))
+            _to_client(talk.take_kept() + buffer[sent:], out)
+        else:
+            _to_client(buffer[sent:position], out)
+            self._partial = b"" if talk.alone or talk.reading in _UNREAD else rest
+        if talk.reading is Reading.HANDSHAKE and rest:
+            talk.speak_early()
+        self._speak(out)
 
-    def _tell(self, out: list[Out]) -> None:
-        if self._talk.ended:
-            out.extend(map(MessageDone, self._talk.ended))
-            self._talk.ended.clear()
+    def _speak(self, out: list[Out]) -> None:
+        """What the conversation has to say besides."""
+        talk = self._talk
+        if talk.spoken:
+            out.append(ToClient(talk.spoken))
+            talk.spoken = b""
+        if talk.ended:
+            out.extend(map(MessageDone, talk.ended))
+            talk.ended.clear()
+        if talk.orders:
+            out.extend(talk.orders)
+            talk.orders.clear()
+
+
+def _to_client(data: bytes, out: list[Out]) -> None:
+    if data:
+        out.append(ToClient(data))

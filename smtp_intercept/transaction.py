@@ -24,6 +24,7 @@ class Outcome(Enum):
     DEFERRED = "deferred"
     REJECTED = "rejected"
     ABORTED = "aborted"
+    DISCARDED = "discarded"  # by policy; the client heard that it was accepted
     UNKNOWN = "unknown"  # the dialogue could not be followed to the message's end
 
 
@@ -89,6 +90,7 @@ class Transaction:
     recipients_omitted: int = 0
     recipients_accepted: int = 0
     size_bytes: int = 0
+    discarded: bool = False
 
     def add(self, recipient: Recipient) -> None:
         """A recipient with the server's word on it."""
@@ -104,8 +106,8 @@ class Transaction:
             self.refusal = reply
 
     def end(self, number: int, now: float, reply: ReplyLine) -> Message:
-        """The message that the server has answered."""
-        return self._message(number, now, reply, outcome_of(reply))
+        """The message that the server has answered, or we instead."""
+        return self._message(number, now, reply, Outcome.DISCARDED if self.discarded else outcome_of(reply))
 
     def leave(self, number: int, now: float) -> Message:
         """The message that was never answered: refused before its content, or aborted by the client."""

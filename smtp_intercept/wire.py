@@ -8,9 +8,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# The longest line that any extension defines: the AUTH exchange, RFC 4954 §4. All others are shorter (RFC 5321
-# §4.5.3.1). Without a bound a line without end would fill the memory.
-MAX_LINE_BYTES = 12_288
 # What one address, name or reply may take of a log line; RFC 5321 §4.5.3.1 allows 256 (path) and 512 (reply).
 MAX_LOGGED_CHARACTERS = 512
 
@@ -27,7 +24,7 @@ _CHUNK = re.compile(rb"([0-9]{1,18})(?:\s+(LAST))?\s*", re.IGNORECASE)
 
 
 class LineTooLongError(ValueError):
-    """A peer's line passes `MAX_LINE_BYTES`."""
+    """A peer's line is longer than it may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +55,13 @@ class Chunk:
     last: bool
 
 
-def line_end(buffer: bytes, start: int) -> int:
+def line_end(buffer: bytes, start: int, most_bytes: int) -> int:
     """The index past the LF of the line that begins at ``start``; 0 if its end is not there yet.
 
     A bare LF ends a line as well: every server known reads commands so, and waiting for a CR would stall the session.
     """
-    end = buffer.find(b"\n", start, start + MAX_LINE_BYTES) + 1
-    if not end and len(buffer) - start >= MAX_LINE_BYTES:
+    end = buffer.find(b"\n", start, start + most_bytes) + 1
+    if not end and len(buffer) - start >= most_bytes:
         raise LineTooLongError
     return end
 

@@ -16,7 +16,8 @@ PURE = {
     "bridge": ("flow", "lane", "plan", "ruleset", "refuse", "deadman", "steps"),
     "smtp_intercept": (
         *("direction", "names", "pickup", "wire", "dialogue", "data"),
-        *("events", "transaction", "conversation", "session", "passage"),
+        *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
+        *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bridge.flow import MAX_PORTS, Action
 from hwprofiles.facts import profiles
-from smtp_intercept.app.fields import Handler, LocalAction, OnFailure, StartTls
+from smtp_intercept.app.fields import BareNewline, Handler, LocalAction, OnDoubt, OnFailure, StartTls
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Config, Intercept, PickUp, Protected
 from smtp_intercept.direction import Direction
@@ -89,8 +89,8 @@ def _not_built(intercept: Intercept) -> Iterator[Mistake]:
     for key in ("incoming", "outgoing"):
         if getattr(intercept, key) is Handler.MTA:
             yield Mistake(("intercept", key), "'mta' is not built yet", 'use "proxy"')
-    if intercept.starttls is not StartTls.PASS:
-        yield Mistake(("intercept", "starttls"), f"{intercept.starttls.value!r} is not built yet", 'use "pass"')
+    if intercept.starttls is StartTls.TERMINATE:
+        yield Mistake(("intercept", "starttls"), "'terminate' is not built yet", 'use "pass" or "strip"')
 
 
 def _pickup_ports(bridge: Bridge, pickup: PickUp) -> Iterator[Mistake]:
@@ -191,6 +191,21 @@ def _warn_local(config: Config) -> Iterator[str]:
         yield 'pickup.local: "drop" has nothing to drop: the box has no address on the bridge'
 
 
+def _warn_session(config: Config) -> Iterator[str]:
+    intercept = config.intercept
+    if intercept.starttls is StartTls.STRIP:
+        yield (
+            'intercept.starttls: "strip" takes encryption from mail that had it; senders that insist on it '
+            "(DANE, MTA-STS) will not deliver at all"
+        )
+    if intercept.starttls is StartTls.STRIP and intercept.on_doubt is OnDoubt.PASS:
+        yield 'intercept.on_doubt: "pass" lets a client that wants to be misunderstood start TLS all the same'
+    if intercept.bare_newline is BareNewline.PASS:
+        yield 'intercept.bare_newline: "pass" leaves it to each server not to be smuggled to'
+    if config.limits.errors:
+        yield f"limits.errors: mail to a list with {config.limits.errors} unknown addresses does not get through"
+
+
 _WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
     _warn_protected,
     _warn_names,
@@ -199,4 +214,5 @@ _WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
     _warn_block,
     _warn_not_hidden,
     _warn_local,
+    _warn_session,
 )

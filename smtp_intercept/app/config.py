@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from importlib import resources
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -19,12 +19,15 @@ from bridge.flow import Action
 from hwprofiles import profile as hardware
 from smtp_intercept import pickup
 from smtp_intercept.app.checks import warnings
-from smtp_intercept.app.fields import LocalAction
+from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, StartTls
 from smtp_intercept.app.located import line_of
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
 from smtp_intercept.app.validated import validated
 from smtp_intercept.direction import Direction, Domains, Network, Servers
+from smtp_intercept.limits import Limits as SessionLimits
+from smtp_intercept.limits import Phase
+from smtp_intercept.rules import Rules
 
 __all__ = [
     "DEFAULT_PATH",
@@ -38,6 +41,7 @@ __all__ = [
     "parse",
     "policy",
     "protected_servers",
+    "rules",
     "sample",
     "warnings",
 ]
@@ -106,7 +110,7 @@ def effective(config: Config, profile: hardware.Profile | None = None) -> str:
     whole = config.model_dump(mode="json", exclude_none=True)
     unset = [] if config.bridge.gateway else ["# bridge.gateway is not set"]
     if profile is not None:
-        whole["limits"] = asdict(limits(config, profile))
+        whole["limits"] |= asdict(limits(config, profile))
     else:
         silent = [name for name, value in config.limits if value is None]
         unset += [f"# limits.{name} is the hardware profile's" for name in silent]
@@ -115,7 +119,21 @@ def effective(config: Config, profile: hardware.Profile | None = None) -> str:
 
 def limits(config: Config, profile: hardware.Profile) -> hardware.Limits:
     """The limits in force: the configuration's, else the hardware profile's."""
-    return replace(profile.limits, **config.limits.model_dump(exclude_none=True))
+    given = config.limits.model_dump(include={field.name for field in fields(profile.limits)}, exclude_none=True)
+    return replace(profile.limits, **given)
+
+
+def rules(config: Config) -> Rules:
+    """What every session does besides passing on what it reads."""
+    intercept, given = config.intercept, config.limits.model_dump()
+    own = {name: given[name] for name in given.keys() & {field.name for field in fields(SessionLimits)}}
+    patience_s = {phase: float(given[f"wait_{phase.name.lower()}_s"]) for phase in Phase}
+    return Rules(
+        strip_starttls=intercept.starttls is StartTls.STRIP,
+        reject_bare_newline=intercept.bare_newline is BareNewline.REJECT,
+        close_in_doubt=intercept.on_doubt is OnDoubt.CLOSE,
+        limits=SessionLimits(**own, patience_s=patience_s),
+    )
 
 
 def domains(config: Config) -> Domains:

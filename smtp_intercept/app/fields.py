@@ -57,6 +57,27 @@ class StartTls(StrEnum):
     TERMINATE = "terminate"
 
 
+class BareNewline(StrEnum):
+    """What happens to a message that some server could end elsewhere than we."""
+
+    PASS = "pass"
+    REJECT = "reject"
+
+
+class OnDoubt(StrEnum):
+    """What happens to a dialogue that cannot be followed."""
+
+    PASS = "pass"
+    CLOSE = "close"
+
+
+class OnOverload(StrEnum):
+    """What connections beyond `limits.sessions` meet."""
+
+    PASS = "pass"
+    DEFER = "defer"
+
+
 class LocalAction(StrEnum):
     """What happens to mail for the box itself."""
 
@@ -167,6 +188,9 @@ FilePath = Annotated[PurePosixPath, _text(_absolute, '"/var/log/tollbridge/mail.
 OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]
 HandlerChoice = Annotated[Handler, _choice(Handler)]
 StartTlsChoice = Annotated[StartTls, _choice(StartTls)]
+BareNewlineChoice = Annotated[BareNewline, _choice(BareNewline)]
+OnDoubtChoice = Annotated[OnDoubt, _choice(OnDoubt)]
+OnOverloadChoice = Annotated[OnOverload, _choice(OnOverload)]
 LocalChoice = Annotated[LocalAction, _choice(LocalAction)]
 ActionChoice = Annotated[Action, _choice(Action)]
 DirectionChoice = Annotated[Direction, _choice(Direction)]

@@ -25,6 +25,7 @@ from bridge import flow
 from bridge.lane import LANE
 from bridge.privilege import Capability, allow_files, confine, die_with_parent
 from smtp_intercept.app import channel, config
+from smtp_intercept.app.fields import OnOverload
 from smtp_intercept.app.holder import holders
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.protected import ProtectedServers
@@ -77,7 +78,7 @@ class Interceptor:
         self._log = MailLog(arguments.log)
         self._listeners = _listeners(settings)
         self._witness = Witness(LANE)
-        domains = config.domains(settings)
+        domains, rules = config.domains(settings), config.rules(settings)
         self._servers = ProtectedServers(config.protected_servers(settings), lambda _: self._tell_servers())
         self._gateway = Gateway(
             dial=Dialler(settings.intercept.hidden, settings.bridge.management),
@@ -86,6 +87,9 @@ class Interceptor:
             describe=describe(tuple(arguments.port)),
             macs=self._witness.macs,
             sessions=limits.sessions or 1,
+            sessions_per_client=limits.sessions_per_client,
+            defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
+            rules=lambda passage: rules,
             session_idle_s=float(limits.session_idle_s or 1),
         )
 

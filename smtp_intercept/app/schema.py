@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.flow import Action
 from bridge.lane import NEXT_HOP_S
 from smtp_intercept.app import fields
-from smtp_intercept.app.fields import Handler, LocalAction, OnFailure, StartTls
+from smtp_intercept.app.fields import BareNewline, Handler, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
+from smtp_intercept.limits import DEFAULT_LIMITS, PATIENCE_S, RFC_SECONDS, Phase
 
 _MAX_SESSION_IDLE_S = 3600
 assert _MAX_SESSION_IDLE_S < NEXT_HOP_S  # a session must not outlive the MAC addresses that it is sent to
@@ -47,6 +48,9 @@ class Intercept(Table):
     incoming: fields.HandlerChoice = Handler.PROXY
     outgoing: fields.HandlerChoice = Handler.PROXY
     starttls: fields.StartTlsChoice = StartTls.PASS
+    bare_newline: fields.BareNewlineChoice = BareNewline.REJECT
+    on_doubt: fields.OnDoubtChoice = OnDoubt.PASS
+    on_overload: fields.OnOverloadChoice = OnOverload.PASS
 
 
 class PortPickUp(Table):
@@ -91,8 +95,19 @@ class Log(Table):
     mail: fields.FilePath = PurePosixPath("/var/log/tollbridge/mail.log")
 
 
+def _line(default: int) -> Any:
+    """RFC 5321 §4.5.3.1 has 512 octets, with extensions some 1,500; half of what a session looks ahead is the most."""
+    return Field(default, ge=2_048, le=32_768, description="a line without end must not fill the memory")
+
+
+def _wait(phase: Phase) -> Any:
+    least, default = RFC_SECONDS[phase], round(PATIENCE_S[phase])
+    reason = f"{phase.value} that never comes must not hold a session; the least is RFC 5321 §4.5.3.2's"
+    return Field(default, ge=least, le=_MAX_SESSION_IDLE_S, description=reason)
+
+
 class Limits(Table):
-    """[limits]: None is the hardware profile's."""
+    """[limits]: None is the hardware profile's; 0, where it may be, is none."""
 
     new_connections_per_s: int | None = Field(
         None, ge=1, le=1_000_000, description="a flood of SYNs must not fill the queue; beyond: as on_failure says"
@@ -110,6 +125,32 @@ class Limits(Table):
         None, ge=300, le=_MAX_SESSION_IDLE_S, description="a peer that has gone must not hold a session for ever"
     )
     drain_s: int | None = Field(None, ge=0, le=3_600, description="how long a graceful stop waits for sessions to end")
+    sessions_per_client: int = Field(
+        5_000, ge=0, le=1_000_000, description="one client must not take everybody's places; beyond: 421 from the box"
+    )
+    command_line_bytes: int = _line(DEFAULT_LIMITS.command_line_bytes)
+    reply_line_bytes: int = _line(DEFAULT_LIMITS.reply_line_bytes)
+    header_bytes: int = Field(
+        DEFAULT_LIMITS.header_bytes, ge=65_536, le=67_108_864, description="kept while a policy waits for its end: 552"
+    )
+    recipients: int = Field(
+        DEFAULT_LIMITS.recipients, ge=0, le=1_000_000, description="of one message; beyond: 452, the client sends again"
+    )
+    commands_without_mail: int = Field(
+        DEFAULT_LIMITS.commands_without_mail, ge=0, le=1_000_000, description="NOOPs must not hold a session for ever"
+    )
+    errors: int = Field(
+        DEFAULT_LIMITS.errors, ge=0, le=1_000_000, description="5yz replies to a client that guesses; beyond: 421"
+    )
+    errors_free: int = Field(DEFAULT_LIMITS.errors_free, ge=0, le=1_000_000, description="anybody may err")
+    error_delay_s: int = Field(round(DEFAULT_LIMITS.error_delay_s), ge=0, le=60, description="guessing must be slow")
+    error_delay_step_s: int = Field(round(DEFAULT_LIMITS.error_delay_step_s), ge=0, le=60, description="and slower")
+    wait_banner_s: int = _wait(Phase.BANNER)
+    wait_reply_s: int = _wait(Phase.REPLY)
+    wait_data_reply_s: int = _wait(Phase.DATA_REPLY)
+    wait_end_reply_s: int = _wait(Phase.END_REPLY)
+    wait_command_s: int = _wait(Phase.COMMAND)
+    wait_block_s: int = _wait(Phase.BLOCK)
 
 
 class Config(Table):

@@ -30,7 +30,7 @@ from smtp_intercept.app.config import (
     protected_servers,
     sample,
 )
-from smtp_intercept.app.fields import Handler, LocalAction, OnFailure, StartTls
+from smtp_intercept.app.fields import BareNewline, Handler, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
 from smtp_intercept.direction import Direction, Domains, Servers
 from smtp_intercept.pickup import decide
 
@@ -64,6 +64,9 @@ class TestGood:
             "incoming": Handler.PROXY,
             "outgoing": Handler.PROXY,
             "starttls": StartTls.PASS,
+            "bare_newline": BareNewline.REJECT,
+            "on_doubt": OnDoubt.PASS,
+            "on_overload": OnOverload.PASS,
         }
         assert config.pickup.model_dump() == {
             "incoming": Action.INTERCEPT,

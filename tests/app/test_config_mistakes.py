@@ -71,8 +71,16 @@ def told(text: str) -> list[str]:
         ("[intercept]\nincoming = 'mta'", "4: intercept.incoming: 'mta' is not built yet; use \"proxy\""),
         ("[intercept]\noutgoing = 'mta'", "4: intercept.outgoing: 'mta' is not built yet; use \"proxy\""),
         ("[intercept]\nincoming = 'relay'", "4: intercept.incoming: 'relay' is not one of proxy, mta"),
-        ("[intercept]\nstarttls = 'strip'", "4: intercept.starttls: 'strip' is not built yet; use \"pass\""),
-        ("[intercept]\nstarttls = 'terminate'", "4: intercept.starttls: 'terminate' is not built yet; use \"pass\""),
+        (
+            "[intercept]\nstarttls = 'terminate'",
+            '4: intercept.starttls: \'terminate\' is not built yet; use "pass" or "strip"',
+        ),
+        (
+            "[intercept]\non_doubt = 'what'",
+            "4: intercept.on_doubt: 'what' is not one of pass, close; choose one of them",
+        ),
+        ("[limits]\nwait_block_s = 179", "4: limits.wait_block_s: 179 is too low; the least is 180"),
+        ("[limits]\ncommand_line_bytes = 32769", "4: limits.command_line_bytes: 32769 is too high; the most is 32768"),
         # links
         ("name = ''", "3: bridge.name: '' is not a link's name"),
         ("name = 'a b'", "3: bridge.name: 'a b' is not a link's name"),

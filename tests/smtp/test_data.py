@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_intercept.data import DotEnd, OctetEnd
+from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 
 # What servers have taken for the end of data, and what RFC 5321 §4.1.1.4 does not.
 NOT_THE_END = [
@@ -90,3 +90,67 @@ def test_a_chunk_ends_after_its_octets() -> None:
     assert chunk.find(b"67890QUIT\r\n") == 5
     assert chunk.left_bytes == 0
     assert chunk.find(b"QUIT\r\n") == 0
+
+
+def in_chunks(draw: st.DataObject, message: bytes) -> list[bytes]:
+    cuts = sorted(draw.draw(st.lists(st.integers(0, len(message)), max_size=8)))
+    return [message[a:b] for a, b in zip([0, *cuts], [*cuts, len(message)], strict=True) if a < b]
+
+
+def doubt_in(pieces: list[bytes]) -> int | None:
+    """The index of the first octet in doubt; None if the message ends without one, or does not end."""
+    dot, doubtful, before = DotEnd(), DoubtfulEnd(), 0
+    for piece in pieces:
+        end = dot.find(piece)
+        if (at := doubtful.find(piece, 0, end)) >= 0:
+            return before + at
+        if end:
+            return None
+        before += len(piece)
+    return None
+
+
+# (sequence, index of the octet that decides)
+DOUBTFUL = [
+    (b"\n.\n", 2), (b"\n.\r", 2), (b"\r.\n", 2), (b"\r.\r", 2), (b"\n.\r\n", 2), (b"\r.\r\n", 2), (b"\r\n.\n", 3),
+    (b"\r\n\0.\r\n", 4), (b"\r\n.\r\r\n", 4), (b"\r\r\n.\r\r\n", 5),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sequence", "at"), DOUBTFUL)
+def test_a_doubtful_end_in_every_cut(sequence: bytes, at: int) -> None:
+    message = b"one" + sequence + b"two\r\n.\r\n"
+    for pieces in ([message], octets(message), *([message[:cut], message[cut:]] for cut in range(len(message)))):
+        assert doubt_in(pieces) == 3 + at
+
+
+@pytest.mark.parametrize("harmless", [b"\r\n..\r\n", b"\n..\n", b"a.\nb.\r", b"\r\r", b"\r\n.x\n", b"\0.\0", b"x"])
+def test_what_is_in_no_doubt_in_every_cut(harmless: bytes) -> None:
+    message = b"one" + harmless + b"\r\n.\r\n\n.\nnext"
+    for pieces in ([message], octets(message), *([message[:cut], message[cut:]] for cut in range(len(message)))):
+        assert doubt_in(pieces) is None
+
+
+def doubt_oracle(message: bytes) -> int | None:
+    """By the octet: a dot between line ends of any kind, unless both are CRLF."""
+    text, end = b"\r\n" + message, oracle(message)
+    for at in range(2, (end or len(message)) + 2):
+        if text[at : at + 1] == b"." and (found := decided(text, at)) is not None and (not end or found < end):
+            return found
+    return None
+
+
+def decided(text: bytes, dot: int) -> int | None:
+    before = dot - 1 - (text[dot - 1 : dot] == b"\0")
+    if text[before : before + 1] not in (b"\r", b"\n") or text[dot + 1 : dot + 2] not in (b"\r", b"\n"):
+        return None
+    whole = before == dot - 1 and text[before - 1 : dot] == b"\r\n"
+    if not whole or text[dot + 1 : dot + 2] == b"\n":
+        return dot + 1 - 2
+    return dot + 2 - 2 if text[dot + 2 : dot + 3] not in (b"", b"\n") else None
+
+
+@given(st.lists(st.sampled_from([b"\r", b"\n", b".", b"\r\n", b"\r\n.", b"a", b"\0"]), max_size=30), st.data())
+def test_any_cut_finds_the_doubt_that_the_octets_have(parts: list[bytes], data: st.DataObject) -> None:
+    message = b"".join(parts)
+    assert doubt_in(in_chunks(data, message)) == doubt_oracle(message)

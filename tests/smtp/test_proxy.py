@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 
-from smtp_intercept.legs import WRITE_BUFFER_BYTES
+from smtp_intercept.leg import WRITE_BUFFER_BYTES
 from smtp_intercept.session import LOOK_AHEAD_BYTES
 from tests.smtp.box import LOCAL, Run, box, connected, listening, receive, reset, send
 

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_intercept.wire import (
-    MAX_LINE_BYTES,
     MAX_LOGGED_CHARACTERS,
     Chunk,
     Command,
@@ -152,19 +151,19 @@ def test_a_chunk(argument: bytes, chunk: Chunk | None) -> None:
 
 
 def test_a_line_ends_at_its_lf() -> None:
-    assert line_end(b"NOOP\r\nQUIT\r\n", 0) == 6
-    assert line_end(b"NOOP\r\nQUIT\r\n", 6) == 12
-    assert line_end(b"NOOP\r\nQUI", 6) == 0
+    assert line_end(b"NOOP\r\nQUIT\r\n", 0, 100) == 6
+    assert line_end(b"NOOP\r\nQUIT\r\n", 6, 100) == 12
+    assert line_end(b"NOOP\r\nQUI", 6, 100) == 0
 
 
 def test_a_line_may_have_the_longest_length_and_no_more() -> None:
-    longest = b"x" * (MAX_LINE_BYTES - 2) + b"\r\n"
-    assert line_end(b"NOOP\r\n" + longest, 6) == 6 + MAX_LINE_BYTES
-    assert line_end(longest[:-1], 0) == 0
+    longest = b"x" * 998 + b"\r\n"
+    assert line_end(b"NOOP\r\n" + longest, 6, 1000) == 1006
+    assert line_end(longest[:-1], 0, 1000) == 0
     with pytest.raises(LineTooLongError):
-        line_end(b"x" + longest, 0)
+        line_end(b"x" + longest, 0, 1000)
     with pytest.raises(LineTooLongError):
-        line_end(b"x" * MAX_LINE_BYTES, 0)
+        line_end(b"x" * 1000, 0, 1000)
 
 
 def test_long_text_is_clipped_for_the_log() -> None:

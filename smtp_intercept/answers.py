@@ -1,0 +1,64 @@
+"""What the box says itself, in a server's place, and what each of these replies does to the session.
+
+Pure data. The server's own replies are never rewritten; these stand where the server was not asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smtp_intercept.wire import ReplyLine
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One reply of ours. ``closes``: the session ends with it. ``drops``: the server's leg is reset, because the server
+    is in the middle of content that cannot be cancelled. ``discards``: the message goes nowhere. ``outcome`` is the
+    session's in the mail log if it closes."""
+
+    code: int
+    text: str
+    closes: bool = False
+    drops: bool = False
+    discards: bool = False
+    outcome: str = "refused"
+
+    @property
+    def line(self) -> bytes:
+        """As it is sent."""
+        return b"%d %b\r\n" % (self.code, self.text.encode("ascii"))
+
+    @property
+    def reply(self) -> ReplyLine:
+        """As if it had been read."""
+        return ReplyLine(self.code, True, self.text.encode("ascii"))
+
+
+# RFC 5321 §4.2.4: 502 is "command not implemented".
+NO_STARTTLS = Answer(502, "5.5.1 STARTTLS is not available")
+NO_MAIL = Answer(503, "5.5.1 Need MAIL first")
+NESTED_MAIL = Answer(503, "5.5.1 Sender already given")
+NO_RECIPIENTS = Answer(554, "5.5.1 No valid recipients")  # RFC 5321 §3.3
+NO_CHUNKING = Answer(503, "5.5.1 CHUNKING was not offered")
+BAD_CHUNK = Answer(501, "5.5.4 BDAT needs a size")
+MESSAGE_FAILED = Answer(503, "5.5.1 The message was refused; RSET first")  # RFC 3030 §2
+# RFC 5321 §4.5.3.1.10: the client sends to the others in another transaction.
+TOO_MANY_RECIPIENTS = Answer(452, "4.5.3 Too many recipients")
+HEADER_TOO_LARGE = Answer(552, "5.3.4 Header too large", drops=True)
+LINE_TOO_LONG = Answer(500, "5.5.2 Line too long", closes=True)
+TOO_MANY_COMMANDS = Answer(421, "4.7.0 Too many commands without mail", closes=True)
+TOO_MANY_ERRORS = Answer(421, "4.7.0 Too many errors", closes=True)
+TIMED_OUT = Answer(421, "4.4.2 Timeout", closes=True, outcome="timeout")
+BARE_NEWLINE = Answer(554, "5.5.2 CR or LF alone beside a lone dot", closes=True)
+SEND_CONTENT = Answer(354, "End data with <CR><LF>.<CR><LF>")
+TAKEN = Answer(250, "2.0.0 Ok", discards=True)
+MAIL_OK = Answer(250, "2.1.0 Ok")
+RECIPIENT_OK = Answer(250, "2.1.5 Ok")
+CHUNK_OK = Answer(250, "2.0.0 Ok", discards=True)
+# After the server's leg is gone.
+BYE = Answer(221, "2.0.0 Bye", closes=True, outcome="completed")
+COME_AGAIN = Answer(421, "4.3.0 Come again on a new connection", closes=True)  # RFC 5321 §3.8
+UNWELCOME = Answer(503, "5.5.1 No service here")  # RFC 5321 §3.1: until QUIT, behind a 554 banner
+# Instead of a session.
+BUSY = Answer(421, "4.3.2 Too many connections, come again")
+BUSY_FOR_YOU = Answer(421, "4.7.0 Too many connections from you, come again")

@@ -1,0 +1,31 @@
+"""What a session does besides passing on what it reads: nothing, unless it is told to.
+
+Pure data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smtp_intercept.limits import DEFAULT_LIMITS, Limits
+from smtp_intercept.policy import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """``strip_starttls``: the keyword leaves EHLO replies, the command is answered 502. ``reject_bare_newline``: a
+    message that servers could end elsewhere is refused. ``close_in_doubt``: a dialogue that cannot be followed ends."""
+
+    policy: Policy | None = None
+    strip_starttls: bool = False
+    reject_bare_newline: bool = False
+    close_in_doubt: bool = False
+    limits: Limits = DEFAULT_LIMITS
+
+    @property
+    def guarded(self) -> bool:
+        """Some commands must not cross, so none may before it is understood."""
+        return self.policy is not None or self.strip_starttls
+
+
+TRANSPARENT = Rules()

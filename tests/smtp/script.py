@@ -1,0 +1,271 @@
+"""SMTP dialogues as text files, and how a session plays one.
+
+    s -> 220 mx.example          the server sends this line and CRLF
+    c -> EHLO client.example     the client does
+    c => b"..\\r\\n"               octets as they are, a Python literal
+    c >< NOOP                    sent, but must not reach the other side
+    c =< b"octets"               likewise, as a literal
+    g -> 502 5.5.1 no            the gateway says this to the client, in this place among the server's replies
+    g >> RSET                    the gateway says this to the server
+    c close                      the end of one side's stream
+    abort: REASON                the session must end so
+    dropped                      the server's leg must have been reset, and the session gone on
+    leave: OUTCOME, REASON       the gateway must have closed the session so
+    pause: SECONDS               the client must have been made to wait so long, from time 0
+    log:                         then the records in order, JSON, the session's own last
+
+Before all that, what the gateway is told to do:
+
+    rule: starttls strip         | bare_newline reject | on_doubt close
+    limit: recipients 2          a field of `Limits`
+    policy: RCPT b@example.com refuse 550 5.7.1 no     at a stage, if the question holds the word (* is any)
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from smtp_intercept.direction import Domains
+from smtp_intercept.events import (
+    Abort,
+    DropServer,
+    EndClient,
+    EndServer,
+    Leave,
+    MessageDone,
+    Out,
+    Pause,
+    ToClient,
+    ToServer,
+)
+from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, Verdict
+from smtp_intercept.rules import TRANSPARENT, Rules
+from smtp_intercept.session import Session
+
+DOMAINS = Domains.of([("example.com", False)])
+FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
+NO_LITERALS = {"->", "><", ">>"}
+CROSSING = {"->", "=>"}
+
+Side = Literal["c", "s"]
+Cut = Callable[[bytes], Iterable[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one side sends; ``data`` is None at the end of its stream."""
+
+    side: Side
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """One line of a dialogue's policy."""
+
+    stage: Stage
+    word: str
+    verdict: Verdict
+
+    def holds(self, asked: Question) -> bool:
+        said = f"{asked.helo} {asked.sender} {asked.recipient} {asked.header.decode('latin-1')} {asked.size_bytes}"
+        return asked.stage is self.stage and (self.word == "*" or self.word in said)
+
+
+@dataclass(slots=True)
+class Script:
+    """A dialogue file. ``settings`` are its rules by the configuration's names."""
+
+    events: list[Event] = field(default_factory=list)
+    to_server: bytes = b""
+    to_client: bytes = b""
+    abort: str | None = None
+    dropped: bool = False
+    leave: str | None = None
+    pauses: list[float] = field(default_factory=list)
+    log: list[dict[str, Any]] = field(default_factory=list)
+    rulings: list[Ruling] = field(default_factory=list)
+    settings: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> Rules:
+        settings = self.settings
+        return Rules(
+            self.judge if self.rulings else None,
+            settings.get("starttls") == "strip",
+            settings.get("bare_newline") == "reject",
+            settings.get("on_doubt") == "close",
+            replace(TRANSPARENT.limits, **self.limits),  # type: ignore[arg-type]
+        )
+
+    def judge(self, asked: Question) -> Verdict:
+        return next((ruling.verdict for ruling in self.rulings if ruling.holds(asked)), Pass())
+
+
+@dataclass(slots=True)
+class Played:
+    """All that a session did."""
+
+    to_server: bytes = b""
+    to_client: bytes = b""
+    ends: list[Out] = field(default_factory=list)
+    abort: str | None = None
+    dropped: bool = False
+    leave: str | None = None
+    pauses: list[float] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    session: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, outs: list[Out]) -> None:
+        for out in outs:
+            assert self.abort is None, f"{out} after the abort"
+            assert self.leave is None or isinstance(out, MessageDone), f"{out} after the end"
+            match out:
+                case ToServer(data):
+                    assert data
+                    assert not self.dropped, "the server's leg is gone"
+                    self.to_server += data
+                case ToClient(data):
+                    assert data
+                    self.to_client += data
+                case EndServer() | EndClient():
+                    assert out not in self.ends
+                    self.ends.append(out)
+                case Abort(reason):
+                    self.abort = reason
+                case DropServer():
+                    assert not self.dropped
+                    self.dropped = True
+                case Leave(outcome, reason):
+                    self.leave = f"{outcome}, {reason}"
+                case Pause(until_at):
+                    self.pauses.append(until_at)
+                case MessageDone(record):
+                    self.messages.append(record.fields())
+
+
+def play(events: Iterable[Event], cut: Cut, rules: Rules = TRANSPARENT) -> Played:
+    """Drive a session at time 0, each event's octets in the pieces that ``cut`` makes."""
+    session, played = Session(DOMAINS, rules), Played()
+    played.take(session.opened(0.0))
+    steps = [(event.side, piece) for event in events for piece in ([None] if event.data is None else cut(event.data))]
+    for side, piece in steps:
+        if played.abort is not None or played.leave is not None:
+            break
+        if piece is None:
+            played.take((session.client_closed if side == "c" else session.server_closed)(0.0))
+        else:
+            played.take((session.client_sent if side == "c" else session.server_sent)(piece, 0.0))
+    ended = played.abort, played.leave
+    played.abort = played.leave = None
+    played.take(session.finish(0.0))
+    # After the end the octets that came with the fatal one are counted or not, as they were cut.
+    uncounted = {"bytes_from_client", "bytes_from_server"} if any(ended) else set()
+    played.session = {name: value for name, value in session.fields().items() if name not in uncounted}
+    played.abort, played.leave = ended
+    return played
+
+
+def whole(data: bytes) -> Iterable[bytes]:
+    return [data]
+
+
+def bytewise(data: bytes) -> Iterable[bytes]:
+    return (bytes([octet]) for octet in data)
+
+
+def read_script(path: Path) -> Script:
+    """A dialogue file; what one side sends in consecutive lines is one event."""
+    script = Script()
+    lines = iter(path.read_text("utf-8").splitlines())
+    for line in lines:
+        keyword, _, rest = line.partition(": ")
+        if line == "log:":
+            script.log = [json.loads(record) for record in lines if record]
+        elif keyword in HEADS:
+            HEADS[keyword](script, rest)
+        elif line and not line.startswith("#"):
+            read_event(script, line)
+    return script
+
+
+def read_event(script: Script, line: str) -> None:
+    if line[1:] == " close":
+        script.events.append(Event("c" if line[0] == "c" else "s", None))
+        return
+    who, how, what = line[0], line[2:4], line[5:]
+    assert who in "csg", line
+    assert line[1] + line[4:5] in {"  ", " "}, line
+    assert how in {"->", "=>", "><", "=<", ">>"}, line
+    data = what.encode() + b"\r\n" if how in NO_LITERALS else ast.literal_eval(what)
+    expect(script, who, how, data)
+    if who != "g":
+        send(script, "c" if who == "c" else "s", data)
+
+
+def expect(script: Script, who: str, how: str, data: bytes) -> None:
+    if how == ">>" or (who == "c" and how in CROSSING):
+        script.to_server += data
+    elif how in CROSSING:
+        script.to_client += data
+
+
+def send(script: Script, side: Side, data: bytes) -> None:
+    last = script.events[-1] if script.events else None
+    if last and last.side == side and last.data is not None:
+        script.events[-1] = Event(side, last.data + data)
+    else:
+        script.events.append(Event(side, data))
+
+
+def read_rule(script: Script, text: str) -> None:
+    name, _, value = text.partition(" ")
+    script.settings[name] = value
+
+
+def read_limit(script: Script, text: str) -> None:
+    name, _, value = text.partition(" ")
+    script.limits[name] = float(value) if name.endswith("_s") else int(value)
+
+
+def read_policy(script: Script, text: str) -> None:
+    stage, word, kind, *reply = text.split(" ", 4)
+    spoken: dict[str, type[Refuse | Defer | Close]] = {"refuse": Refuse, "defer": Defer, "close": Close}
+    verdict: Verdict = spoken[kind](int(reply[0]), reply[1]) if kind in spoken else Discard()
+    script.rulings.append(Ruling(Stage[stage], word, verdict))
+
+
+def set_field(name: str) -> Callable[[Script, str], None]:
+    return lambda script, text: setattr(script, name, text)
+
+
+HEADS: Mapping[str, Callable[[Script, str], None]] = {
+    "rule": read_rule,
+    "limit": read_limit,
+    "policy": read_policy,
+    "abort": set_field("abort"),
+    "leave": set_field("leave"),
+    "pause": lambda script, text: script.pauses.append(float(text)),
+    "dropped": lambda script, text: setattr(script, "dropped", True),
+}
+
+
+def check(script: Script, played: Played) -> None:
+    assert played.to_server == script.to_server
+    assert played.to_client == script.to_client
+    assert (played.abort, played.leave) == (script.abort, script.leave)
+    assert played.dropped == script.dropped
+    assert played.pauses == script.pauses
+    *messages, session = script.log
+    assert [without(message, "seconds") for message in played.messages] == messages
+    assert without(played.session, "bytes_from_client", "bytes_from_server") == session
+
+
+def without(record: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in names}

@@ -1,0 +1,234 @@
+"""The limits at their edges: what passes one less, what happens one more, and who is not touched by it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from smtp_intercept.direction import Domains
+from smtp_intercept.events import Leave, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.leg import WRITE_BUFFER_BYTES
+from smtp_intercept.limits import PATIENCE_S, Limits, Phase
+from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, ask
+from smtp_intercept.rules import Rules
+from smtp_intercept.session import LOOK_AHEAD_BYTES, Session
+from tests.smtp.box import Run, box, connected, listening, receive, send
+
+PASSING = Rules(policy=lambda asked: Pass(), reject_bare_newline=True)
+
+
+def session(rules: Rules, *steps: tuple[str, bytes], now: float = 0.0) -> Session:
+    it = Session(Domains(), rules)
+    it.opened(now)
+    for side, data in steps:
+        (it.client_sent if side == "c" else it.server_sent)(data, now)
+    return it
+
+
+GREETED = (("s", b"220 mx\r\n"), ("c", b"EHLO c\r\n"), ("s", b"250 mx\r\n"))
+IN_DATA = (
+    *GREETED,
+    ("c", b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"),
+    ("s", b"250 ok\r\n250 ok\r\n354 go\r\n"),
+)
+TIMEOUT = [ToClient(b"421 4.4.2 Timeout\r\n"), Leave("timeout", "421 4.4.2 Timeout")]
+
+
+@pytest.mark.parametrize(
+    ("phase", "steps"),
+    [
+        (Phase.BANNER, ()),
+        (Phase.COMMAND, GREETED),
+        (Phase.REPLY, (*GREETED, ("c", b"NOOP\r\n"))),
+        (Phase.DATA_REPLY, (*GREETED, ("c", b"DATA\r\n"))),
+        (Phase.BLOCK, IN_DATA),
+        (Phase.BLOCK, (*IN_DATA, ("s", b"552 too much already\r\n"))),
+        (Phase.END_REPLY, (*IN_DATA, ("c", b"x\r\n.\r\n"))),
+    ],
+)
+def test_each_phase_has_its_time(phase: Phase, steps: tuple[tuple[str, bytes], ...]) -> None:
+    it = session(Rules(), *steps, now=10.0)
+    assert it.check_time(10.0 + PATIENCE_S[phase] - 0.1) == []
+    outs = [out for out in it.check_time(10.0 + PATIENCE_S[phase]) if not isinstance(out, MessageDone)]
+    assert outs == TIMEOUT
+    assert it.check_time(1e9) == it.client_sent(b"NOOP\r\n", 0) == it.server_sent(b"250 ok\r\n", 0) == []
+
+
+def test_a_command_sent_octet_by_octet_does_not_win_time_and_message_data_does() -> None:
+    slow = session(Rules(), *GREETED)
+    for now in range(0, 900, 100):
+        assert slow.client_sent(b"N", now) == []
+    assert slow.check_time(900) == TIMEOUT
+    steady = session(Rules(), *IN_DATA)
+    for now in range(0, 3_000, 600):
+        steady.client_sent(b"x", now)
+        assert steady.check_time(now + 599) == []
+
+
+def test_what_is_encrypted_has_no_phases() -> None:
+    it = session(Rules(), *GREETED, ("c", b"STARTTLS\r\n"), ("s", b"220 go\r\n"))
+    assert it.check_time(1e9) == []
+
+
+def test_a_verdict_must_mean_something_at_its_stage() -> None:
+    for stage in (Stage.CONNECT, Stage.HELO):
+        with pytest.raises(ValueError, match="Discard"):
+            ask(lambda asked: Discard(), Question(stage))
+    for wrong in (
+        lambda: Refuse(450, "x"),
+        lambda: Defer(550, "x"),
+        lambda: Close(250, "x"),
+        lambda: Refuse(550, "a\r\nb"),
+    ):
+        with pytest.raises(ValueError, match="no reply"):
+            wrong()
+    with pytest.raises(ValueError, match="501 characters"):
+        Refuse(550, "x" * 501)
+
+
+def test_a_policy_that_passes_holds_no_more_than_the_end_of_data() -> None:
+    it = session(PASSING, *IN_DATA, ("c", b"A: b\r\n\r\n"))
+    for _ in range(50):
+        outs: list[Out] = it.client_sent(b"x" * 65_534 + b"\r\n", 0)
+        assert sum(len(out.data) for out in outs if isinstance(out, ToServer)) >= 65_534
+        assert it.ahead_bytes <= 4
+    assert it.wants_client
+
+
+def test_a_client_far_ahead_of_a_screened_server_waits() -> None:
+    it = session(PASSING, *GREETED, ("c", b"DATA\r\n" + b"y" * LOOK_AHEAD_BYTES))
+    assert not it.wants_client
+    assert it.ahead_bytes == LOOK_AHEAD_BYTES
+
+
+# In the running gateway.
+
+
+def test_a_slow_server_slows_its_client_under_a_policy_too(run: Run) -> None:
+    size = 20_000_000
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, rules=lambda passage: PASSING) as it:
+            client = await connected(it.port)
+            server = await taken()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            await send(server, b"220 x\r\n")
+            await send(client, b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n")
+            await receive(server, 38)
+            await send(server, b"250 ok\r\n250 ok\r\n354 go\r\n")
+            writing = asyncio.create_task(send(client, b"\r\n" + b"x" * size + b"\r\n.\r\n"))
+            await asyncio.sleep(0.4)
+            assert not writing.done()
+            assert it.gateway.unsent_bytes <= WRITE_BUFFER_BYTES + 300_000
+            assert len(await receive(server, size + 7)) == size + 7
+            await writing
+            client.close()
+            server.close()
+            await it.over()
+
+    run(work())
+
+
+async def told(client: socket.socket, line: bytes) -> None:
+    """The line, and then the end of the stream."""
+    assert await receive(client, len(line) + 1) == line
+    client.close()
+
+
+def test_a_session_whose_time_is_over_is_told_and_counted(run: Run) -> None:
+    rules = Rules(limits=Limits(patience_s={**PATIENCE_S, Phase.BANNER: 0.3}))
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, rules=lambda passage: rules) as it:
+            client = await connected(it.port)
+            server = await taken()
+            await told(client, b"421 4.4.2 Timeout\r\n")
+            server.close()
+            assert (await it.over())[0]["outcome"] == "timeout"
+            assert it.gateway.counters()["timeouts"] == 1
+
+    run(work())
+
+
+def test_a_slowed_client_slows_nobody_else(run: Run) -> None:
+    rules = Rules(limits=Limits(errors=9, errors_free=0, error_delay_s=0.5))
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, rules=lambda passage: rules) as it:
+            pairs = [(await connected(it.port), await taken()) for _ in range(2)]
+            (slowed, its_server), (other, others_server) = pairs
+            for _, server in pairs:
+                await send(server, b"220 x\r\n")
+            await send(slowed, b"FOO\r\n")
+            await receive(its_server, 5)
+            await send(its_server, b"500 what\r\n")
+            await receive(slowed, 17)
+            began = time.monotonic()
+            await send(slowed, b"BAR\r\n")
+            await send(other, b"NOOP\r\n")
+            assert await receive(others_server, 6) == b"NOOP\r\n"
+            assert time.monotonic() - began < 0.4
+            assert await receive(its_server, 5) == b"BAR\r\n"
+            assert time.monotonic() - began > 0.35
+            for pair in pairs:
+                for sock in pair:
+                    sock.close()
+            await it.over(2)
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"sessions_per_client": 2}, b"421 4.7.0 Too many connections from you, come again\r\n"),
+        ({"sessions": 2, "defer_overload": True}, b"421 4.3.2 Too many connections, come again\r\n"),
+    ],
+)
+def test_one_connection_too_many_is_told_to_come_again(run: Run, options: dict[str, Any], line: bytes) -> None:
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, **options) as it:
+            clients = [await connected(it.port) for _ in range(2)]
+            servers = [await taken() for _ in clients]
+            await told(await connected(it.port), line)
+            assert not it.gateway.full
+            assert (await it.over())[0]["outcome"] == "deferred"
+            clients.pop().close()
+            servers.pop().close()
+            await it.over(2)
+            clients.append(await connected(it.port))
+            servers.append(await taken())  # there is room again
+            assert it.gateway.counters()["deferred"] == 1
+            for sock in clients + servers:
+                sock.close()
+            await it.over(4)
+
+    run(work())
+
+
+def test_after_our_last_word_the_client_may_still_talk(run: Run) -> None:
+    rules = Rules(reject_bare_newline=True)
+    rest = b"y" * 3_000_000
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, rules=lambda passage: rules) as it:
+            client = await connected(it.port)
+            server = await taken()
+            await send(server, b"220 x\r\n")
+            await send(client, b"DATA\r\n")
+            await receive(server, 6)
+            await send(server, b"354 go\r\n")
+            await receive(client, 15)
+            await send(client, b"one\n.\nMAIL FROM:<x@y>\r\n" + rest)
+            await told(client, b"554 5.5.2 CR or LF alone beside a lone dot\r\n")
+            assert await receive(server, 5) == b"one\n."
+            with pytest.raises(ConnectionResetError):
+                await receive(server, 1)
+            server.close()
+            assert (await it.over())[0]["outcome"] == "refused"
+
+    run(work())
