@@ -9,7 +9,9 @@ BIN := $(VENV)/bin
 # What the product and its lab need from Debian …
 PACKAGES := nftables iptables iproute2 kmod ethtool procps build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
-TEST_PACKAGES := postfix nsd hping3
+TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks
+# Of these only the files, without what they depend on.
+TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin
 
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
@@ -51,8 +53,10 @@ tools: $(TOOLS)/.ready
 $(TOOLS)/.ready: Makefile
 	mkdir -p $(TOOLS)/archives/partial
 	$(SUDO) apt-get update -qq
-	$(SUDO) apt-get -qq -y --no-install-recommends --reinstall --download-only \
-		-o Dir::Cache::archives=$(CURDIR)/$(TOOLS)/archives -o APT::Sandbox::User=root install $(TEST_PACKAGES) >/dev/null
+	for p in $(TEST_PACKAGES); do $(SUDO) apt-get -qq -y --no-install-recommends --reinstall --download-only \
+		-o Dir::Cache::archives=$(CURDIR)/$(TOOLS)/archives -o APT::Sandbox::User=root install $$p >/dev/null || exit 1; \
+	done  # one by one: mail servers exclude one another
+	cd $(TOOLS)/archives && $(SUDO) apt-get -qq -o APT::Sandbox::User=root download $(TEST_DATA) >/dev/null
 	for deb in $(TOOLS)/archives/*.deb; do dpkg-deb -x $$deb $(TOOLS); done
 	touch $@
 

@@ -1,0 +1,104 @@
+"""Exim, as receiver and as sender: appendfile to a Maildir, smtp by a route list. Discards all other mail."""
+
+from __future__ import annotations
+
+from smtp_intercept.app.lab.host import Host
+from tests.peers.jail import MAILBOX, SPOOL, jailed
+from tests.peers.peer import DOMAIN, Peer, Routes
+
+NAME = "exim"
+CONFIG = """
+primary_hostname = {domain}
+daemon_smtp_ports = 25
+local_interfaces = {address}
+spool_directory = {spool}/exim4
+log_file_path = {spool}/exim4/log/%slog
+keep_environment =
+acl_smtp_rcpt = everything
+acl_smtp_data = everything
+acl_smtp_vrfy = everything
+smtp_accept_max = 0
+smtp_enforce_sync = no
+smtp_accept_queue_per_connection = 0
+smtp_accept_max_per_connection = 100000
+smtp_accept_max_nonmail = 100000
+smtp_max_unknown_commands = 1000
+smtp_max_synprot_errors = 1000
+message_size_limit = 200M
+check_spool_space = 0
+smtputf8_advertise_hosts = *
+chunking_advertise_hosts = *
+tls_advertise_hosts = {tls}
+tls_certificate = /etc/peer.pem
+rfc1413_query_timeout = 0s
+smtp_receive_timeout = 30s
+remote_max_parallel = 4
+
+begin acl
+everything:
+  accept
+
+begin routers
+mine:
+  driver = accept
+  domains = {mine}
+  transport = box
+{routes}
+others:
+  driver = redirect
+  allow_defer
+  data = :blackhole:
+
+begin transports
+box:
+  driver = appendfile
+  maildir_format
+  create_directory
+  directory = {mailbox}
+  user = mailbox
+  group = mailbox
+  return_path_add
+  envelope_to_add
+remote:
+  driver = smtp
+  interface = {address}
+  hosts_avoid_tls = *
+  hosts_try_fastopen =
+  connection_max_messages = 1
+  message_linelength_limit = 100000000
+
+begin retry
+* * F,1h,1s
+"""
+ROUTE = """
+route{number}:
+  driver = manualroute
+  domains = {domain}
+  transport = remote
+  route_list = * {server} byname
+  self = send
+"""
+
+
+def start(host: Host, address: str, certificate: str, routes: Routes | None = None) -> Peer:
+    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers."""
+    config = CONFIG.format(
+        domain=DOMAIN.format(NAME),
+        mine="" if routes else DOMAIN.format(NAME),
+        address=address,
+        spool=SPOOL,
+        mailbox=MAILBOX,
+        tls="" if routes else "*",
+        routes="".join(
+            ROUTE.format(number=number, domain=domain, server=server)
+            for number, (domain, server) in enumerate((routes or {}).items())
+        ),
+    )
+    process = jailed(
+        host,
+        NAME,
+        {"exim4/exim4.conf": config, "peer.pem": certificate},
+        [f"install -d -o Debian-exim -g Debian-exim {SPOOL}/exim4 {SPOOL}/exim4/log"],
+        ["exim4", "-bdf", "-q5s"],
+    )
+    return Peer(NAME, host, address, process, (f"{SPOOL}/exim4/input/**/*",))

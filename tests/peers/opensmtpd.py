@@ -1,0 +1,49 @@
+"""OpenSMTPD, as receiver and as sender: maildir for a virtual user, relay by domain. Discards all other mail."""
+
+from __future__ import annotations
+
+from smtp_intercept.app.lab.host import Host
+from tests.peers.jail import MAILBOX, SPOOL, jailed
+from tests.peers.peer import DOMAIN, Peer, Routes
+
+NAME = "opensmtpd"
+CONFIG = """
+{pki}
+smtp max-message-size 200M
+smtp limit max-mails 100000
+table everybody {{ "@" = "mailbox" }}
+listen on {address} port 25 hostname {domain} {tls}
+action box maildir "{mailbox}" virtual <everybody>
+action nowhere mda "cat" virtual <everybody>
+{routes}
+match from any for domain "{mine}" action box
+match from any for any action nowhere
+"""
+PKI = 'pki peer cert "/etc/peer.pem"\npki peer key "/run/key.pem"'
+
+
+def start(host: Host, address: str, certificate: str, routes: Routes | None = None) -> Peer:
+    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers."""
+    lines = [
+        f'action route{number} relay host "smtp+notls://{server}" src {address}\n'
+        f'match from any for domain "{domain}" action route{number}'
+        for number, (domain, server) in enumerate((routes or {}).items())
+    ]
+    config = CONFIG.format(
+        address=address,
+        domain=DOMAIN.format(NAME),
+        mine="none.invalid" if routes else DOMAIN.format(NAME),
+        mailbox=MAILBOX,
+        routes="\n".join(lines),
+        pki="" if routes else PKI,
+        tls="" if routes else "tls pki peer",
+    )
+    process = jailed(
+        host,
+        NAME,
+        {"smtpd.conf": config, "peer.pem": certificate},
+        [f"install -d -m 711 {SPOOL}/smtpd", "install -m 600 /etc/peer.pem /run/key.pem"],
+        ["smtpd", "-d"],
+    )
+    queues = tuple(f"{SPOOL}/smtpd/{queue}/**/*" for queue in ("queue", "incoming", "temporary"))
+    return Peer(NAME, host, address, process, queues)

@@ -1,0 +1,88 @@
+"""TCP streams put together again from captured frames: what each end of each connection sent and got.
+
+IPv4 only, as the matrix runs. Takes what was repeated once; `ValueError` for a gap.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+
+from smtp_intercept.app.lab.capture import Frame
+
+SYN = 0x02
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ends:
+    """One direction of a connection."""
+
+    source: str
+    source_port: int
+    destination: str
+    destination_port: int
+
+    @property
+    def back(self) -> Ends:
+        return Ends(self.destination, self.destination_port, self.source, self.source_port)
+
+
+@dataclass(slots=True)
+class _Direction:
+    first: int  # sequence number of the first octet
+    parts: dict[int, bytes] = field(default_factory=dict)  # by offset
+
+    def add(self, sequence: int, payload: bytes) -> None:
+        offset = (sequence - self.first) & 0xFFFFFFFF
+        if len(payload) > len(self.parts.get(offset, b"")):
+            self.parts[offset] = payload
+
+    def joined(self) -> bytes:
+        whole = bytearray()
+        for offset in sorted(self.parts):
+            if offset > len(whole):
+                raise ValueError(f"{offset - len(whole)} octets are missing at {len(whole)}")
+            whole += self.parts[offset][len(whole) - offset :]
+        return bytes(whole)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """One connection as one end's wire carried it."""
+
+    client: bytes
+    server: bytes
+
+
+Connection = tuple[Ends, int]  # the client's direction, and which of those with the same ports
+
+
+def transcripts(frames: Iterable[Frame], host: str, port: int = 25) -> Mapping[Connection, Transcript]:
+    """The connections to ``port`` as the wire of ``host`` carried them."""
+    seen: dict[Ends, list[_Direction]] = defaultdict(list)
+    for frame in frames:
+        if frame.host == host and frame.ethertype == 0x0800 and frame.data[23] == 6:
+            _add(seen, frame.data)
+    return {
+        (ends, number): Transcript(client.joined(), server.joined())
+        for ends in list(seen)
+        if ends.destination_port == port
+        for number, (client, server) in enumerate(zip(seen[ends], seen[ends.back], strict=True))
+    }
+
+
+def _add(seen: dict[Ends, list[_Direction]], data: bytes) -> None:
+    head = 14 + (data[14] & 15) * 4
+    ports = struct.unpack_from("!HH", data, head)
+    sequence, offset, flags = struct.unpack_from("!I4xBB", data, head + 4)
+    ends = Ends(str(IPv4Address(data[26:30])), ports[0], str(IPv4Address(data[30:34])), ports[1])
+    end = 14 + struct.unpack_from("!H", data, 16)[0]
+    if flags & SYN:
+        first = (sequence + 1) & 0xFFFFFFFF
+        if not seen[ends] or seen[ends][-1].first != first:  # not a SYN repeated
+            seen[ends].append(_Direction(first))
+    elif seen[ends] and (payload := data[head + (offset >> 4) * 4 : end]):
+        seen[ends][-1].add(sequence, payload)
