@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 # What the product itself needs from Debian …
 PACKAGES := nftables iptables iproute2 kmod build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
-TEST_PACKAGES := postfix nsd hping3 iputils-ping
+TEST_PACKAGES := postfix nsd hping3 iputils-ping haproxy
 
-.PHONY: help demo test lint lock clean tools
+.PHONY: help demo test bench lint lock clean tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
+	@echo "make bench  measure it against HAProxy and a bare bridge"
 	@echo "make lint   format, style and types only"
 	@echo "make lock   choose the newest versions for the tests again"
 	@echo "make clean  remove what the other targets made here"
@@ -24,6 +25,10 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=15
+
+# e.g. make bench BENCH="--rounds 9 --json bench.json"; the machine must have nothing else to do.
+bench: $(VENV)/.ready $(TOOLS)/.ready
+	$(SUDO) $(BIN)/python -m tests.bench $(BENCH)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
