@@ -24,6 +24,9 @@ LEARNED_S = 10
 LEARNED_UNTIL_BANNER_S = 60
 # Longer than any session may be idle.
 NEXT_HOP_S = 7200
+# A next hop that data has just confirmed is not confirmed again for so long; less than `LEARNED_S`, so that one that
+# has moved is confirmed while the SYN that told of it is still remembered.
+FRESH_S = 5
 # From SYN to the ACK that completes a SYN-cookie handshake.
 ADMITTED_S = 10
 # Longer than TIME_WAIT (60 s, include/net/tcp.h).

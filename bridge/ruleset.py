@@ -23,6 +23,8 @@ _LEARNED = f"{flow.MAGIC | flow.LEARNED:#010x}"
 _TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
 _REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
 
+_HOPS = "{ip} saddr . ether saddr . {ip} daddr . ether daddr"
+
 _WHEREABOUTS = "ether type { 0x0806, 0x8035 }"  # ARP and RARP: what hosts say when they have moved
 _NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
 
@@ -122,6 +124,8 @@ def _netdev_sets(rules: Rules) -> list[str]:
             f"map next_hop{v} {{ {kind}; timeout {at.NEXT_HOP_S}s; size {size}; }}",
             f"set via{v} {{ typeof {ip} saddr . ether saddr; flags dynamic,timeout; "
             f"timeout {at.NEXT_HOP_S}s; size {size}; }}",
+            f"set fresh{v} {{ typeof {_HOPS.format(ip=ip)}; flags dynamic,timeout; "
+            f"timeout {at.FRESH_S}s; size {size}; }}",
             f"set rate{v} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
         ]
     if rules.stp:
@@ -134,31 +138,66 @@ def _ports(rules: Rules) -> list[str]:
 
 
 def _port(rules: Rules, legs: PortLegs) -> list[str]:
-    """From the wire: mail, what may belong to it, and nothing else, goes to the lane."""
-    mine, mail, to = f"ether daddr {rules.bridge_mac}", rules.mail, f'fwd to "{legs.wire}"'
+    """From the wire: mail, what may belong to it, and nothing else, goes to the lane. Every frame of the bridge pays
+    for the first chains, so they ask what it is before they ask anything else of it."""
+    name, stp = f"port{legs.index}", _not_forwarding(rules) if rules.stp else []
+    mine = f"ether daddr {rules.bridge_mac}"
+    return [
+        *_mail(rules, legs, name, mine, stp),
+        # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
+        *_chain(f"{name}_where", "", [f"{mine} accept", *stp, f'dup to "{legs.wire}"']),
+        *_chain(
+            f"{name}_icmp",
+            "",
+            [
+                f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} goto {name}_mail",
+                f"icmpv6 type {_NEIGHBOURS} jump {name}_where",
+                f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} "
+                f"goto {name}_mail",
+            ],
+        ),
+        *_chain(
+            f"{name}_tcp",
+            "",
+            [
+                f"tcp dport {rules.mail} goto {name}_mail",
+                f"tcp sport {rules.mail} goto {name}_mail",
+                # Later fragments carry no ports: all of TCP's go the same way, so that none overtakes its first.
+                f"ip frag-off & 0x3fff != 0 goto {name}_mail",
+                f"frag nexthdr tcp goto {name}_mail",
+            ],
+        ),
+        *_chain(
+            name,
+            f'ingress device "{legs.port}" priority 0',
+            [
+                f"meta l4proto tcp goto {name}_tcp",
+                f"meta l4proto {{ icmp, icmpv6 }} goto {name}_icmp",
+                f"{_WHEREABOUTS} jump {name}_where",
+            ],
+        ),
+    ]
+
+
+def _mail(rules: Rules, legs: PortLegs, name: str, mine: str, stp: list[str]) -> list[str]:
+    """To the lane, but for the box's own frames, tagged ones, and those of a port that does not forward."""
     local = "counter name local_dropped drop" if legs.port in rules.closed else "counter name local"
     tagged = "counter name tagged " + ("drop" if rules.block else "accept")
-    return _chain(
-        f"port{legs.index}",
-        f'ingress device "{legs.port}" priority 0',
-        [
-            f"{mine} tcp dport {mail} {_SYN} {local}",
-            f"{mine} accept",
-            *(_not_forwarding(rules) if rules.stp else []),
-            # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
-            f'{_WHEREABOUTS} dup to "{legs.wire}"',
-            f'icmpv6 type {_NEIGHBOURS} dup to "{legs.wire}"',
-            f"vlan id 0-4095 tcp dport {mail} {_SYN} {tagged}",
-            "vlan id 0-4095 accept",
-            f"tcp dport {mail} {to}",
-            f"tcp sport {mail} {to}",
-            f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} {to}",
-            f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} {to}",
-            # Later fragments carry no ports: all of TCP's go the same way, so that none overtakes its first.
-            f"ip protocol tcp ip frag-off & 0x3fff != 0 {to}",
-            f"frag nexthdr tcp {to}",
-        ],
-    )
+    syn = f"tcp dport {rules.mail} {_SYN}"
+    return [
+        *_chain(f"{name}_mine", "", [f"{syn} {local}", "accept"]),
+        *_chain(f"{name}_tagged", "", [f"{syn} {tagged}", "accept"]),
+        *_chain(
+            f"{name}_mail",
+            "",
+            [
+                f"{mine} goto {name}_mine",
+                *stp,
+                f"vlan id 0-4095 goto {name}_tagged",
+                f'fwd to "{legs.wire}"',
+            ],
+        ),
+    ]
 
 
 def _not_forwarding(rules: Rules) -> list[str]:
@@ -180,18 +219,30 @@ def _leg(rules: Rules, legs: PortLegs) -> list[str]:
     port, here = flow.MAX_PORTS - 1 << flow.PORT_SHIFT, legs.index << flow.PORT_SHIFT
     tagged = f"meta mark & {(1 << flow.TAG_BITS) - 1 << flow.TAG_SHIFT:#x} != 0"  # of a connection, not a mere RST
     gate = "iifname @forwarding " if rules.stp else ""
-    return _chain(
-        f"leg{legs.index}",
-        f'ingress device "{legs.wire}" priority 0',
+    out = _chain(
+        f"leg{legs.index}_out",
+        "",
         [
-            f"{_WHEREABOUTS} drop",
-            f"icmpv6 type {_NEIGHBOURS} drop",
             f"meta mark & {sides | port:#010x} == {away | here:#010x} drop",
             f"meta mark & {sides:#010x} == {ours:#010x} {tagged} meta mark & {port:#x} != {here:#x} drop",
             f'{gate}fwd to "{legs.port}"',
             "drop",
         ],
     )
+    name = f"leg{legs.index}"
+    return [
+        *out,
+        *_chain(
+            name,
+            f'ingress device "{legs.wire}" priority 0',
+            [
+                f"meta l4proto tcp goto {name}_out",
+                f"{_WHEREABOUTS} drop",
+                f"icmpv6 type {_NEIGHBOURS} drop",
+                f"goto {name}_out",
+            ],
+        ),
+    ]
 
 
 def _learn(rules: Rules) -> list[str]:
@@ -237,23 +288,27 @@ def _disguise() -> list[str]:
             # a spoofed SYN never gets this far.
             f"meta mark & {flow.MAGIC_MASK | flow.AWAY:#010x} == {flow.MAGIC | flow.AWAY:#010x} "
             "tcp flags & syn == syn goto confirm",
-            "tcp flags & psh == psh goto confirm",
+            "tcp flags & psh == psh goto refresh",
         ],
     )
-    families = [f"meta protocol {ip} goto confirm{v}" for v, ip in ((4, "ip"), (6, "ip6"))]
-    lines += _chain("confirm", "", families)
+    for goal in ("confirm", "refresh"):
+        lines += _chain(goal, "", [f"meta protocol {ip} goto {goal}{v}" for v, ip in ((4, "ip"), (6, "ip6"))])
     for v, ip in ((4, "ip"), (6, "ip6")):
         rules = []
-        for end in ("saddr", "daddr"):
-            # The confirmed next hop first, then a fresher one over it.
+        for end, unset in (("saddr", LANE_MAC), ("daddr", NEXT_HOP_MAC)):
+            # What a SYN has just said counts more than what is confirmed, which is asked only if no SYN said anything.
             rules += [
-                f"ether {end} set {ip} {end} map @next_hop{v}",
                 f"ether {end} set {ip} {end} map @learned{v}",
+                f"ether {end} {unset} ether {end} set {ip} {end} map @next_hop{v}",
             ]
         confirm = [line for end in ("saddr", "daddr") for line in _confirm(v, ip, end)]
         for end in ("saddr", "daddr"):
             lines += _chain(f"moved{v}_{end}", "", _moved(v, ip, end))
-        lines += [*_chain(f"confirm{v}", "", confirm), *_chain(f"disguise{v}", "", rules)]
+        hops = _HOPS.format(ip=ip)
+        confirm.append(f"add @fresh{v} {{ {hops} timeout {at.FRESH_S}s }}")
+        lines += _chain(f"confirm{v}", "", confirm)
+        lines += _chain(f"refresh{v}", "", [f"{hops} @fresh{v} return", f"goto confirm{v}"])
+        lines += _chain(f"disguise{v}", "", rules)
     return lines
 
 
@@ -272,6 +327,7 @@ def _moved(v: int, ip: str, end: str) -> list[str]:
     hop, via = f"{ip} {end} timeout {at.NEXT_HOP_S}s : ether {end}", f"{ip} {end} . ether {end}"
     return [
         f"ether {end} set {ip} {end} map @next_hop{v}",
+        f"delete @fresh{v} {{ {_HOPS.format(ip=ip)} }}",
         f"delete @via{v} {{ {via} }} delete @next_hop{v} {{ {ip} {end} : ether {end} }}",
         f"ether {end} set {ip} {end} map @learned{v}",
         f"add @next_hop{v} {{ {hop} }} add @via{v} {{ {via} timeout {at.NEXT_HOP_S}s }}",
@@ -317,7 +373,13 @@ def _sockets() -> list[str]:
         # The ACK of a SYN-cookie handshake finds only the listener; the ACK of a bridged connection finds it too.
         listener.append(f"{_TUPLE.format(ip=ip)} @admitted{v} {turn} return")
         inwards.append(f"{_TUPLE.format(ip=ip)} @bridged{v} return")
+    # Never matches; a tproxy expression makes the kernel put fragments together before these hooks.
+    together = [
+        "ip daddr 0.0.0.0 meta l4proto tcp tproxy ip to :9",
+        "ip6 daddr :: meta l4proto tcp tproxy ip6 to :9",
+    ]
     return [
+        *_chain("together", "", together),
         *_chain("listener", "", listener),
         *_chain("inwards", "", [*inwards, turn]),
         *_chain(
@@ -326,10 +388,7 @@ def _sockets() -> list[str]:
             [
                 f'iifname != "{LANE}" return',
                 "notrack",
-                # Never matches; a tproxy expression makes the kernel put fragments together before these hooks.
-                "ip daddr 0.0.0.0 meta l4proto tcp tproxy ip to :9 return",
-                "ip6 daddr :: meta l4proto tcp tproxy ip6 to :9 return",
-                f"{_SYN} return",
+                f"{_SYN} goto together",
                 "socket wildcard 1 goto listener",
                 "meta l4proto { tcp, icmp, icmpv6 } socket transparent 1 jump inwards",
             ],
@@ -396,5 +455,5 @@ def _untracked() -> list[str]:
 
 def _inwards(rules: Rules) -> list[str]:
     legs = ", ".join(f'"{legs.lane}"' for legs in rules.legs)
-    turn = f"iifname {{ {legs} }} {_OURS} meta pkttype set host ether daddr set {LANE_MAC}"
+    turn = f"{_OURS} iifname {{ {legs} }} meta pkttype set host ether daddr set {LANE_MAC}"
     return _chain("inwards", "prerouting priority 10", [turn])

@@ -45,8 +45,10 @@ def test_a_rate_limited_syn_is_not_learned_and_so_meets_the_fate_of_the_unlearne
 
 
 def test_tagged_mail_stays_on_the_plain_bridge_or_is_dropped() -> None:
-    assert "counter name tagged accept" in chain(render(RULES), "port0")
-    assert "counter name tagged drop" in chain(render(replace(RULES, block=True)), "port0")
+    assert "counter name tagged accept" in chain(render(RULES), "port0_tagged")
+    assert "counter name tagged drop" in chain(render(replace(RULES, block=True)), "port0_tagged")
+    mail = chain(render(RULES), "port0_mail")
+    assert mail.index("vlan id 0-4095 goto port0_tagged") < mail.index("fwd to")
 
 
 def test_the_queue_rule_is_nfts_where_nft_can() -> None:
@@ -57,26 +59,32 @@ def test_the_queue_rule_is_nfts_where_nft_can() -> None:
 
 def test_mail_to_the_box_is_dropped_on_closed_ports_only() -> None:
     text = render(replace(RULES, closed=frozenset({"p1"})))
-    assert "counter name local_dropped drop" not in chain(text, "port0")
-    assert "counter name local_dropped drop" in chain(text, "port1")
+    assert "counter name local_dropped drop" not in chain(text, "port0_mine")
+    assert "counter name local_dropped drop" in chain(text, "port1_mine")
 
 
 def test_with_stp_only_forwarding_ports_carry_mail() -> None:
     text = render(replace(RULES, stp=True))
-    assert "iifname != @forwarding accept" in chain(text, "port0")
-    assert 'iifname @forwarding fwd to "p1"' in chain(text, "leg1")
+    assert "iifname != @forwarding accept" in chain(text, "port0_mail")
+    assert "iifname != @forwarding accept" in chain(text, "port0_where")
+    assert 'iifname @forwarding fwd to "p1"' in chain(text, "leg1_out")
     assert "@forwarding" not in render(RULES)
 
 
 def test_with_stp_mail_of_a_port_not_known_to_forward_is_the_plain_bridges_or_is_dropped() -> None:
-    syn = "iifname != @forwarding tcp dport { 25 } tcp flags & (fin | syn | rst | ack) == syn counter name not_forwarding"
-    assert f"{syn}\n" in chain(render(replace(RULES, stp=True)), "port0")
-    assert f"{syn} drop\n" in chain(render(replace(RULES, stp=True, block=True)), "port0")
+    syn = (
+        "iifname != @forwarding tcp dport { 25 } tcp flags & (fin | syn | rst | ack) == syn counter name not_forwarding"
+    )
+    assert f"{syn}\n" in chain(render(replace(RULES, stp=True)), "port0_mail")
+    assert f"{syn} drop\n" in chain(render(replace(RULES, stp=True, block=True)), "port0_mail")
 
 
 def test_frames_to_the_box_stay_on_the_bridge_before_anything_is_moved() -> None:
-    port = chain(render(RULES), "port0")
-    assert port.index("ether daddr 02:00:00:00:00:10 accept") < port.index("fwd to")
+    text = render(RULES)
+    mail, where = chain(text, "port0_mail"), chain(text, "port0_where")
+    assert mail.index("ether daddr 02:00:00:00:00:10 goto port0_mine") < mail.index("fwd to")
+    assert where.index("ether daddr 02:00:00:00:00:10 accept") < where.index("dup to")
+    assert chain(text, "port0_mine").rstrip().endswith("accept")
 
 
 def test_the_digest_names_the_text() -> None:
