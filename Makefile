@@ -9,17 +9,18 @@ BIN := $(VENV)/bin
 # What the product and its lab need from Debian …
 PACKAGES := nftables iptables iproute2 kmod ethtool procps build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
-TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks
+TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks haproxy
 # Of these only the files, without what they depend on.
 TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin
 
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
 
-.PHONY: help demo test fuzz lint lock clean tools
+.PHONY: help demo test bench fuzz lint lock clean tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
+	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make lint   format, style and types only"
 	@echo "make lock   choose the newest versions for the tests again"
@@ -34,6 +35,10 @@ test: $(VENV)/.ready $(TOOLS)/.ready lint
 
 fuzz: $(VENV)/.ready
 	$(BIN)/python -m tests.fuzz $(TARGETS)
+
+# e.g. make bench BENCH="--rounds 9 --json bench.json"; the machine must have nothing else to do.
+bench: $(VENV)/.ready $(TOOLS)/.ready
+	$(SUDO) $(BIN)/python -m tests.bench $(BENCH)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
