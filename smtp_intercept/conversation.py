@@ -96,13 +96,12 @@ class Conversation(Replies):
         return end
 
     def _judge(self, owed: Owed, command: Command) -> Answer | None:
-        answer = self._screen.judge(owed.verb, command)
-        if answer is None and owed.verb is Verb.BDAT and self._rules.guarded:
+        if owed.verb is Verb.BDAT and self._rules.guarded and not self.alone:
             if owed.size_bytes is None:
                 return answers.BAD_CHUNK
             if b"CHUNKING" not in self._keywords:
                 return answers.NO_CHUNKING  # whether it is taken would be known too late to keep anything back
-        return answer
+        return self._screen.judge(owed.verb, command)
 
     def _answer(self, owed: Owed, answer: Answer, end: int, now: float) -> None:
         """The server does not hear of it. The answer to BDAT comes when its chunk has been read."""

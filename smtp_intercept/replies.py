@@ -110,7 +110,7 @@ class Replies(Matching):
                 self.reading = self.next_command()
                 return
             self.begin_chunk(owed.size_bytes)
-        if self._transaction:
+        if self._transaction and owed.answer not in (answers.BAD_CHUNK, answers.NO_CHUNKING):
             self._end(reply, now)
 
     def begin_chunk(self, size_bytes: int) -> None:

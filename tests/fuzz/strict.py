@@ -13,7 +13,7 @@ class StrictServer:
 
     def __init__(self) -> None:
         self._buffer, self._content, self._left = b"", b"", -1
-        self._in_data = self._last = self._mail = False
+        self._in_data = self._last = self._mail = self._gone = False
         self._recipients = 0
         self.taken: list[bytes] = []
 
@@ -26,6 +26,8 @@ class StrictServer:
         return replies
 
     def _step(self) -> bytes | None:
+        if self._gone:
+            return None
         if self._left >= 0:
             return self._chunk()
         if self._in_data:
@@ -60,6 +62,7 @@ class StrictServer:
 
     def _command(self, line: bytes) -> bytes:
         verb = (line.split(None, 1) or [b""])[0]
+        self._gone = verb == b"QUIT"
         if verb == b"MAIL" and not self._mail:
             self._mail = True
         elif verb == b"RCPT" and self._mail:
