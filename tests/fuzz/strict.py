@@ -50,7 +50,10 @@ class StrictServer:
             return None
         self._content += self._buffer[: self._left]
         self._buffer, self._left = self._buffer[self._left :], -1
-        return self._take(self._content) if self._last and self._recipients else b"250 so far\r\n"
+        if not self._recipients:
+            self._forget()
+            return b"503 no\r\n"
+        return self._take(self._content) if self._last else b"250 so far\r\n"
 
     def _take(self, content: bytes) -> bytes:
         self.taken.append(content)
