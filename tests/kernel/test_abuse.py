@@ -28,7 +28,7 @@ import pytest
 from smtp_intercept.app.lab.host import Process
 from smtp_intercept.app.lab.network import Lab
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.alone]
 
 GOOD, BAD = "192.0.2.20", "192.0.2.21"
 MANY = 1_000_000
