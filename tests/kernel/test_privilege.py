@@ -126,7 +126,7 @@ def test_a_confined_process_cannot_break_out(tmp_path: Path, kept: Capability) -
     program = tmp_path / "cat"
     program.write_bytes(Path("/bin/cat").read_bytes())
     program.chmod(0o4755)
-    for directory in (tmp_path, *tmp_path.parents[:3]):
+    for directory in (tmp_path, *(parent for parent in tmp_path.parents if "pytest" in str(parent))):
         directory.chmod(0o755)
     anybody = subprocess.run([program, "/proc/self/status"], user=65534, capture_output=True, text=True, check=True)
     assert euid(anybody.stdout.split()) == "0"
