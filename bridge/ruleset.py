@@ -12,6 +12,7 @@ from bridge import flow
 from bridge import lane as at
 from bridge.lane import LANE, LANE_MAC
 from bridge.rules import FAMILIES, LIMITED, NOT_SYN, OURS, SYN, UNLEARNED, Rules, chain, counters
+from bridge.wires import netdev
 
 __all__ = ["COUNTERS", "NAME", "NOT_INSPECTED", "TABLES", "Rules", "digest", "render", "unload"]
 
