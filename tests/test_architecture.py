@@ -13,7 +13,7 @@ LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and 
 
 PURE = {
     "hwprofiles": ("profile", "match"),
-    "bridge": ("flow", "lane", "plan", "ruleset", "refuse", "deadman", "steps"),
+    "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
     "smtp_intercept": (
         *("direction", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),

@@ -1,0 +1,57 @@
+"""What all the rules are made from: the wish, and the words that more than one table says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bridge import flow
+from bridge import lane as at
+from bridge.lane import Limits, PortLegs
+
+SYN = "tcp flags & (fin | syn | rst | ack) == syn"
+NOT_SYN = "tcp flags & (fin | syn | rst | ack) != syn"
+OURS = f"meta mark & {flow.MAGIC_MASK | flow.DIVERT:#010x} == {flow.MAGIC | flow.DIVERT:#010x}"
+LIMIT = f"meta mark set meta mark | {flow.LIMITED:#x}"
+LIMITED = f"meta mark & {flow.LIMITED:#x} == {flow.LIMITED:#x}"
+LEARN = f"meta mark set meta mark | {flow.LEARNED:#x}"
+UNLEARNED = f"meta mark & {flow.LEARNED:#x} == 0"
+FAMILIES = ((4, "ip"), (6, "ip6"))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything the text depends on. ``bridge_mac`` is the plain bridge's own address; ``silent`` that it has no
+    business of its own on the wire (no management address); ``seed`` 32 secret bits, the same at every rendering;
+    ``nft_queue`` that the kernel has the queue expression."""
+
+    bridge: str
+    bridge_mac: str
+    legs: tuple[PortLegs, ...]
+    mail_ports: tuple[int, ...]
+    limits: Limits
+    seed: int = 0
+    learned_s: int = at.LEARNED_S
+    closed: frozenset[str] = frozenset()
+    block: bool = False
+    stp: bool = False
+    silent: bool = False
+    nft_queue: bool = False
+
+    @property
+    def mail(self) -> str:
+        return "{ " + ", ".join(map(str, self.mail_ports)) + " }"
+
+    @property
+    def otherwise(self) -> str:
+        """What becomes of a SYN that cannot be inspected."""
+        return "drop" if self.block else "return"
+
+
+def chain(name: str, hook: str, rules: Iterable[str]) -> list[str]:
+    head = [f"chain {name} {{"] + ([f"\ttype filter hook {hook}; policy accept;"] if hook else [])
+    return [*head, *(f"\t{rule}" for rule in rules), "}"]
+
+
+def counters(*names: str) -> list[str]:
+    return [f"counter {name} {{ }}" for name in names]
