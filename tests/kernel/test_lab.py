@@ -266,7 +266,9 @@ with Lab() as lab:
 
 def lab_process() -> tuple[subprocess.Popen[str], str]:
     """A process with a lab, and the lab's prefix."""
-    process = subprocess.Popen([sys.executable, "-c", BUILD_AND_WAIT], stdout=subprocess.PIPE, text=True)
+    # A test run in the background of a script, or under nohup, has signals ignored, and its children inherit that.
+    ordinary = ["env", "--default-signal=INT,HUP,TERM", sys.executable, "-c", BUILD_AND_WAIT]
+    process = subprocess.Popen(ordinary, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     return process, process.stdout.readline().strip()
 
