@@ -16,10 +16,11 @@ TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.vers
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
 
-.PHONY: help demo test bench fuzz lint lock clean tools
+.PHONY: help demo test suites bench fuzz lint lock clean tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
+	@echo "make suites  set up, then run aiosmtpd's own tests through the gateway (minutes)"
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make lint   format, style and types only"
@@ -30,8 +31,11 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone"
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone and not slow"
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
+
+suites: $(VENV)/.ready $(TOOLS)/.ready
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m slow
 
 fuzz: $(VENV)/.ready
 	$(BIN)/python -m tests.fuzz $(TARGETS)

@@ -95,7 +95,7 @@ def entries(lab: Lab, process: Process) -> dict[str, dict[str, Any]]:
     return {entry["test"].rpartition("/")[2]: entry for entry in map(json.loads, lines)}
 
 
-@pytest.mark.parametrize("name", SUITES)
+@pytest.mark.parametrize("name", ["smtplib", pytest.param("aiosmtpd", marks=pytest.mark.slow)])
 def test_what_passes_without_the_gateway_passes_through_it(lanes: None, name: str) -> None:
     suite, at_least, crossing = SUITES[name][0](), *SUITES[name][1:]
     with Lab(WIRES) as bare, Lab(WIRES) as lab, lab.gateway.running(CONFIG):
