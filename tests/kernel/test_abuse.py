@@ -35,7 +35,12 @@ MANY = 1_000_000
 CONFIG: dict[str, Any] = {
     "pickup": {"incoming": "intercept"},
     "protected": [{"domain": "example.com", "servers": [GOOD, BAD]}],
-    "limits": {"sessions": 10_000, "new_connections_per_s": MANY, "new_connections_per_s_per_network": MANY},
+    "limits": {
+        "sessions": 10_000,
+        "sessions_per_client": 10_000,
+        "new_connections_per_s": MANY,
+        "new_connections_per_s_per_network": MANY,
+    },
 }
 
 PROMPT_S = 2.0  # a session of four replies: milliseconds on a quiet machine, and never a SYN's second repeat
