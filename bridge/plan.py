@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_interface, ip_network
 
 from bridge import flow
 from bridge import lane as at
@@ -320,19 +319,3 @@ def sysctls_read(links: Iterable[str], at_least: Iterable[str]) -> list[str]:
     """The sysctls that `make_plan` looks at."""
     every = ["net.ipv6.conf.all.disable_ipv6", "net.ipv4.conf.all.rp_filter", *BRIDGE_NF, *at_least]
     return every + [f"net.ipv4.conf.{sysctl_name(link)}.rp_filter" for link in links]
-
-
-def moved_addresses(wanted: Wanted, present: Present) -> list[str]:
-    """Addresses that `up` takes from a port and gives to the bridge."""
-    return [
-        a
-        for name in wanted.ports
-        if name in present.links
-        for a in present.links[name].addresses
-        if a in wanted.management
-    ]
-
-
-def gateway_in(management: Iterable[str], gateway: str) -> bool:
-    """Whether a next hop can be reached from the management addresses."""
-    return any(ip_interface(gateway).ip in ip_network(ip_interface(a).network) for a in management)
