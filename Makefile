@@ -15,6 +15,8 @@ TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.vers
 
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
+# A run that hangs outside any test ends, and says so.
+BOUNDED := timeout --kill-after=10 --verbose 2400
 
 .PHONY: help demo test suites bench fuzz lint lock clean tools
 help:
@@ -31,8 +33,8 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone and not slow"
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone and not slow"
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m slow
