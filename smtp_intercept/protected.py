@@ -25,6 +25,7 @@ from dns.rdtypes.IN.AAAA import AAAA
 
 from smtp_intercept.direction import Servers
 from smtp_intercept.names import GOOD, Answer, Limits, Outcome, Question, Standing, after, split, table
+from smtp_intercept.served import Served
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,16 +58,23 @@ class ProtectedServers:
         ``on_change`` gets each new table. ``resolver`` is called for every look-up, because /etc/resolv.conf may
         appear or change while we run."""
         self._limits = limits or Limits()
-        self._literals, questions = split(protected)
+        self._protected = tuple((domain, tuple(servers)) for domain, servers in protected)
+        self._literals, questions = split(self._protected)
         self._standings = {question: Standing(question) for question in questions}
         self._on_change, self._resolver, self._clock = on_change, resolver, clock
         self._queries = asyncio.Semaphore(self._limits.queries)
         self._servers = table(self._literals, ())
+        self._served = Served.of(self._protected, ())
 
     @property
     def servers(self) -> Servers:
         """The table as it stands now."""
         return self._servers
+
+    @property
+    def served(self) -> Served:
+        """Whose servers they are, as it stands now."""
+        return self._served
 
     def state(self) -> tuple[NameState, ...]:
         """Every name, in the configuration's order."""
@@ -106,6 +114,10 @@ class ProtectedServers:
         standing = after(before, answer, self._clock(), self._limits)
         self._standings[question] = standing
         _log_change(before, standing)
+        if (
+            standing.addresses != before.addresses
+        ):  # though the table may stay the same: one domain's address is another's
+            self._served = Served.of(self._protected, self._standings.values())
         servers = table(self._literals, self._standings.values())
         if servers != self._servers:
             self._servers = servers

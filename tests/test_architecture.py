@@ -17,8 +17,10 @@ PURE = {
     "smtp_intercept": (
         *("direction", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
+        "served",
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
+    "smtp_intercept.mta": ("envelope", "nexthop"),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
