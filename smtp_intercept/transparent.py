@@ -84,8 +84,7 @@ class Dialler:
         own = self._own(4 if family == socket.AF_INET else 6)
         if self.hidden or (self.own and own is None):
             return await dial(client, server, self.mark if mark is None else mark)
-        sock = _plain(family) if own is None else _bind(_plain(family), (own, 0))
-        return Dialled(await _connect(sock, server), source_port_kept=False, hidden=False)
+        return Dialled(await dial_own(own, server), source_port_kept=False, hidden=False)
 
     def _own(self, version: int) -> str | None:
         return next((str(interface.ip) for interface in self.own if interface.version == version), None)
@@ -102,6 +101,12 @@ async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
             raise
     fresh: Address = (client[0], 0) if len(client) == 2 else (client[0], 0, *client[2:])
     return Dialled(await _connect(_bind(_transparent(_family(fresh), mark), fresh), server), source_port_kept=False)
+
+
+async def dial_own(own: str | None, server: Address) -> socket.socket:
+    """Connect to ``server`` from the box's address ``own``, or from the one that routing picks."""
+    sock = _plain(_family(server))
+    return await _connect(sock if own is None else _bind(sock, (own, 0)), server)
 
 
 def reset_on_close(sock: socket.socket) -> None:
