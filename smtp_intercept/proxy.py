@@ -47,21 +47,21 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _LOG = logging.getLogger("tollbridge")
 
-__all__ = ["Arrival", "Gateway", "Handling"]
+__all__ = ["Arrival", "Gateway", "Taker"]
 
 Dial: TypeAlias = Callable[[Address, Address, int | None], Awaitable[Dialled]]
 
 
-class Handling(Enum):
+class Taker(Enum):
     """Who serves an accepted connection: a live session here, the MTA, which has the descriptor by then, or nobody for
     now."""
 
-    PROXY = auto()
-    GIVEN = auto()
-    DEFER = auto()
+    SESSION = auto()
+    MTA = auto()
+    NOBODY = auto()
 
 
-Choose: TypeAlias = Callable[[socket.socket, Address, Address, Arrival], Handling]
+Choose: TypeAlias = Callable[[socket.socket, Address, Address, Arrival], Taker]
 Macs: TypeAlias = Callable[[Address, Address], tuple[str, str] | None]
 COUNTERS = (
     "sessions",
@@ -104,7 +104,7 @@ class Gateway:
         domains: Callable[[], Domains],
         log: Callable[[dict[str, Any]], None],
         describe: Callable[[socket.socket], Arrival],
-        choose: Choose = lambda sock, client, server, arrival: Handling.PROXY,
+        choose: Choose = lambda sock, client, server, arrival: Taker.SESSION,
         macs: Macs = lambda client, server: None,
         sessions: int = 10_000,
         sessions_per_client: int = 0,
@@ -245,8 +245,8 @@ class Gateway:
         except OSError:  # gone before it was looked at
             sock.close()
             return
-        handling = self._choose(sock, client, server, arrival)
-        if handling is Handling.GIVEN:
+        taker = self._choose(sock, client, server, arrival)
+        if taker is Taker.MTA:
             self._counts["handed_over"] += 1
             sock.close()
             return
@@ -256,7 +256,7 @@ class Gateway:
         passage = Passage(f"{self._series}-{self._number}", loop.time(), client[:2], server[:2], arrival)
         self._per_client[client[0]] += 1
         self._ended.clear()
-        if answer := UNAVAILABLE if handling is Handling.DEFER else self._overloaded(client[0]):
+        if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(client[0]):
             self._turn_away(passage, sock, answer)
         else:
             self._open[passage] = loop.create_task(self._serve(passage, sock, client, server))

@@ -1,6 +1,6 @@
-"""`tollbridge run`: starts the two processes, watches them, writes the status file, lets go in good order.
+"""`tollbridge run`: starts the other processes, watches them, writes the status file, lets go in good order.
 
-Not in the path of any mail: while it stands still both go on, and when it dies they do too.
+Not in the path of any mail: while it stands still they go on, and when it dies they do too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 from bridge import firewall
 from bridge.firewall import FirewallError
 from bridge.lane import LANE, PortLegs
-from smtp_intercept.app import channel
+from smtp_intercept.app import channel, handover, mta
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import RunDir, write_json
@@ -45,7 +45,7 @@ class StartError(Exception):
 
 @dataclass
 class Child:
-    """One of the two processes, and what it last said. ``tell`` is its end of ``reports``, kept for the next start."""
+    """One of the processes, and what it last said. ``tell`` is its end of ``reports``, kept for the next start."""
 
     name: str
     command: list[str]
@@ -73,7 +73,7 @@ class Child:
 
     def watch(self, now: float) -> None:
         """End it if it hangs, start it if it has ended and waited."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.runs:
             if now - self.heard_at > HUNG_S:
                 _LOG.error("%s says nothing for %d s: killed", self.name, HUNG_S)
                 self.process.kill()
@@ -87,11 +87,19 @@ class Child:
         if now >= self.start_after:
             self.start(now)
 
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def ask_to_end(self) -> None:
+        if self.process is not None and self.runs:
+            self.process.terminate()
+            self.process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
+
     def end(self, timeout_s: float) -> None:
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None or not self.runs:
             return
-        self.process.terminate()
-        self.process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
+        self.ask_to_end()
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -190,31 +198,35 @@ class Daemon:
         ports = [word for leg in self._legs for word in ("--port", leg.port)]
         diverter = _child("diverter", [*common, *ports, "--proofs", str(proofs.fileno())], (proofs.fileno(),))
         extra = ["--prove", str(prove.fileno()), "--log", str(log)]
-        interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log))
-        # Both ends stay open here: a process that is started again finds the same channel.
-        self._ends = (prove, proofs)
-        return [diverter, interceptor]
+        if not mta.needed(self._config):
+            interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log))
+            self._ends = (prove, proofs)
+            return [diverter, interceptor]
+        give, take = handover.pair()
+        extra += ["--give", str(give.fileno())]
+        interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log, give.fileno()))
+        taking = ["--take", str(take.fileno()), "--log", str(log)]
+        # All ends stay open here: a process that is started again finds the same channels.
+        self._ends = (prove, proofs, give, take)
+        return [diverter, interceptor, _child("mta", [*common, *taking], (take.fileno(), log))]
 
     def _let_go(self, children: list[Child]) -> None:
         """First no new connection, then those that run come to their end."""
         self._notify.stopping()
-        diverter, interceptor = children
+        diverter, *sessions = children
         diverter.end(timeout_s=1.0)
         try:
             firewall.open_switch()
         except FirewallError as error:
             _LOG.error("cannot open the switch: %s", error)
         time.sleep(SETTLE_S)
-        drain_s = self._config.limits.drain_s or 0
-        if interceptor.process is not None and interceptor.process.poll() is None:
-            interceptor.process.terminate()
-            interceptor.process.send_signal(signal.SIGCONT)
-        deadline = time.monotonic() + drain_s
-        while interceptor.process is not None and interceptor.process.poll() is None:
-            if time.monotonic() > deadline or self._stopping > 1:
-                break
+        for child in sessions:
+            child.ask_to_end()
+        deadline = time.monotonic() + (self._config.limits.drain_s or 0)
+        while any(child.runs for child in sessions) and time.monotonic() < deadline and self._stopping <= 1:
             time.sleep(TICK_S)
-        interceptor.end(timeout_s=1.0)
+        for child in sessions:
+            child.end(timeout_s=1.0)
 
 
 def _child(name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:
