@@ -20,7 +20,7 @@ JOBS := 2
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
-	@echo "make suites  set up, then run aiosmtpd's own tests through the gateway (minutes)"
+	@echo "make suites  set up, then run only other people's suites through the gateway"
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make lint   format, style and types only"
@@ -31,11 +31,11 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone and not slow"
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone"
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m slow
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py
 
 fuzz: $(VENV)/.ready
 	$(BIN)/python -m tests.fuzz $(TARGETS)
