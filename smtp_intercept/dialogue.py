@@ -98,6 +98,7 @@ class Effect(Enum):
     __hash__ = object.__hash__  # members are unique; Enum hashes their names, slowly
 
     NOTHING = auto()
+    WELCOME = auto()  # the banner, whatever it says
     GREET = auto()  # HELO, EHLO: a new start under a name
     RESTART = auto()  # XCLIENT: a new start without one
     MAIL = auto()
@@ -120,7 +121,7 @@ _N, _D = Effect.NOTHING, Effect.DOUBT
 # By the first digit of the code, RFC 5321 §4.2.1: 2yz, 3yz, 4yz, 5yz.
 _EFFECTS: Mapping[Verb, tuple[Effect, Effect, Effect, Effect]] = MappingProxyType(
     {
-        Verb.CONNECT: (_N, _D, _N, _N),
+        Verb.CONNECT: (Effect.WELCOME, _D, Effect.WELCOME, Effect.WELCOME),
         Verb.HELO: (Effect.GREET, _D, _N, _N),
         Verb.EHLO: (Effect.GREET, _D, _N, _N),
         Verb.MAIL: (Effect.MAIL, _D, Effect.MAIL, Effect.MAIL),

@@ -15,6 +15,7 @@ from smtp_intercept.transaction import Message
 class Doubt(Enum):
     """Why a dialogue is not followed any more."""
 
+    FOREIGN = "client speaks first and not SMTP"
     LONG_COMMAND = "command line too long"
     LONG_REPLY = "reply line too long"
     GARBAGE = "reply without a code"

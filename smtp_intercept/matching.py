@@ -26,7 +26,8 @@ MAX_KEYWORDS = 64
 class Matching:
     """For the session to take away: ``spoken``, our own replies; ``instead``, what crosses in the place of the
     server's line (None: the line); ``ended``, messages to be told; ``orders``, what the shell must do. ``moved_at`` is
-    when the dialogue last went on. ``tls``: none, offered, stripped, refused or started."""
+    when the dialogue last went on. ``welcomed``: the banner has come. ``tls``: none, offered, stripped, refused or
+    started."""
 
     __slots__ = (
         "_chunk",
@@ -55,6 +56,7 @@ class Matching:
         "reading",
         "spoken",
         "tls",
+        "welcomed",
     )
 
     def __init__(self, rules: Rules, now: float) -> None:
@@ -78,6 +80,7 @@ class Matching:
         self.orders: list[Abort | DropServer | Leave | Pause] = []
         self.doubt: Doubt | None = None
         self.helo, self.tls, self.quitted = "", "none", False
+        self.welcomed = False
 
     @property
     def alone(self) -> bool:

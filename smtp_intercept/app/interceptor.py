@@ -23,8 +23,9 @@ import uvloop
 
 from bridge import flow
 from bridge.lane import LANE
-from bridge.privilege import Capability, allow_files, confine, die_with_parent
+from bridge.privilege import Capability, allow_files
 from smtp_intercept.app import channel, config
+from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnOverload
 from smtp_intercept.app.holder import holders
 from smtp_intercept.direction import Direction, direction_of_tag
@@ -151,19 +152,28 @@ def _listeners(settings: config.Config) -> list[socket.socket]:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    arguments = _arguments(argv)
+    arguments = read_arguments("interceptor", argv, "prove", "log")
     settings = config.load(arguments.effective)
-    allow_files(FILES_PER_SESSION * ((settings.limits.sessions or 1) + OVERSHOOT) + FILES_BESIDE)
+    _allow_sessions(settings.limits.sessions or 1)
     try:
         interceptor = Interceptor(settings, arguments)
     except OSError as error:
         _LOG.error("%s", _reason(error, settings))
         return 1
-    confine(arguments.uid, arguments.gid, [Capability.NET_RAW])
-    die_with_parent(signal.SIGTERM, arguments.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to pass on, in its order
+    settle_in(arguments, Capability.NET_RAW)
     uvloop.run(interceptor.run())
     return 0
+
+
+def _allow_sessions(sessions: int) -> None:
+    """Not even root may always raise the limit of open files (CAP_SYS_RESOURCE)."""
+    allowed = allow_files(FILES_PER_SESSION * (sessions + OVERSHOOT) + FILES_BESIDE)
+    if allowed < FILES_PER_SESSION * sessions + FILES_BESIDE:
+        _LOG.warning(
+            "limits.sessions: %d sessions need %d open files, and %d are allowed; connections beyond are bridged "
+            "untouched; raise the limit (LimitNOFILE of the service)",
+            sessions, FILES_PER_SESSION * sessions + FILES_BESIDE, allowed,
+        )  # fmt: skip
 
 
 def _reason(error: OSError, settings: config.Config) -> str:
@@ -176,19 +186,6 @@ def _reason(error: OSError, settings: config.Config) -> str:
             "it listen on another port"
         )
     return f"cannot open the lane's sockets: {error}; has `tollbridge up` been run?"
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tollbridge-interceptor")
-    parser.add_argument("--effective", type=Path, required=True)
-    parser.add_argument("--prove", type=int, required=True)
-    parser.add_argument("--reports", type=int, required=True)
-    parser.add_argument("--log", type=int, required=True)
-    parser.add_argument("--uid", type=int, required=True)
-    parser.add_argument("--gid", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--port", action="append", required=True)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":
