@@ -147,7 +147,7 @@ def effect(verb: Verb, code: int) -> Effect:
     return _EXCEPTIONS.get((verb, code)) or _EFFECTS[verb][code // 100 - 2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Owed:
     """A command that awaits its reply: the server's, or our ``answer``. ``name`` is the mailbox of MAIL and RCPT or the
     host of HELO and EHLO; ``size_bytes`` of BDAT is None if its argument could not be read. ``silent``: the command was

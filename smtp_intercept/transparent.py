@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -152,9 +153,30 @@ def _bind(sock: socket.socket, address: Address) -> socket.socket:
 
 
 async def _connect(sock: socket.socket, server: Address) -> socket.socket:
+    """Not by the loop's `sock_connect`: uvloop's asks a thread to resolve the address, which is resolved."""
     try:
-        await asyncio.get_running_loop().sock_connect(sock, server)
+        failure = sock.connect_ex(server)
+        if failure == errno.EINPROGRESS:
+            await _writable(sock)
+            failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            raise OSError(failure, os.strerror(failure))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock.fileno(), _settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock.fileno())
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
