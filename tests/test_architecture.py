@@ -15,12 +15,15 @@ PURE = {
     "hwprofiles": ("profile", "match"),
     "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
     "smtp_intercept": (
-        *("direction", "names", "pickup", "wire", "dialogue", "data"),
+        *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
         "served",
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
-    "smtp_intercept.mta": ("envelope", "nexthop"),
+    "smtp_intercept.mta": (
+        *("envelope", "nexthop", "schedule", "dsn", "relaying", "routing"),
+        *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
+    ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
@@ -36,10 +39,11 @@ ALLOWED = {
         "copy",
         "dataclasses",
         "difflib",
+        "email",
         "enum",
         "functools",
     ),
-    *("hashlib", "heapq", "ipaddress", "itertools", "json", "math", "operator", "re", "reprlib", "string", "struct"),
+    *("hashlib", "heapq", "io", "ipaddress", "itertools", "json", "math", "operator", "re", "reprlib", "string", "struct"),
     *("textwrap", "tomllib", "types", "typing", "unicodedata"),
 }
 IO = {"open", "print", "input", "exec", "eval", "__import__", "now", "utcnow", "today"}

@@ -101,7 +101,8 @@ class Queued:
 class Entry:
     """One message in the queue. ``content_bytes`` is the file's size, our Received: line included; ``held``: not tried
     until released; ``alternate``: a host ("name", "name:port", "[address]:port") that an administrator rerouted it to,
-    or "". ``queued`` are all recipients when listed, those that are due when taken for delivery."""
+    or "". ``returning``: an administrator wants its queued recipients failed now, and the sender told. ``queued`` are
+    all recipients when listed, those that are due when taken for delivery."""
 
     id: str
     received_at: float
@@ -111,13 +112,15 @@ class Entry:
     queued: tuple[Queued, ...]
     held: bool = False
     alternate: str = ""
+    returning: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one recipient at one attempt: ``code`` is the reply's (0: no reply, the network's or our own
     reason stands in ``reply``); ``status`` the enhanced one "x.y.z" (RFC 3463), ours where the server gave none.
-    ``state`` is DELIVERED, FAILED, or QUEUED for another attempt at ``next_at``."""
+    ``state`` is DELIVERED, FAILED, DEAD, or QUEUED for another attempt at ``next_at``. Without ``attempted`` nothing was
+    tried: it is put off, or its sender told of the delay, and no attempt is counted or kept."""
 
     number: int
     state: State
@@ -127,3 +130,4 @@ class Outcome:
     host: str = ""
     next_at: float = 0.0
     delay_told: bool = False
+    attempted: bool = True
