@@ -17,7 +17,6 @@ PURE = {
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
-        "served",
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
     "smtp_intercept.mta": (
@@ -43,7 +42,20 @@ ALLOWED = {
         "enum",
         "functools",
     ),
-    *("hashlib", "heapq", "io", "ipaddress", "itertools", "json", "math", "operator", "re", "reprlib", "string", "struct"),
+    *(
+        "hashlib",
+        "heapq",
+        "io",
+        "ipaddress",
+        "itertools",
+        "json",
+        "math",
+        "operator",
+        "re",
+        "reprlib",
+        "string",
+        "struct",
+    ),
     *("textwrap", "tomllib", "types", "typing", "unicodedata"),
 }
 IO = {"open", "print", "input", "exec", "eval", "__import__", "now", "utcnow", "today"}

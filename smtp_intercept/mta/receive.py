@@ -5,19 +5,14 @@ One kind of I/O: connections that are there already. What is said on them is the
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 import socket
 import ssl
 import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from smtp_intercept.answers import BUSY, Answer
+from smtp_intercept.answers import Answer
 from smtp_intercept.direction import Direction
 from smtp_intercept.limits import DEFAULT_LIMITS, Limits
 from smtp_intercept.mta.envelope import Envelope, Origin

@@ -6,8 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from smtp_intercept.names import Question, Standing
-from smtp_intercept.served import Served
+from smtp_intercept.names import Question, Standing, serving
 
 PROTECTED = (
     ("example.com", ("192.0.2.20", "2001:db8:20::/64", "mail.example.com")),
@@ -20,8 +19,8 @@ STANDINGS = (
 )
 
 TABLE = [
-    ("192.0.2.20", {"example.com", "example.net", "example.org"}),
-    ("192.0.2.1", {"example.net", "example.org"}),
+    ("192.0.2.20", {"example.com", "Example.NET.", "example.org"}),
+    ("192.0.2.1", {"Example.NET.", "example.org"}),
     ("192.0.2.99", {"example.org"}),
     ("2001:db8:20::7", {"example.com"}),
     ("2001:db8::1", {"example.com"}),
@@ -33,10 +32,10 @@ TABLE = [
 
 @pytest.mark.parametrize(("address", "domains"), TABLE)
 def test_domains_by_server(address: str, domains: set[str]) -> None:
-    found = Served.of(PROTECTED, STANDINGS).by(ip_address(address).packed)
+    found = serving(PROTECTED, STANDINGS).by(ip_address(address).packed)
     assert set(found) == domains
     assert len(found) == len(domains)
 
 
 def test_a_name_that_is_not_known_yet_serves_nobody() -> None:
-    assert Served.of(PROTECTED, ()).by(ip_address("198.51.100.1").packed) == ()
+    assert serving(PROTECTED, ()).by(ip_address("198.51.100.1").packed) == ()
