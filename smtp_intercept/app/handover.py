@@ -40,6 +40,9 @@ class Giving:
         self._end, self._clock = end, clock
         self._heard_at = float("-inf")
 
+    def fileno(self) -> int:
+        return self._end.fileno()
+
     def listen(self) -> None:
         """Take the signs of life that wait."""
         with contextlib.suppress(OSError):
