@@ -70,7 +70,7 @@ def create(path: Path) -> None:
     """Make the tables in a new or empty file; does nothing to one that has them. All in one transaction, so that a
     crash leaves an empty file or a whole one."""
     with translated(path):
-        connection = _connected(path)
+        connection = _connected(path, "rwc")
         try:
             if _version(connection, path) == 0:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
@@ -83,7 +83,7 @@ def create(path: Path) -> None:
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to an existing queue; its user translates its errors. May be used by any one thread at a time."""
     with translated(path):
-        connection = _connected(path)
+        connection = _connected(path, "rw")
         if _version(connection, path) == 0:
             connection.close()
             raise SpoolError(f"{path}: holds no queue; give the directory that mta.spool names")
@@ -91,10 +91,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         return connection
 
 
-def _connected(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256
-    )
+def _connected(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = OFF")  # Debian's default writes every deleted message once more
     connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
