@@ -15,10 +15,11 @@ PURE = {
     "hwprofiles": ("profile", "match"),
     "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
     "smtp_intercept": (
-        *("direction", "names", "pickup", "wire", "dialogue", "data"),
+        *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
+    "smtp_intercept.mta": ("envelope", "nexthop", "relaying", "routing"),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
