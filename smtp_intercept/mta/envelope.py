@@ -119,8 +119,8 @@ class Entry:
 class Outcome:
     """What became of one recipient at one attempt: ``code`` is the reply's (0: no reply, the network's or our own
     reason stands in ``reply``); ``status`` the enhanced one "x.y.z" (RFC 3463), ours where the server gave none.
-    ``state`` is DELIVERED, FAILED, DEAD, or QUEUED for another attempt at ``next_at``. Without ``attempted`` nothing was
-    tried: it is put off, or its sender told of the delay, and no attempt is counted or kept."""
+    ``state`` is DELIVERED, FAILED, DEAD, or QUEUED for another attempt at ``next_at``. Without ``attempted`` nothing
+    was tried: it is put off, or its sender told of the delay, and no attempt is counted or kept."""
 
     number: int
     state: State
