@@ -7,11 +7,8 @@ from __future__ import annotations
 
 from smtp_intercept.answers import Answer
 from smtp_intercept.data import END_OF_DATA, DotEnd, DoubtfulEnd
+from smtp_intercept.mta.replies import DOUBTFUL, TOO_LARGE, TOO_MANY_HOPS
 from smtp_intercept.mta.trace import HopCount
-
-TOO_LARGE = Answer(552, "5.3.4 Message too large")
-TOO_MANY_HOPS = Answer(554, "5.4.6 Too many hops")  # RFC 5321 §6.3
-DOUBTFUL = Answer(554, "5.5.2 CR or LF alone beside a lone dot")
 
 _BEGINNINGS = tuple(END_OF_DATA[:length] for length in range(len(END_OF_DATA) - 1, 0, -1))
 
