@@ -42,7 +42,20 @@ ALLOWED = {
         "enum",
         "functools",
     ),
-    *("hashlib", "heapq", "io", "ipaddress", "itertools", "json", "math", "operator", "re", "reprlib", "string", "struct"),
+    *(
+        "hashlib",
+        "heapq",
+        "io",
+        "ipaddress",
+        "itertools",
+        "json",
+        "math",
+        "operator",
+        "re",
+        "reprlib",
+        "string",
+        "struct",
+    ),
     *("textwrap", "tomllib", "types", "typing", "unicodedata"),
 }
 IO = {"open", "print", "input", "exec", "eval", "__import__", "now", "utcnow", "today"}
