@@ -35,11 +35,11 @@ Log: TypeAlias = Callable[[dict[str, Any]], None]
 class Queue(Protocol):
     """What settling needs of the spool."""
 
-    def content(self, id: str) -> BinaryIO: ...  # noqa: A002 the spool's word
+    def content(self, queue_id: str) -> BinaryIO: ...
     def draft(self) -> Draft: ...
     async def settle(
         self,
-        id: str,  # noqa: A002
+        queue_id: str,
         outcomes: Sequence[Outcome],
         notice: tuple[Draft, Envelope] | None,
         now: float,
