@@ -120,7 +120,8 @@ class Outcome:
     """What became of one recipient at one attempt: ``code`` is the reply's (0: no reply, the network's or our own
     reason stands in ``reply``); ``status`` the enhanced one "x.y.z" (RFC 3463), ours where the server gave none.
     ``state`` is DELIVERED, FAILED, DEAD, or QUEUED for another attempt at ``next_at``. Without ``attempted`` nothing
-    was tried: it is put off, or its sender told of the delay, and no attempt is counted or kept."""
+    was tried: it is put off, or its sender told of the delay, and no attempt is counted or kept. ``notify_passed_on``:
+    the next hop took the sender's NOTIFY over, and tells it of the delivery (RFC 3461 §5.2.2)."""
 
     number: int
     state: State
@@ -131,3 +132,4 @@ class Outcome:
     next_at: float = 0.0
     delay_told: bool = False
     attempted: bool = True
+    notify_passed_on: bool = False

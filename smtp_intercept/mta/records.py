@@ -141,10 +141,11 @@ class Records:
 
     # --- what is asked ------------------------------------------------------------------------
 
-    def due(self, now: float, limit: int, busy: Collection[int]) -> list[Entry]:
-        """As `Spool.due`."""
+    def due(self, now: float, limit: int, busy: Collection[int], after: tuple[float, int] = (-1.0, -1)) -> list[Entry]:
+        """As `Spool.due`; ``after`` is a message's `due_at` and number."""
         rows = self._sql.execute(
-            f"{_MESSAGE} WHERE due_at <= ? ORDER BY due_at, seq LIMIT ?", (now, limit + len(busy))
+            f"{_MESSAGE} WHERE due_at <= ? AND (due_at, seq) > (?, ?) ORDER BY due_at, seq LIMIT ?",
+            (now, *after, limit + len(busy)),
         ).fetchall()
         entries = [self._entry(row, due_at=now) for row in [row for row in rows if row[0] not in busy][:limit]]
         return [entry for entry in entries if entry.queued]  # the command may have deleted one meanwhile

@@ -44,9 +44,13 @@ class Schedule:
         return min(grown, self.most_s) * (1 + self.jitter * fraction)
 
     def next_at(self, entry: Entry, attempts: int, now: float, fraction: float) -> float | None:
-        """When to try again after a temporary failure at ``now``; None: give up. Nobody waits past the time of the
-        delay notice or of the end: there is an attempt then, and it is the last."""
+        """When to try again after a temporary failure at ``now``; None: give up."""
+        return self.put_off(entry, now + self.wait_s(attempts, fraction), now)
+
+    def put_off(self, entry: Entry, until_at: float, now: float) -> float | None:
+        """``until_at``, but nobody waits past the time of the delay notice or of the end: there is an attempt then, and
+        the one at the end is the last. None: that was it."""
         if now >= self.expires_at(entry):
             return None
         ahead = (at for at in (self.notice_at(entry), self.expires_at(entry)) if at > now)
-        return min(now + self.wait_s(attempts, fraction), *ahead)
+        return min(until_at, *ahead)
