@@ -40,6 +40,8 @@ suites: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py
 
 fuzz: $(VENV)/.ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/fuzz/requirements.txt \
+		|| echo "no atheris here: Hypothesis searches without it"
 	$(BIN)/python -m tests.fuzz $(TARGETS)
 
 # e.g. make bench BENCH="--rounds 9 --json bench.json"; the machine must have nothing else to do.
@@ -77,4 +79,4 @@ lock: $(VENV)/.ready
 		--no-emit-find-links -o tests/requirements.txt pyproject.toml tests/requirements.in
 
 clean:
-	$(SUDO) rm -rf $(VENV) $(TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(SUDO) rm -rf $(VENV) $(TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz
