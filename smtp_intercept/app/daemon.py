@@ -22,10 +22,14 @@ from typing import Any
 from bridge import firewall
 from bridge.firewall import FirewallError
 from bridge.lane import LANE, PortLegs
-from smtp_intercept.app import channel, handover, mta
+from smtp_intercept.app import channel, handover
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import RunDir, write_json
+from smtp_intercept.app.tables import uses_mta
+from smtp_intercept.mta.faults import SpoolError
+from smtp_intercept.mta.listing import Filter
+from smtp_intercept.mta.postmaster import queue_in
 
 USER = "tollbridge"
 FALLBACK_USER = "nobody"
@@ -198,9 +202,9 @@ class Daemon:
         ports = [word for leg in self._legs for word in ("--port", leg.port)]
         diverter = _child("diverter", [*common, *ports, "--proofs", str(proofs.fileno())], (proofs.fileno(),))
         extra = ["--prove", str(prove.fileno()), "--log", str(log)]
-        if not mta.needed(self._config):
+        if not _needs_mta(self._config):
             interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log))
-            self._ends = (prove, proofs)
+            self._ends: tuple[socket.socket, ...] = (prove, proofs)
             return [diverter, interceptor]
         give, take = handover.pair()
         extra += ["--give", str(give.fileno())]
@@ -220,8 +224,9 @@ class Daemon:
         except FirewallError as error:
             _LOG.error("cannot open the switch: %s", error)
         time.sleep(SETTLE_S)
-        for child in sessions:
+        for child in sessions:  # the interceptor first: what it has accepted is handed over still
             child.ask_to_end()
+            time.sleep(TICK_S)
         deadline = time.monotonic() + (self._config.limits.drain_s or 0)
         while any(child.runs for child in sessions) and time.monotonic() < deadline and self._stopping <= 1:
             time.sleep(TICK_S)
@@ -233,6 +238,19 @@ def _child(name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:
     tell, hear = channel.pair()
     command = [sys.executable, "-m", f"smtp_intercept.app.{name}", *arguments, "--reports", str(tell.fileno())]
     return Child(name, command, (*fds, tell.fileno()), hear, tell)
+
+
+def _needs_mta(config: Config) -> bool:
+    """Some mail gets it, or it has some left from a time when it did."""
+    spool = Path(config.mta.spool)
+    if uses_mta(config) or not spool.exists():
+        return uses_mta(config)
+    try:
+        with queue_in(spool) as queue:
+            return next(queue.lines(Filter()), None) is not None
+    except SpoolError as error:
+        _LOG.warning("no MTA for what may be queued: %s", error)
+        return False
 
 
 def _all_up(children: list[Child]) -> bool:

@@ -10,12 +10,14 @@ import asyncio
 import logging
 import os
 import random
+import secrets
 import signal
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +31,20 @@ from smtp_intercept.app.fields import BareNewline, Queue, Source
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.direction import Servers, message_direction
+from smtp_intercept.mta import courier as carrying
 from smtp_intercept.mta import relaying, routing
-from smtp_intercept.mta.courier import Bounds, Courier, Credentials
+from smtp_intercept.mta.courier import Courier, Credentials
+from smtp_intercept.mta.destinations import Bounds
 from smtp_intercept.mta.dialling import NextHopDialler
-from smtp_intercept.mta.dsn import Reporter
 from smtp_intercept.mta.envelope import Entry, Queued
+from smtp_intercept.mta.fate import Reporter
 from smtp_intercept.mta.nexthop import NextHop, Security
 from smtp_intercept.mta.receive import Intake, Receiving, Services
 from smtp_intercept.mta.relay import Relay
 from smtp_intercept.mta.resolver import Resolver
 from smtp_intercept.mta.runner import Runner
 from smtp_intercept.mta.schedule import Schedule
+from smtp_intercept.mta.settling import Settling
 from smtp_intercept.mta.spool import Spool, SpoolError
 
 FILES_PER_SESSION = 2  # its socket, its draft
@@ -65,18 +70,18 @@ class Secrets:
 class Mta:
     """All parts put together. Made without privilege; the spool is the user's own."""
 
-    def __init__(self, settings: config.Config, arguments: argparse.Namespace, secrets: Secrets, own: Servers) -> None:
+    def __init__(self, settings: config.Config, arguments: argparse.Namespace, known: Secrets, own: Servers) -> None:
         self._drain_s = float(settings.limits.drain_s or 0)
         self._reports = channel.adopt(arguments.reports)
         self._taking = Taking(channel.adopt(arguments.take))
         self._log = MailLog(arguments.log)
         self._spool = Spool.open(Path(settings.mta.spool), reserve_bytes=settings.mta.reserve_bytes)
-        self._courier = courier(settings, secrets, own)
+        self._courier = courier(settings, known, own)
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         table = config.routes(settings)
         self._runner = runner(settings, self._spool, self._courier, table, self._log)
         self._receiving = Receiving(
-            services(settings, links, self._queue(settings, table), self._log, secrets),
+            services(settings, links, self._queue(settings, table), self._log, known),
             sessions=settings.limits.sessions or 1,
         )
 
@@ -117,7 +122,7 @@ class Mta:
             self._receiving.serve(sock, origin)
 
     def _report(self) -> None:
-        counts = {**self._receiving.counters(), **self._runner.counters(), "log_lines_lost": self._log.lost}
+        counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, "log_lines_lost": self._log.lost}
         queue = self._spool.summary()
         waiting = {name: getattr(queue, name) for name in queue.__slots__}
         channel.tell(
@@ -136,7 +141,7 @@ def reporter(settings: config.Config) -> Reporter:
 
 
 def services(
-    settings: config.Config, links: dict[str, str], queue: Any, log: Callable[[dict[str, Any]], None], secrets: Secrets
+    settings: config.Config, links: dict[str, str], queue: Any, log: Callable[[dict[str, Any]], None], known: Secrets
 ) -> Services:
     """What a receiving session needs."""
     rule, domains = config.relay_rule(settings, links), config.domains(settings)
@@ -146,7 +151,7 @@ def services(
         direction=lambda mailbox: message_direction(mailbox, domains),
         hostname=hostname(settings),
         log=log,
-        certificate=secrets.certificate,
+        certificate=known.certificate,
         intake=Intake(
             size_bytes=settings.mta.size_bytes,
             hops=settings.mta.hops,
@@ -156,7 +161,7 @@ def services(
     )
 
 
-def courier(settings: config.Config, secrets: Secrets, own: Servers) -> Courier:
+def courier(settings: config.Config, known: Secrets, own: Servers) -> Courier:
     """What carries mail away."""
     mta = settings.mta
     nameservers = tuple(map(str, config.resolvers(settings)))
@@ -164,8 +169,8 @@ def courier(settings: config.Config, secrets: Secrets, own: Servers) -> Courier:
         Resolver(nameservers, own=own, timeout_s=float(settings.dns.timeout_s)),
         NextHopDialler(settings.bridge.management),
         hostname(settings),
-        bounds=Bounds(mta.connections, mta.connections_per_host, mta.messages_per_connection),
-        credentials=secrets.credentials,
+        bounds=carrying.Bounds(mta.connections, mta.connections_per_host, mta.messages_per_connection),
+        credentials=known.credentials,
         tls=client_context,
     )
 
@@ -186,7 +191,10 @@ def runner(
         give_up_s=float(mta.give_up_s),
         dsn_give_up_s=float(mta.dsn_give_up_s),
     )
-    return Runner(spool, carrier, route, schedule, reporter(settings), log, time.time, random.random)
+    token = partial(secrets.token_hex, 8)
+    settling = Settling(spool, schedule, reporter(settings), log, time.time, random.random, token)
+    each = 2 * mta.connections_per_host  # the next one is there when one ends
+    return Runner(spool, carrier, route, settling, Bounds(total=2 * mta.connections, each=each))
 
 
 def client_context(security: Security) -> ssl.SSLContext:
@@ -221,7 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = config.load(arguments.effective)
     allow_files(FILES_PER_SESSION * (settings.limits.sessions or 1) + 2 * settings.mta.connections + FILES_BESIDE)
     try:
-        secrets = Secrets(settings)
+        known = Secrets(settings)
         make_spool(Path(settings.mta.spool), arguments.uid, arguments.gid)
         with Links() as links:
             own = Servers(links.own_addresses())
@@ -230,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     settle_in(arguments, *([Capability.NET_RAW] if settings.mta.source is Source.CLIENT else []))
     try:
-        mta = Mta(settings, arguments, secrets, own)
+        mta = Mta(settings, arguments, known, own)
     except SpoolError as error:
         _LOG.error("mta.spool: %s", error)
         return 1
