@@ -212,7 +212,7 @@ class Daemon:
         taking = ["--take", str(take.fileno()), "--log", str(log)]
         # All ends stay open here: a process that is started again finds the same channels.
         self._ends = (prove, proofs, give, take)
-        return [diverter, interceptor, _child("mta", [*common, *taking], (take.fileno(), log))]
+        return [diverter, interceptor, _child("mta", [*common, *ports, *taking], (take.fileno(), log))]
 
     def _let_go(self, children: list[Child]) -> None:
         """First no new connection, then those that run come to their end."""
