@@ -115,7 +115,8 @@ class Entry:
 class Outcome:
     """What became of one recipient at one attempt: ``code`` is the reply's (0: no reply, the network's or our own
     reason stands in ``reply``); ``status`` the enhanced one "x.y.z" (RFC 3463), ours where the server gave none.
-    ``state`` is DELIVERED, FAILED, or QUEUED for another attempt at ``next_at``."""
+    ``state`` is DELIVERED, FAILED, or QUEUED for another attempt at ``next_at``. ``dsn_taken``: delivered to a server
+    that offers DSN, which tells the sender whatever was asked to be told (RFC 3461 §5.2.1)."""
 
     number: int
     state: State
@@ -125,3 +126,4 @@ class Outcome:
     host: str = ""
     next_at: float = 0.0
     delay_told: bool = False
+    dsn_taken: bool = False
