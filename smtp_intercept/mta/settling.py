@@ -16,7 +16,7 @@ from smtp_intercept.mta.aftermath import Ending, Moment, endings, returned, unto
 from smtp_intercept.mta.drafts import Draft
 from smtp_intercept.mta.dsn import compose
 from smtp_intercept.mta.envelope import Entry, Envelope, Outcome, State
-from smtp_intercept.mta.fate import Action, Fate, Original, Reporter
+from smtp_intercept.mta.fate import Action, Fate, Notice, Original, Reporter
 from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError
 from smtp_intercept.mta.nexthop import NextHop
 from smtp_intercept.mta.nexthop import Protocol as Speech
@@ -87,7 +87,7 @@ class Settling:
                 _LOG.error("message %s: its outcome waits for the spool: %s", entry.id, failure)
                 await self.pause(AGAIN_S)
             else:
-                self._tell(entry, settled, notice_id, tried)
+                self.tell(entry, settled, notice_id, tried)
                 return
 
     async def _written(
@@ -95,7 +95,7 @@ class Settling:
     ) -> tuple[Sequence[Ending], str | None]:
         fates = [end.fate for end in ends if end.fate]
         try:
-            notice = self._notice(entry, fates) if fates else None
+            notice = self._drafted(entry, fates) if fates else None
         except NoSuchMessageError:
             raise
         except SpoolError as failure:
@@ -104,21 +104,20 @@ class Settling:
         outcomes = [end.outcome for end in ends]
         return ends, await self.queue.settle(entry.id, outcomes, notice, self.clock())
 
-    def _notice(self, entry: Entry, fates: Sequence[Fate]) -> tuple[Draft, Envelope]:
+    def notice(self, entry: Entry, fates: Sequence[Fate], content: BinaryIO) -> Notice:
+        """To the sender, about ``fates`` (not empty); reads what it quotes."""
         failed = any(fate.action is Action.FAILED for fate in fates)
-        with self.queue.content(entry.id) as content:
-            head = content.read(bytes_needed(entry.envelope, entry.content_bytes, failed))
+        head = content.read(bytes_needed(entry.envelope, entry.content_bytes, failed))
         original = Original(entry.id, entry.received_at, entry.origin.helo, entry.envelope, head, entry.content_bytes)
-        notice = compose(original, fates, self.reporter, self.token(), self.clock())
-        draft = self.queue.draft()
-        try:
-            draft.write(notice.content)
-        except SpoolError:
-            draft.abandon()
-            raise
-        return draft, notice.envelope
+        return compose(original, fates, self.reporter, self.token(), self.clock())
 
-    def _tell(self, entry: Entry, ends: Sequence[Ending], notice_id: str | None, tried: Try) -> None:
+    def _drafted(self, entry: Entry, fates: Sequence[Fate]) -> tuple[Draft, Envelope]:
+        with self.queue.content(entry.id) as content:
+            notice = self.notice(entry, fates, content)
+        return drafted(self.queue, notice), notice.envelope
+
+    def tell(self, entry: Entry, ends: Sequence[Ending], notice_id: str | None, tried: Try) -> None:
+        """The mail log: each recipient, and the notice."""
         at = datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         queued = {each.number: each for each in entry.queued}
         for end in ends:
@@ -136,6 +135,17 @@ class Settling:
             self.log(dict(record))
         except Exception as mistake:
             _LOG.error("message %s: the log failed: %s", record["queue_id"], type(mistake).__name__)
+
+
+def drafted(queue: Queue, notice: Notice) -> Draft:
+    """For the spool; nothing is left of it on `SpoolError`."""
+    draft = queue.draft()
+    try:
+        draft.write(notice.content)
+    except SpoolError:
+        draft.abandon()
+        raise
+    return draft
 
 
 def _record(address: str, outcome: Outcome, tried: Try, attempts: int) -> dict[str, Any]:

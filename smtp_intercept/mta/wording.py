@@ -54,12 +54,12 @@ def _about(fate: Fate) -> str:
 
 
 def _failed(fate: Fate) -> list[str]:
-    given_up = f"This went on for too long: {_times(fate)}, the last time on {_date(fate.tried_at)}."
+    given_up = f"This went on for too long. Attempts: {fate.attempts}, the last on {_date(fate.tried_at)}."
     return [_said(fate), given_up if fate.gave_up else ""]
 
 
 def _delayed(fate: Fate) -> list[str]:
-    return [_said(fate), f"It has been {_times(fate)}; the attempts end on {_date(fate.retry_until_at)}."]
+    return [_said(fate), f"Attempts until now: {fate.attempts}. They end on {_date(fate.retry_until_at)}."]
 
 
 def _passed(fate: Fate) -> list[str]:
@@ -78,10 +78,6 @@ def _said(fate: Fate) -> str:
     if fate.code:
         return f"{one_line(fate.host) or 'The server'} answered: {one_line(fate.answer, REPLY_CHARACTERS)}"
     return one_line(fate.reply, REPLY_CHARACTERS)
-
-
-def _times(fate: Fate) -> str:
-    return "not tried" if not fate.attempts else "tried once" if fate.attempts == 1 else f"tried {fate.attempts} times"
 
 
 def _wrapped(paragraph: str) -> str:
