@@ -1,7 +1,7 @@
 """The receiving side on one end of a socket pair, a spool in memory behind it, and the other end to play with.
 
-                 socket pair                    draft, enqueue
-    the test  <──────────────>  Receiving  ──────────────────>  Shelf
+             socket pair                    draft, enqueue
+the test  <──────────────>  Receiving  ──────────────────>  Shelf
 """
 
 from __future__ import annotations
@@ -152,5 +152,3 @@ async def everything(sock: socket.socket) -> bytes:
     except ConnectionError:
         pass
     return data
-
-
