@@ -245,7 +245,7 @@ class Receiver(Smtpd):
             hostname=self._services.hostname,
             extended=self.session.extended_smtp,
             name=f"{self.name}.{self.messages + 1}",
-            date=formatdate(self._services.clock()),
+            date=formatdate(self._services.clock(), localtime=True),
         )
 
     async def _keep(self, draft: Draft) -> Answer:

@@ -20,8 +20,8 @@ _WITH = {
     (True, True, True): "UTF8SMTPS",
 }
 # RFC 5321 §2.3.5, §4.1.3; underscores and single labels are what hosts do say.
-_LABEL = r"[A-Za-z0-9_]++(?:-++[A-Za-z0-9_]++)*+"
-_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*+\.?")
+_LABEL = r"[A-Za-z0-9_]++(?:-++[A-Za-z0-9_]++)*"
+_DOMAIN = re.compile(rf"(?=.{{1,255}}\Z){_LABEL}(?:\.{_LABEL})*\.?")
 _LITERAL = re.compile(r"\[[A-Za-z0-9:.]{2,64}\]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._:-]")
 MAX_SAID_CHARACTERS = 64  # of a name that is none
