@@ -79,16 +79,17 @@ class Mta:
         self._courier = courier(settings, known, own)
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         table = config.routes(settings)
-        self._runner = runner(settings, self._spool, self._courier, table, self._log)
+        settling = _settling(settings, self._spool, self._log)
+        self._runner = runner(settings, self._spool, self._courier, table, settling)
         self._receiving = Receiving(
-            services(settings, links, self._queue(settings, table), self._log, known),
+            services(settings, links, self._queue(settings, table, settling), self._log, known),
             sessions=settings.limits.sessions or 1,
         )
 
-    def _queue(self, settings: config.Config, table: routing.RouteTable) -> Any:
+    def _queue(self, settings: config.Config, table: routing.RouteTable, settling: Settling) -> Spool | Relay:
         if settings.mta.queue is Queue.OWN or table.relay is None:
             return self._spool
-        return Relay(self._spool, self._courier, table.relay, reporter(settings))
+        return Relay(self._spool, self._courier, table.relay, settling)
 
     async def run(self) -> None:
         """Until SIGTERM; then drains."""
@@ -114,7 +115,7 @@ class Mta:
         asyncio.get_running_loop().remove_reader(self._taking.fileno())
         self._runner.stop(self._drain_s)
         await asyncio.gather(self._receiving.drain(self._drain_s), asyncio.wait({running}))
-        await self._courier.close()
+        self._courier.close()
         self._spool.close()
 
     def _take(self) -> None:
@@ -136,12 +137,12 @@ def hostname(settings: config.Config) -> str:
     return settings.mta.hostname or socket.getfqdn()
 
 
-def reporter(settings: config.Config) -> Reporter:
-    return Reporter(hostname(settings))
-
-
 def services(
-    settings: config.Config, links: dict[str, str], queue: Any, log: Callable[[dict[str, Any]], None], known: Secrets
+    settings: config.Config,
+    links: dict[str, str],
+    queue: Spool | Relay,
+    log: Callable[[dict[str, Any]], None],
+    known: Secrets,
 ) -> Services:
     """What a receiving session needs."""
     rule, domains = config.relay_rule(settings, links), config.domains(settings)
@@ -176,14 +177,20 @@ def courier(settings: config.Config, known: Secrets, own: Servers) -> Courier:
 
 
 def runner(
-    settings: config.Config, spool: Spool, carrier: Courier, table: routing.RouteTable, log: Callable[[Any], None]
+    settings: config.Config, spool: Spool, carrier: Courier, table: routing.RouteTable, settling: Settling
 ) -> Runner:
     """What decides when."""
-    mta = settings.mta
 
     def route(entry: Entry, queued: Queued) -> NextHop:
         return routing.route(entry.origin, queued.recipient.address, table, entry.alternate)
 
+    mta = settings.mta
+    each = 2 * mta.connections_per_host  # the next one is there when one ends
+    return Runner(spool, carrier, route, settling, Bounds(total=2 * mta.connections, each=each))
+
+
+def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, Any]], None]) -> Settling:
+    mta = settings.mta
     schedule = Schedule(
         first_s=float(mta.retry_s),
         most_s=float(mta.retry_most_s),
@@ -191,10 +198,8 @@ def runner(
         give_up_s=float(mta.give_up_s),
         dsn_give_up_s=float(mta.dsn_give_up_s),
     )
-    token = partial(secrets.token_hex, 8)
-    settling = Settling(spool, schedule, reporter(settings), log, time.time, random.random, token)
-    each = 2 * mta.connections_per_host  # the next one is there when one ends
-    return Runner(spool, carrier, route, settling, Bounds(total=2 * mta.connections, each=each))
+    reporter = Reporter(hostname(settings))
+    return Settling(spool, schedule, reporter, log, time.time, random.random, partial(secrets.token_hex, 8))
 
 
 def client_context(security: Security) -> ssl.SSLContext:

@@ -124,7 +124,9 @@ class Session(Greeting):
         taken = "DSN" in self.offer
         outcomes = (self._outcomes[number] for number in sorted(self._outcomes))
         self.out(
-            Settled(tuple(replace(each, notify_passed_on=taken and each.state is _STATES[2]) for each in outcomes), doubtful)
+            Settled(
+                tuple(replace(each, notify_passed_on=taken and each.state is _STATES[2]) for each in outcomes), doubtful
+            )
         )
         self._mail = None
         self._unsaid.clear()
