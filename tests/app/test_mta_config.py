@@ -226,6 +226,9 @@ def test_a_mistake_is_told_with_line_key_reason_and_remedy(lines: str, error: st
         "[intercept]\noutgoing = 'mta'\n[[protected]]\ndomain = 'a.example'\nservers = ['192.0.2.20/32']\n",
         "[mta]\nqueue = 'relay'\n[intercept]\noutgoing = 'mta'\n" + NETWORKS + RELAY,
         NETWORKS + "handler = 'mta'\n",
+        "[intercept.port.enp1s0]\nincoming = 'mta'\n" + NETWORKS,
+        "[[protected]]\ndomain='a.b'\nservers = ['mx']\nhandler = 'mta'\n"
+        "[[protected]]\ndomain='c.d'\nservers = ['mx']\nhandler = 'proxy'\n",
         "[mta]\ncertificate = '/x/y'\nkey = '/x/z'\n",
         RELAY + "protocol = 'lmtp'\nport = 24\n",
     ],

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from smtp_intercept.direction import Direction, Domains, message_direction, recipient_domain
+from smtp_intercept.direction import MAX_DOMAIN, Direction, Domains, message_direction, recipient_domain
 from smtp_intercept.mta.envelope import OURSELVES, Origin
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol, Security, place_of
 from smtp_intercept.mta.routing import DomainRoute, RouteTable, route, straight
@@ -163,6 +163,19 @@ def test_a_transaction_is_split_by_next_hop() -> None:
     relayed = {route(came("192.0.2.30"), recipient, RELAYED) for recipient in recipients}
     assert {hop.row for hop in relayed} == {"R1", "R3"}
     assert len(relayed) == 3  # one copy for the relay host, whatever the domain
+
+
+def test_only_incoming_connections_are_relayed_by_the_server_dialled() -> None:
+    """The table of servers may have changed between the SYN and the question whose server it is."""
+    late = replace(came("192.0.2.20"), direction=Direction.OUTGOING)
+    assert route(late, "u@other.example", RELAYED).row == "R7"
+
+
+def test_a_domain_too_long_to_be_one_is_nobodys() -> None:
+    at_most = "a." * 122 + "b.example"
+    assert NO_RELAY.protected("aa" + at_most) == NO_RELAY.domains["b.example"]
+    assert len("aaa" + at_most) == MAX_DOMAIN + 1
+    assert NO_RELAY.protected("aaa" + at_most) is None
 
 
 class TestWhatAHopCarries:
