@@ -19,6 +19,10 @@ PURE = {
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
+    "smtp_intercept.mta": (
+        *("envelope", "nexthop", "failure", "mx", "reply", "request", "stuffing"),
+        *("exchange", "greeting", "delivery"),
+    ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
@@ -28,6 +32,7 @@ ALLOWED = {
     *(
         "__future__",
         "abc",
+        "base64",
         "bisect",
         "collections",
         "contextlib",
