@@ -17,7 +17,8 @@ from smtp_intercept.mta.failure import Failure, for_good
 Offer = Mapping[str, str]
 
 # A path that cannot end its command or its brackets early, whatever it holds (RFC 5321 §4.1.2): no injection.
-_PATH = re.compile(r'(?:"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*+"|[^\s"<>\x00-\x1f\x7f])*+')
+# No possessive quantifiers: nested ones match what they must not in Python before 3.11.5.
+_PATH = re.compile(r'(?:"(?:[^"\\\x00-\x1f\x7f]|\\[^\x00-\x1f\x7f])*"|[^\s"<>\x00-\x1f\x7f])*')
 # What may stand behind ENVID= and ORCPT= as it came: xtext (RFC 3461 §4), or UTF-8 where that is spoken (RFC 6533).
 _VALUE = re.compile(r"[!-~]{1,500}")
 _VALUE_UTF8 = re.compile(r"[^\s\x00-\x1f\x7f]{1,500}")
