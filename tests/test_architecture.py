@@ -22,6 +22,7 @@ PURE = {
     "smtp_intercept.mta": (
         *("envelope", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
+        *("leaf",),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
