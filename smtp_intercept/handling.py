@@ -45,7 +45,9 @@ class Handling:
                     return choice
         return self.by_port.get((port, direction), self.default[direction])
 
-    @property
-    def choices(self) -> tuple[Choice, ...]:
-        """Every answer that it can give."""
-        return (*self.default.values(), *self.by_port.values(), *self.by_domain.values())
+    def possible(self, direction: Direction) -> frozenset[Handler]:
+        """Every handler that a connection of this direction can get."""
+        choices = [self.default[direction], *(choice for (_, way), choice in self.by_port.items() if way is direction)]
+        if direction is Direction.INCOMING:
+            choices += self.by_domain.values()
+        return frozenset(choice.handler for choice in choices)

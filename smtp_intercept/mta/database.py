@@ -68,9 +68,10 @@ CREATE TABLE content (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
 def create(path: Path) -> None:
     """Make the tables in a new or empty file; does nothing to one that has them. All in one transaction, so that a
-    crash leaves an empty file or a whole one."""
+    crash leaves an empty file or a whole one. For its owner alone, as then is all that SQLite lays beside it."""
+    path.touch(mode=0o600)
     with translated(path):
-        connection = _connected(path, "rwc")
+        connection = _connected(path)
         try:
             if _version(connection, path) == 0:
                 connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, or never
@@ -83,7 +84,7 @@ def create(path: Path) -> None:
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection to an existing queue; its user translates its errors. May be used by any one thread at a time."""
     with translated(path):
-        connection = _connected(path, "rw")
+        connection = _connected(path)
         if _version(connection, path) == 0:
             connection.close()
             raise SpoolError(f"{path}: holds no queue; give the directory that mta.spool names")
@@ -91,8 +92,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         return connection
 
 
-def _connected(path: Path, mode: str) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
+def _connected(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=rw"  # never makes a new one by mistake
     connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA secure_delete = OFF")  # Debian's default writes every deleted message once more

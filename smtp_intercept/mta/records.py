@@ -192,7 +192,8 @@ class Records:
         """Give a piece of what deleted mail left back to the disk; whether there is more."""
         (free,) = self._sql.execute("PRAGMA freelist_count").fetchone()
         if free > FREE_PAGES:
-            self._sql.execute(f"PRAGMA incremental_vacuum({min(TRIM_PAGES, free - FREE_PAGES)})").fetchall()
+            # A script, for `execute` ends such a statement after its first step, which is one page.
+            self._sql.executescript(f"PRAGMA incremental_vacuum({min(TRIM_PAGES, free - FREE_PAGES)})")
         return bool(free > FREE_PAGES + TRIM_PAGES)
 
     def _entry(self, row: Sequence[Any], due_at: float | None = None) -> Entry:
