@@ -22,7 +22,8 @@ PURE = {
     "smtp_intercept.mta": (
         *("envelope", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
-        *("leaf",),
+        *("leaf", "failure", "mx", "reply", "request", "stuffing"),
+        *("exchange", "greeting", "delivery"),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
@@ -33,6 +34,7 @@ ALLOWED = {
     *(
         "__future__",
         "abc",
+        "base64",
         "bisect",
         "collections",
         "contextlib",

@@ -81,10 +81,11 @@ class Resolver:
         return await self._usable(domain, ordered[: self._limits.mx_hosts], found.authentic)
 
     async def addresses(self, host: str) -> Target | Failure:
-        """One host, a name or an address."""
-        if address := mx.literal(host):
-            return Target(address, (address,))
-        return mx.target(host, await self._host(host), self._chance)
+        """One host, a name or an address; a Failure if that is ourselves."""
+        address = mx.literal(host)
+        found = Host(Outcome.ANSWERED, (address,)) if address else await self._host(host)
+        one = mx.usable(host, (Exchange(0, host),), {host: found}, self._own, self._chance)
+        return one if isinstance(one, Failure) else one[0]
 
     async def _usable(
         self, domain: str, exchanges: Sequence[Exchange], authentic: bool

@@ -57,6 +57,11 @@ class Part:
     hop: NextHop
     queued: tuple[Queued, ...]
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether an administrator wants it tried, see `Queued`."""
+        return any(each.next_at < self.entry.received_at for each in self.queued)
+
 
 @dataclass(slots=True, eq=False)
 class Runner:
@@ -185,9 +190,12 @@ class Runner:
     def _placed(self, part: Part) -> bool:
         """Whether it is on its way, or put off; or else has to wait."""
         now = self.settling.clock()
-        match self._destinations.admission(part.hop, now, self.settling.chance()):
+        admission = self._destinations.admission(part.hop, now, self.settling.chance())
+        if isinstance(admission, Down) and part.by_hand:
+            admission = Go()
+        match admission:
             case Go():
-                self._destinations.begin(part.hop)
+                self._destinations.begin(part.hop, now)
                 self._begin(part.entry, self._carry(part, now))
             case Down() as down:
                 self._begin(part.entry, self._put_off(part, down))
