@@ -23,7 +23,7 @@ PURE = {
         *("envelope", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
         *("failure", "mx", "reply", "request", "stuffing", "exchange"),
-        *("greeting", "delivery"),
+        *("greeting", "delivery", "leaf"),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }

@@ -77,7 +77,7 @@ def _still_queued(outcome: Outcome, fate: Fate, told: bool, again_at: float) -> 
 def _ending(entry: Entry, queued: Queued, outcome: Outcome, schedule: Schedule, moment: Moment) -> Ending:
     match outcome.state:
         case State.DELIVERED:
-            if outcome.notify_passed_on:
+            if outcome.dsn_taken:
                 return Ending(outcome)
             action = Action.DELIVERED if moment.final else Action.RELAYED
             return Ending(outcome, _fate(entry, queued, outcome, action, moment))

@@ -125,7 +125,7 @@ class Session(Greeting):
         outcomes = (self._outcomes[number] for number in sorted(self._outcomes))
         self.out(
             Settled(
-                tuple(replace(each, notify_passed_on=taken and each.state is _STATES[2]) for each in outcomes), doubtful
+                tuple(replace(each, dsn_taken=taken and each.state is _STATES[2]) for each in outcomes), doubtful
             )
         )
         self._mail = None

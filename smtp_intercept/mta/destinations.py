@@ -6,9 +6,10 @@ shown yet that it answers gets little, for a thousand dead ones must not take ev
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from smtp_intercept.mta.envelope import Outcome, State
@@ -16,6 +17,7 @@ from smtp_intercept.mta.nexthop import NextHop
 
 _What = TypeVar("_What")
 
+PROBE_S = 5.0  # a destination that says nothing for so long is still down for the others
 REMEMBERED = 10_000  # destinations known to be up, and as many known to be down; the longest unheard of is forgotten
 # "Service not available, closing transmission channel" (RFC 5321 §3.8): what it says of one message holds for all.
 _CLOSING = 421
@@ -65,6 +67,7 @@ class Destinations:
         self._total = self._unproven = 0
         self._up: OrderedDict[NextHop, None] = OrderedDict()
         self._down: OrderedDict[NextHop, Down] = OrderedDict()
+        self._probed_at: dict[NextHop, float] = {}  # when one left to see whether it is still down
 
     @property
     def full(self) -> bool:
@@ -73,15 +76,20 @@ class Destinations:
 
     def admission(self, hop: NextHop, now: float, fraction: float) -> Admission:
         """Whether a parcel may go to ``hop``; ``fraction`` in [0, 1) spreads those that are put off."""
-        down = self._down.get(hop)
-        if down is not None and (now < down.until_at or self._flying[hop]):
-            # One is on its way to see: the others wait as long again at most.
-            until_at = down.until_at if now < down.until_at else now + down.wait_s
-            return Down(until_at + fraction * down.wait_s / 4, down.since_at, down.wait_s, down.last)
+        if down := self._down.get(hop):
+            probed_at = self._probed_at.get(hop, -math.inf)
+            if now < down.until_at:
+                return replace(down, until_at=down.until_at + fraction * down.wait_s / 4)
+            if now < probed_at + PROBE_S:
+                return Full()
+            if probed_at > -math.inf:
+                return replace(down, until_at=now + down.wait_s * (1 + fraction / 4))
         return Full() if self._crowded(hop) else Go()
 
-    def begin(self, hop: NextHop) -> None:
+    def begin(self, hop: NextHop, now: float) -> None:
         """A parcel leaves."""
+        if hop in self._down:
+            self._probed_at[hop] = now
         self._flying[hop] += 1
         self._total += 1
         self._unproven += hop not in self._up
@@ -92,6 +100,8 @@ class Destinations:
         self._total -= 1
         if not self._flying[hop]:
             del self._flying[hop]
+        if began_at >= self._probed_at.get(hop, math.inf):
+            del self._probed_at[hop]
         if not outcomes:
             pass
         elif unreachable(outcomes):

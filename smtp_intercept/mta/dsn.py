@@ -7,18 +7,21 @@ original - comes out clean and bounded, and adds no header of its own.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from email.generator import BytesGenerator
 from email.message import Message
-from email.policy import Compat32
 from email.utils import formatdate
 from io import BytesIO
+from typing import TypeAlias
 
 from smtp_intercept.mta.envelope import Body, Envelope, Notify, Recipient
 from smtp_intercept.mta.fate import Action, Fate, Notice, Original, Reporter
+from smtp_intercept.mta.leaf import VERBATIM, Leaf, leaf
 from smtp_intercept.mta.printable import one_ascii_line, one_line, word, xtext_address, xtext_decoded
-from smtp_intercept.mta.quoted import original_part, quoted_printable
+from smtp_intercept.mta.quoted import original_part
 from smtp_intercept.mta.wording import letter, subject
+
+Fields: TypeAlias = Iterator[tuple[str, str]]
 
 _STATUS = re.compile(r"[245]\.[0-9]{1,3}\.[0-9]{1,3}")
 # RFC 3464 §2.3.4: the classes that an action may have; the first one where the server gave none. 4 is a failure by age.
@@ -29,16 +32,6 @@ _ASKED = {
     Action.DELIVERED: Notify.SUCCESS,
     Action.RELAYED: Notify.SUCCESS,
 }
-
-
-class _Verbatim(Compat32):
-    """Header fields as they were given: clean and short already, never folded, never taken for encoded words."""
-
-    def fold_binary(self, name: str, value: str) -> bytes:
-        return f"{name}: {value}\r\n".encode()
-
-
-_VERBATIM = _Verbatim(linesep="\r\n", mangle_from_=False)
 
 
 def wanted(envelope: Envelope, recipient: Recipient, action: Action) -> bool:
@@ -54,10 +47,11 @@ def compose(original: Original, fates: Sequence[Fate], reporter: Reporter, token
     quoted = original_part(original, any(fate.action is Action.FAILED for fate in fates))
     message = _headed(original, fates, reporter, token, now)
     message.attach(_letter_part(letter(original, fates, reporter, quoted.whole)))
-    message.attach(_status_part(_fields(original, fates, reporter, wide), wide))
+    blocks = [_message_fields(original, reporter), *(_recipient_fields(fate, wide) for fate in fates)]
+    message.attach(_report_part(blocks, wide))
     message.attach(quoted.part)
     sink = BytesIO()
-    BytesGenerator(sink, mangle_from_=False, maxheaderlen=0, policy=_VERBATIM).flatten(message)
+    BytesGenerator(sink, mangle_from_=False, maxheaderlen=0, policy=VERBATIM).flatten(message)
     body = Body.EIGHT_BIT if wide or quoted.eight_bit else Body.SEVEN_BIT
     # RFC 3461 §6.2: a notice never asks for one.
     recipient = Recipient(original.envelope.reverse_path, Notify.NEVER)
@@ -66,7 +60,7 @@ def compose(original: Original, fates: Sequence[Fate], reporter: Reporter, token
 
 def _headed(original: Original, fates: Sequence[Fate], reporter: Reporter, token: str, now: float) -> Message:
     host = word(reporter.hostname)
-    message = Message(policy=_VERBATIM)
+    message = Message(policy=VERBATIM)
     message["Date"] = _date(now)
     message["From"] = f"{one_ascii_line(reporter.name)} <{word(reporter.address or f'MAILER-DAEMON@{host}')}>"
     message["To"] = f"<{_path(original.envelope.reverse_path)}>"
@@ -78,58 +72,43 @@ def _headed(original: Original, fates: Sequence[Fate], reporter: Reporter, token
     return message
 
 
-def _letter_part(text: str) -> Message:
-    part = Message(policy=_VERBATIM)
+def _letter_part(text: str) -> Leaf:
     if text.isascii():
-        part["Content-Type"] = "text/plain; charset=us-ascii"
-        part.set_payload(text)
-    else:
-        part["Content-Type"] = "text/plain; charset=utf-8"
-        part["Content-Transfer-Encoding"] = "quoted-printable"
-        part.set_payload(quoted_printable(text.encode()))
-    return part
+        return leaf("text/plain; charset=us-ascii", text.encode())
+    return leaf("text/plain; charset=utf-8", text.encode(), encoding="quoted-printable")
 
 
-def _status_part(blocks: Sequence[Message], wide: bool) -> Message:
-    part = Message(policy=_VERBATIM)
-    part["Content-Type"] = "message/global-delivery-status" if wide else "message/delivery-status"
-    if wide:  # email knows the 7-bit type only
-        part["Content-Transfer-Encoding"] = "8bit"
-        text = "\r\n".join("".join(f"{name}: {value}\r\n" for name, value in block.items()) for block in blocks)
-        part.set_payload(text.encode().decode("ascii", "surrogateescape"))
-    else:
-        for block in blocks:
-            part.attach(block)
-    return part
+def _report_part(blocks: Sequence[Fields], wide: bool) -> Leaf:
+    text = "\r\n".join("".join(f"{name}: {value}\r\n" for name, value in block) for block in blocks)
+    if wide:
+        return leaf("message/global-delivery-status", text.encode(), encoding="8bit")
+    return leaf("message/delivery-status", text.encode("ascii"))
 
 
-def _fields(original: Original, fates: Sequence[Fate], reporter: Reporter, wide: bool) -> list[Message]:
-    """RFC 3464 §2.2 and, for each recipient, §2.3."""
-    envelope, message = original.envelope, Message(policy=_VERBATIM)
-    if envelope.envid:
-        message["Original-Envelope-Id"] = one_ascii_line(xtext_decoded(envelope.envid))
-    message["Reporting-MTA"] = f"dns; {word(reporter.hostname)}"
+def _message_fields(original: Original, reporter: Reporter) -> Fields:
+    """RFC 3464 §2.2."""
+    if original.envelope.envid:
+        yield "Original-Envelope-Id", one_ascii_line(xtext_decoded(original.envelope.envid))
+    yield "Reporting-MTA", f"dns; {word(reporter.hostname)}"
     if original.helo:
-        message["Received-From-MTA"] = f"dns; {word(original.helo)}"
-    message["Arrival-Date"] = _date(original.received_at)
-    return [message, *(_recipient_fields(fate, wide) for fate in fates)]
+        yield "Received-From-MTA", f"dns; {word(original.helo)}"
+    yield "Arrival-Date", _date(original.received_at)
 
 
-def _recipient_fields(fate: Fate, wide: bool) -> Message:
-    block = Message(policy=_VERBATIM)
+def _recipient_fields(fate: Fate, wide: bool) -> Fields:
+    """RFC 3464 §2.3."""
     if given := _original_recipient(fate.recipient.original, wide):
-        block["Original-Recipient"] = given
-    block["Final-Recipient"] = _typed(fate.recipient.address, wide)
-    block["Action"] = fate.action.value
-    block["Status"] = _status(fate)
+        yield "Original-Recipient", given
+    yield "Final-Recipient", _typed(fate.recipient.address, wide)
+    yield "Action", fate.action.value
+    yield "Status", _status(fate)
     if fate.host:
-        block["Remote-MTA"] = f"dns; {word(fate.host)}"
-    if fate.code:  # RFC 3464 §2.3.6: what a server said; our own reasons stand in the letter
-        block["Diagnostic-Code"] = f"smtp; {one_ascii_line(fate.answer)}"
-    block["Last-Attempt-Date"] = _date(fate.tried_at)
+        yield "Remote-MTA", f"dns; {word(fate.host)}"
+    if fate.code:  # §2.3.6: what a server said; our own reasons stand in the letter
+        yield "Diagnostic-Code", f"smtp; {one_ascii_line(fate.answer)}"
+    yield "Last-Attempt-Date", _date(fate.tried_at)
     if fate.action is Action.DELAYED:
-        block["Will-Retry-Until"] = _date(fate.retry_until_at)
-    return block
+        yield "Will-Retry-Until", _date(fate.retry_until_at)
 
 
 def _original_recipient(given: str, wide: bool) -> str:

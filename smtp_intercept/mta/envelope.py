@@ -85,7 +85,8 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Queued:
     """One recipient in the queue. ``number`` is its place in the envelope, from 0; ``reply`` the last one from
-    ``host``, in one line; ``next_at`` when it may be tried (again)."""
+    ``host``, in one line; ``next_at`` when it may be tried (again). A time before the message's arrival: an
+    administrator wants it tried now, whatever is known of its destination."""
 
     number: int
     recipient: Recipient
@@ -120,8 +121,8 @@ class Outcome:
     """What became of one recipient at one attempt: ``code`` is the reply's (0: no reply, the network's or our own
     reason stands in ``reply``); ``status`` the enhanced one "x.y.z" (RFC 3463), ours where the server gave none.
     ``state`` is DELIVERED, FAILED, DEAD, or QUEUED for another attempt at ``next_at``. Without ``attempted`` nothing
-    was tried: it is put off, or its sender told of the delay, and no attempt is counted or kept. ``notify_passed_on``:
-    the next hop took the sender's NOTIFY over, and tells it of the delivery (RFC 3461 §5.2.2)."""
+    was tried: it is put off, or its sender told of the delay, and no attempt is counted or kept. ``dsn_taken``:
+    delivered to a server that offers DSN, which tells the sender whatever was asked to be told (RFC 3461 §5.2.1)."""
 
     number: int
     state: State
@@ -132,4 +133,4 @@ class Outcome:
     next_at: float = 0.0
     delay_told: bool = False
     attempted: bool = True
-    notify_passed_on: bool = False
+    dsn_taken: bool = False

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from email.message import Message
-from email.policy import compat32
-from email.quoprimime import body_encode
 
 from smtp_intercept.mta.envelope import Envelope
 from smtp_intercept.mta.fate import Original
+from smtp_intercept.mta.leaf import Leaf, leaf
 
 HEADERS_BYTES = 65_536  # of the headers returned: Postfix's bounce_size_limit is about that
 WHOLE_BYTES = 262_144  # above it RET=FULL gets the headers: a notice is built in memory
 
-_POLICY = compat32.clone(linesep="\r\n")
 _END_OF_HEADERS = re.compile(rb"\r?\n(?=\r?\n)")
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 # RFC 5322 §2.1.1 and 2.3, RFC 6152 §2: lines, and no octet that a server may take for the end of one.
@@ -28,7 +25,7 @@ _LINES = re.compile(rb"(?:[^\r\n\0]{0,998}\r\n)*+[^\r\n\0]{0,998}")
 class Quoted:
     """``whole``: not the headers alone. ``eight_bit``: the notice needs 8BITMIME."""
 
-    part: Message
+    part: Leaf
     whole: bool
     eight_bit: bool
 
@@ -56,34 +53,19 @@ def headers_of(head: bytes) -> bytes:
     return _NEWLINE.sub(b"\n", taken).rstrip(b"\n").replace(b"\n", b"\r\n") + b"\r\n"
 
 
-def quoted_printable(octets: bytes) -> str:
-    """RFC 2045 §6.7; line ends stay line ends."""
-    return body_encode(octets.decode("latin-1"), eol="\r\n")
-
-
 def _asked_whole(envelope: Envelope, content_bytes: int, failed: bool) -> bool:
     return failed and envelope.ret.upper() == "FULL" and content_bytes <= WHOLE_BYTES
 
 
 def _whole(content: bytes, international: bool) -> Quoted:
-    if international and not content.isascii():  # RFC 6532 §3.7: this type may be encoded, message/rfc822 may not
-        return Quoted(_part("message/global", content, encoded=True), whole=True, eight_bit=False)
-    eight_bit = not content.isascii()
-    part = _part("message/rfc822", content, encoded=False)
-    if eight_bit:
-        part["Content-Transfer-Encoding"] = "8bit"
-    return Quoted(part, whole=True, eight_bit=eight_bit)
+    if content.isascii():
+        return Quoted(leaf("message/rfc822", content), whole=True, eight_bit=False)
+    if international:  # RFC 6532 §3.7: this type may be encoded, message/rfc822 may not
+        return Quoted(leaf("message/global", content, "quoted-printable"), whole=True, eight_bit=False)
+    return Quoted(leaf("message/rfc822", content, "8bit"), whole=True, eight_bit=True)
 
 
-def _headers(headers: bytes, international: bool) -> Message:
+def _headers(headers: bytes, international: bool) -> Leaf:
     kind = "message/global-headers" if international and not headers.isascii() else "text/rfc822-headers"
-    return _part(kind, headers, encoded=not (headers.isascii() and _LINES.fullmatch(headers)))
-
-
-def _part(kind: str, octets: bytes, encoded: bool) -> Message:
-    part = Message(policy=_POLICY)
-    part["Content-Type"] = kind
-    if encoded:
-        part["Content-Transfer-Encoding"] = "quoted-printable"
-    part.set_payload(quoted_printable(octets) if encoded else octets.decode("ascii", "surrogateescape"))
-    return part
+    fits = headers.isascii() and _LINES.fullmatch(headers)
+    return leaf(kind, headers, "" if fits else "quoted-printable")

@@ -112,8 +112,12 @@ class Records:
         return self._change(seq, "held = 0", "held")
 
     def retry(self, seq: int, now: float) -> bool:
-        """The dead come to life; what is held stays held."""
-        return self._revive(seq, now) and self._change(seq, "giving_back = 0", "true")
+        """The dead come to life; what is held stays held. Due before it came: by an administrator's wish, and in front
+        of the others."""
+        (received_at,) = self._sql.execute(
+            "SELECT ifnull(min(received_at), ?) FROM message WHERE seq = ?", (now, seq)
+        ).fetchone()
+        return self._revive(seq, min(now, received_at - 1)) and self._change(seq, "giving_back = 0", "true")
 
     def reroute(self, seq: int, host: str, now: float) -> bool:
         """``host`` as in `Entry.alternate`."""

@@ -26,6 +26,7 @@ WAITING_EACH = 40  # parcels in memory for a destination that has enough in flig
 WAITING = 400  # and for all of them
 JOBS = 1_000  # everything begun and not settled: those in flight, and outcomes that wait for the disk
 RECIPIENTS = 100  # of one parcel: every server takes as many (RFC 5321 §4.5.3.1.8)
+PACE = 4  # looking takes a fifth of the time at most, however much is due for destinations that have enough
 LOOK_S = 1.0  # what the command line changes is seen within that time
 SICK_S = 60.0  # a message that trips over a mistake of ours comes again after it
 
@@ -56,6 +57,11 @@ class Part:
     hop: NextHop
     queued: tuple[Queued, ...]
 
+    @property
+    def by_hand(self) -> bool:
+        """Whether an administrator wants it tried, see `Queued`."""
+        return any(each.next_at < self.entry.received_at for each in self.queued)
+
 
 @dataclass(slots=True, eq=False)
 class Runner:
@@ -84,6 +90,11 @@ class Runner:
         """Parts of messages that are held in memory."""
         return self._busy.total()
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the last look came to the queue's end; the next one begins in front."""
+        return self._after is None
+
     async def run(self) -> None:
         """Until `stop`; returns when nothing is in flight."""
         loop = asyncio.get_running_loop()
@@ -93,9 +104,8 @@ class Runner:
                 began_at = loop.time()
                 self._wake.clear()
                 self.look()
-                # Half of the time is the others', however much is queued.
-                await asyncio.sleep(loop.time() - began_at)
-                if self._after is None or len(self._jobs) >= JOBS:
+                await asyncio.sleep((loop.time() - began_at) * PACE)
+                if self.at_end or len(self._jobs) >= JOBS:
                     await self._woken()
         finally:
             watch.cancel()
@@ -110,7 +120,7 @@ class Runner:
         """Begin what may begin of the next page of the queue."""
         if len(self._jobs) >= JOBS:
             return
-        if self._after is None:
+        if self.at_end:
             self._passed_over = False
         now = self.settling.clock()
         try:
@@ -180,9 +190,12 @@ class Runner:
     def _placed(self, part: Part) -> bool:
         """Whether it is on its way, or put off; or else has to wait."""
         now = self.settling.clock()
-        match self._destinations.admission(part.hop, now, self.settling.chance()):
+        admission = self._destinations.admission(part.hop, now, self.settling.chance())
+        if isinstance(admission, Down) and part.by_hand:
+            admission = Go()
+        match admission:
             case Go():
-                self._destinations.begin(part.hop)
+                self._destinations.begin(part.hop, now)
                 self._begin(part.entry, self._carry(part, now))
             case Down() as down:
                 self._begin(part.entry, self._put_off(part, down))
