@@ -84,8 +84,7 @@ def test_no_reverse_paths(argument: str) -> None:
         ("TO:<>", BAD_RECIPIENT), ("TO:<root>", BAD_RECIPIENT), ("TO:<b@example.com", BAD_RECIPIENT),
         ("TO:<b@example.com> NOTIFY=NEVER", Recipient("b@example.com", Notify.NEVER)),
         ("TO:<b@example.com> notify=success,FAILURE", Recipient("b@example.com", Notify.SUCCESS | Notify.FAILURE)),
-        
-        ("TO:<b@example.com> NOTIFY=DELAY ORCPT=rfc822;B+2Bx@X.com", Recipient("b@example.com", Notify.DELAY, "rfc822;B+2Bx@X.com")),
+        ("TO:<b@example.com> ORCPT=rfc822;B+2Bx@X.com", Recipient("b@example.com", USUAL, "rfc822;B+2Bx@X.com")),
         ("TO:<b@example.com> NOTIFY=NEVER,DELAY", BAD_PARAMETER), ("TO:<b@example.com> NOTIFY=", BAD_PARAMETER),
         ("TO:<b@example.com> NOTIFY", BAD_PARAMETER), ("TO:<b@example.com> NOTIFY=x", BAD_PARAMETER),
         ("TO:<b@example.com> ORCPT=nothing", BAD_PARAMETER), ("TO:<b@example.com> ORCPT=rfc822;a=b", BAD_PARAMETER),
