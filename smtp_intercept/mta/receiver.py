@@ -201,8 +201,7 @@ class Receiver(Smtpd):
             self._late = TIMED_OUT
         self._timeout_handle.cancel()  # the spool's time is not the client's
         if content.refusal is None:
-            # Whatever happens to the connection: what the spool was given is told as what it becomes.
-            answer = await asyncio.shield(self.loop.create_task(self._keep(draft)))
+            answer = await self._kept(draft)
         else:
             answer = self._finish(content.refusal, "")
         self._reset_timeout()
@@ -247,6 +246,15 @@ class Receiver(Smtpd):
             name=f"{self.name}.{self.messages + 1}",
             date=formatdate(self._services.clock(), localtime=True),
         )
+
+    async def _kept(self, draft: Draft) -> Answer:
+        """Whatever happens to the connection: what the spool was given is told as what it becomes."""
+        keeping = self.loop.create_task(self._keep(draft))
+        try:
+            return await asyncio.shield(keeping)
+        except asyncio.CancelledError:
+            await keeping
+            raise
 
     async def _keep(self, draft: Draft) -> Answer:
         """Into the queue, and only then told so."""

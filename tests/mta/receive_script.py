@@ -30,7 +30,7 @@ from smtp_intercept.limits import DEFAULT_LIMITS
 from smtp_intercept.mta.receive import Intake
 from tests.mta.receiving import Kept, Shelf, everything, house, send
 
-FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
+FILES = sorted((Path(__file__).parent / "receive_dialogues").glob("*.txt"))
 VOLATILE = {"time", "session", "seconds", "port", "client", "server", "bytes_from_client", "bytes_from_server"}
 Cut = Callable[[bytes], Iterable[bytes]]
 Step = tuple[str, bytes | None]  # the side, and what it says; None at the end of its stream
