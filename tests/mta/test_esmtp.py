@@ -68,7 +68,8 @@ def test_reverse_paths(argument: str, path: str | Answer) -> None:
         "FROM:<a@[192.0.2.1>",
         "FROM:<a\0@c.example>", "FROM:<a\t@c.example>", "FROM:<a@c.example>SIZE=1", "FROM:<a@c\r.example>",
         'FROM:<"a\rb"@c.example>',
-        "FROM:<a@c.example\n>", "FROM:<\udcff@c.example>", "FROM:Name <a@c.example>", 'FROM:<"a@b">',
+        "FROM:<a@c.example\n>", "FROM:<\udcff@c.example>",
+        "FROM:<a\u202eb@c.example> SMTPUTF8", "FROM:Name <a@c.example>", 'FROM:<"a@b">',
     ],
 )  # fmt: skip
 def test_no_reverse_paths(argument: str) -> None:

@@ -368,9 +368,8 @@ def test_as_many_messages_as_the_grammar_says(run: Run, sequence: bytes, reject:
                     await asyncio.sleep(0)
                     await send(sock, sent[cut:])
                     said = await everything(sock)
-                assert [kept.envelope.reverse_path for kept in it.shelf.kept] == ["a@c.example"][reject:] + [
-                    "x@c.example"
-                ]
+                expected = ["x@c.example"] if reject else ["a@c.example", "x@c.example"]
+                assert [kept.envelope.reverse_path for kept in it.shelf.kept] == expected
                 assert said.count(b"\r\n354 ") == 2
                 assert said.count(b"554 5.5.2 ") == reject
 

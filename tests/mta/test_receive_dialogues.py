@@ -1,5 +1,5 @@
-"""Dialogues as text files (`receive_script` says how they are written), each whole, octet by octet and in random cuts, on
-both event loops; and the law behind them: how the octets were cut makes no difference to anything.
+"""Dialogues as text files (`receive_script` says how they are written), each whole, octet by octet and in random cuts,
+on both event loops; and the law behind them: how the octets were cut makes no difference to anything.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ async def transcript(data: bytes, cut: Cut) -> object:
         return said, [plain(kept) for kept in it.shelf.kept], [without(record) for record in it.log]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(streams(), st.randoms(use_true_random=False))
 def test_no_cut_makes_a_difference(data: bytes, chance: random.Random) -> None:
     async def work() -> None:
