@@ -24,6 +24,7 @@ PURE = {
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
         *("failure", "mx", "reply", "request", "stuffing", "exchange"),
         *("greeting", "delivery", "leaf"),
+        *("replies", "esmtp", "content", "trace"),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }

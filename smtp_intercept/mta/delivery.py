@@ -124,9 +124,7 @@ class Session(Greeting):
         taken = "DSN" in self.offer
         outcomes = (self._outcomes[number] for number in sorted(self._outcomes))
         self.out(
-            Settled(
-                tuple(replace(each, dsn_taken=taken and each.state is _STATES[2]) for each in outcomes), doubtful
-            )
+            Settled(tuple(replace(each, dsn_taken=taken and each.state is _STATES[2]) for each in outcomes), doubtful)
         )
         self._mail = None
         self._unsaid.clear()

@@ -96,7 +96,7 @@ def _split(argument: str, keyword: str, bad: Answer) -> tuple[str, list[str]]:
 def _check(path: str, bad: Answer) -> None:
     domain = path.rpartition("@")[2] if path.rpartition('"')[2].count("@") else ""
     long = len(path.encode()) > MAX_MAILBOX_OCTETS or len(domain.encode()) > MAX_DOMAIN_OCTETS
-    if path and (not domain or long):
+    if path and (not domain or long or not path.isprintable()):  # no bidirectional overrides, no C1 controls
         raise RefusedError(bad)
 
 

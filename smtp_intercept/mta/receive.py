@@ -87,6 +87,8 @@ class Receiving:
             ended=lambda: self._over(passage, receiver),
         )
         self._open[passage] = receiver
+        if self._stopping:
+            receiver.stop(STOPPING)
         try:
             sock.setblocking(False)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: receiver, sock)

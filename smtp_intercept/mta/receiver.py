@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
+from typing import TypeVar
 
 from smtp_intercept.answers import (
     MAIL_OK,
@@ -38,6 +39,7 @@ from smtp_intercept.transaction import Recipient as Told
 PIECE_BYTES = 65_536
 
 Tell = Callable[[Message, str], None]
+Done = TypeVar("Done")
 
 
 @dataclass(slots=True)
@@ -201,8 +203,7 @@ class Receiver(Smtpd):
             self._late = TIMED_OUT
         self._timeout_handle.cancel()  # the spool's time is not the client's
         if content.refusal is None:
-            # Whatever happens to the connection: what the spool was given is told as what it becomes.
-            answer = await asyncio.shield(self.loop.create_task(self._keep(draft)))
+            answer = await _to_its_end(self.loop.create_task(self._keep(draft)))
         else:
             answer = self._finish(content.refusal, "")
         self._reset_timeout()
@@ -223,7 +224,7 @@ class Receiver(Smtpd):
             block = await self._reader.block()
             end = content.feed(block)
             if content.waiting_bytes >= PIECE_BYTES or (end and content.size_bytes >= PIECE_BYTES):
-                await self.loop.run_in_executor(self._disk, self._store, content, draft, content.take())
+                await _to_its_end(self.loop.run_in_executor(self._disk, self._store, content, draft, content.take()))
             elif end:
                 self._store(content, draft, content.take())
             if end:
@@ -264,6 +265,15 @@ class Receiver(Smtpd):
         self._tell(told.end(self.messages, self.loop.time(), answer.reply), queued)
         self._set_post_data_state()
         return answer
+
+
+async def _to_its_end(work: asyncio.Future[Done]) -> Done:
+    """Even if the session is stopped meanwhile: a draft is nobody else's before, and what is kept must be told."""
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await work
+        raise
 
 
 def _refusal_of(error: SpoolError) -> Answer:

@@ -17,7 +17,7 @@ from smtp_intercept.answers import BYE, TIMED_OUT, TOO_MANY_COMMANDS, TOO_MANY_E
 from smtp_intercept.limits import Limits, Phase
 from smtp_intercept.mta.inflow import Inflow
 from smtp_intercept.mta.replies import HELO_FIRST, INJECTED, NO_TLS, TOO_MANY_UNKNOWN, VERIFIED, enhanced
-from smtp_intercept.wire import safe_text
+from smtp_intercept.wire import clip, safe_text
 
 # Replies held back for the rest of a pipeline (RFC 2920 §3.2); a longer one is answered in pieces.
 HELD_BYTES = 8_192
@@ -135,7 +135,8 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
 
     def abort(self) -> None:
         """Now."""
-        self._handler_coroutine.cancel()
+        if self._handler_coroutine is not None:
+            self._handler_coroutine.cancel()
         if self.transport is not None:
             self.transport.abort()
 
@@ -214,7 +215,7 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
             return
         self._set_rset_state()
         self.session.extended_smtp, self.session.host_name = extended, hostname
-        self.helo = safe_text(hostname.encode(errors="surrogateescape"))
+        self.helo = clip(safe_text(hostname.encode(errors="surrogateescape")))
         lines = [self.hostname, *keywords]
         marks = ["-"] * len(keywords) + [" "]
         await self.say("".join(f"250{mark}{line}\r\n" for mark, line in zip(marks, lines, strict=True)).encode())

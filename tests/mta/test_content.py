@@ -34,7 +34,8 @@ def taken(
 
 def reference(message: bytes) -> tuple[bytes | None, bytes | None]:
     """RFC 5321 §4.5.2 by the line."""
-    kept, position = [], 0
+    kept: list[bytes] = []
+    position = 0
     for line in message.split(b"\r\n")[:-1]:
         position += len(line) + 2
         if line == b".":
