@@ -31,7 +31,8 @@ class Spool(Protocol):
         """`SpoolFullError` if there is no room."""
 
     async def enqueue(self, draft: Any, origin: Origin, envelope: Envelope, now: float) -> str:
-        """``draft`` is one of its own. The message's id once it is safe; a temporary `SpoolError` otherwise. The draft is used up either way."""
+        """The message's id once it is safe; a temporary `SpoolError` otherwise. ``draft``, one of its own, is used up
+        either way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from typing import Any
 
 import pytest
 
-from smtp_intercept.app.lab.host import LabError
 from smtp_intercept.app.lab.gateway import Gateway
+from smtp_intercept.app.lab.host import LabError
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.kernel.resolver import Resolver
@@ -258,6 +258,6 @@ def test_an_administrator_reroutes(world: World) -> None:
     world.dns.serve(ZONES)
     assert post(world, SERVER, "u@broken.test", "rerouted")["accepted"]
     (first,) = gateway.wait_log(type="delivery", outcome="deferred", sender=SENDER, attempt=1, timeout_s=20)[-1:]
-    gateway.tollbridge("queue", "reroute", first["queue_id"], "--to", WORLD)
+    gateway.tollbridge("queue", "reroute", first["queue_id"], "--via", WORLD)
     (again,) = gateway.wait_log(type="delivery", queue_id=first["queue_id"], outcome="delivered", timeout_s=20)
     assert (again["row"], again["next_hop"]) == ("alternate", f"{WORLD}:25")
