@@ -19,9 +19,12 @@ from smtp_intercept.mta import database, faults
 from smtp_intercept.mta.drafts import Draft, Layout, sync_directory
 from smtp_intercept.mta.faults import SpoolError
 from smtp_intercept.mta.records import Records
+from smtp_intercept.mta.room import Room
 
 GROUP = 256  # works in one commit: some 10 ms and 16 MiB at most, and no caller waits for more than two commits
 TRIM_EVERY_S = 0.2  # a step of giving room back to the disk, while there is nothing else to do
+LOOK_EVERY_S = 10.0  # whether there is any to give back: other programs use the disk, too
+FREE_PAGES = 16384  # 64 MiB of the database that deleted mail may leave for new mail, unless room is scarce
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -39,6 +42,7 @@ class Done(Generic[T]):
 class _Work:
     run: Callable[[Records], Done[Any]]  # may be run again after its transaction was rolled back
     drafts: tuple[Draft, ...]
+    urgent: bool
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
 
@@ -46,8 +50,8 @@ class _Work:
 class Commits:
     """Owns the writing connection."""
 
-    def __init__(self, layout: Layout, connection: sqlite3.Connection) -> None:
-        self._layout = layout
+    def __init__(self, layout: Layout, room: Room, connection: sqlite3.Connection) -> None:
+        self._layout, self._room = layout, room
         self._connection = connection
         self._records = Records(connection)
         self._works: SimpleQueue[_Work | None] = SimpleQueue()
@@ -55,16 +59,17 @@ class Commits:
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
 
-    async def do(self, run: Callable[[Records], Done[T]], drafts: tuple[Draft, ...] = ()) -> T:
+    async def do(self, run: Callable[[Records], Done[T]], drafts: tuple[Draft, ...] = (), *, urgent: bool = True) -> T:
         """Run ``run`` in a transaction; its answer, once that is on the disk. `SpoolError` if it cannot be: then it has
-        not happened, and the drafts are gone. A caller that is cancelled leaves it to happen."""
+        not happened, and the drafts are gone. A caller that is cancelled leaves it to happen. What is ``urgent`` may
+        use the ballast of a full disk."""
         if self._closed:
             for draft in drafts:
                 draft.abandon()
             raise SpoolError(f"{self._layout.directory}: the spool is closed", temporary=True)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._works.put(_Work(run, drafts, loop, future))
+        self._works.put(_Work(run, drafts, urgent, loop, future))
         return await future
 
     def close(self) -> None:
@@ -79,7 +84,7 @@ class Commits:
         trimming = True
         while True:
             try:
-                group = [self._works.get(timeout=TRIM_EVERY_S if trimming else None)]
+                group = [self._works.get(timeout=TRIM_EVERY_S if trimming else LOOK_EVERY_S)]
             except Empty:
                 trimming = self._trim()
                 continue
@@ -99,6 +104,8 @@ class Commits:
             if len(works) > 1:  # one of them, or the room for all of them: each for itself
                 for work in works:
                     self._commit([work])
+            elif works[0].urgent and _is_full(error) and self._room.spend():
+                self._commit(works)
             else:
                 self._fail(works[0], error)
         else:
@@ -106,6 +113,8 @@ class Commits:
             self._remove([file for answer in answers for file in answer.unneeded])
 
     def _together(self, works: Sequence[_Work]) -> list[Done[Any]]:
+        if self._room.spent and not all(work.urgent for work in works):
+            self._room.need()
         if files := [draft for work in works for draft in work.drafts if draft.name]:
             for draft in files:
                 draft.place()
@@ -138,10 +147,14 @@ class Commits:
 
     def _trim(self) -> bool:
         try:
-            return self._records.trim()
-        except sqlite3.Error as error:  # busy, or a disk that the next writer will complain about
-            _log.debug("%s", faults.of_database(error, self._layout.database))
+            return self._records.trim(0 if self._room.is_scarce() else FREE_PAGES)
+        except (sqlite3.Error, SpoolError) as error:  # busy, or a disk that the next writer will complain about
+            _log.debug("%s: not trimmed: %s", self._layout.database, error)
             return False
+
+
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(error, "errno", 0) in faults.FULL
 
 
 def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

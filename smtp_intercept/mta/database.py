@@ -16,7 +16,7 @@ from smtp_intercept.mta.faults import SpoolError
 NAME = "queue.db"
 VERSION = 1  # of the schema, in user_version
 BUSY_S = 10  # the command changes a page of messages at a time, which takes milliseconds
-WAL_BYTES = 64 << 20  # after a burst the log shrinks to this
+WAL_BYTES = 16 << 20  # after a burst the log shrinks to this
 
 _SCHEMA = """
 CREATE TABLE message (

@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import BinaryIO
 
 from smtp_intercept.mta import database, faults
-from smtp_intercept.mta.faults import SpoolError, SpoolFullError
+from smtp_intercept.mta.faults import SpoolError
+from smtp_intercept.mta.room import Room
 
 SMALL_BYTES = 64 << 10  # also what a draft holds in memory
-RESERVE_INODES = 1000  # the database's files and other programs want some, too
 _DIRECTORIES = ("drafts", "content")
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where things are; below ``reserve_bytes`` of free disk nothing new is begun."""
+    """Where things are."""
 
     directory: Path
-    reserve_bytes: int
 
     @property
     def database(self) -> Path:
@@ -45,20 +44,6 @@ class Layout:
         for name in _DIRECTORIES:
             (self.directory / name).mkdir(mode=0o700, exist_ok=True)
 
-    def need_room(self) -> None:
-        """`SpoolFullError` if the reserve is touched."""
-        try:
-            disk = os.statvfs(self.directory)
-        except OSError as error:
-            raise faults.of_system(error, self.directory) from error
-        free_bytes = disk.f_bavail * disk.f_frsize
-        if free_bytes < self.reserve_bytes:
-            raise SpoolFullError(
-                f"{self.directory}: {free_bytes >> 20} MiB free, less than mta.reserve_bytes; make room on its disk"
-            )
-        if disk.f_files and disk.f_favail < RESERVE_INODES:  # some file systems do not count them
-            raise SpoolFullError(f"{self.directory}: {disk.f_favail} inodes free; remove files from its disk")
-
     def files(self, kind: str) -> Iterator[Path]:
         """Those of "drafts" or "content"."""
         with os.scandir(self.directory / kind) as found:
@@ -68,10 +53,10 @@ class Layout:
 class Draft:
     """Content being written. After `SpoolError` it is good for nothing but `abandon`."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, room: Room) -> None:
         self.size_bytes = 0
         self.name = ""  # of its file, once it has one
-        self._layout = layout
+        self._layout, self._room = layout, room
         self._buffer = bytearray()
         self._fd = -1
 
@@ -125,7 +110,7 @@ class Draft:
             self.name = ""
 
     def _flush(self) -> None:
-        self._layout.need_room()
+        self._room.need()
         try:
             if not self.name:
                 name = secrets.token_hex(8)

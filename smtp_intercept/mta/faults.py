@@ -6,7 +6,7 @@ import errno
 import sqlite3
 from pathlib import Path
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL = {errno.ENOSPC, errno.EDQUOT}
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
@@ -40,7 +40,7 @@ class NoSuchMessageError(SpoolError):
 def of_system(error: OSError, path: Path) -> SpoolError:
     """An error of the file system."""
     reason = f"{path}: {error.strerror or error}"
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return SpoolFullError(f"{reason}; make room on its disk")
     if error.errno == errno.EROFS:
         return _read_only(reason)

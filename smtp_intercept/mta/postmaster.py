@@ -28,7 +28,7 @@ class Postmaster:
     """Use `queue_in`. Every method may raise `SpoolError`."""
 
     def __init__(self, directory: Path, connection: sqlite3.Connection) -> None:
-        self._layout = Layout(directory, 0)
+        self._layout = Layout(directory)
         self._connection = connection
         self._records = Records(connection)
 

@@ -15,7 +15,6 @@ from smtp_intercept.mta.listing import Attempt, Summary
 
 HISTORY = 20  # attempts kept of each recipient: five days at the usual pace, and enough to see a pattern
 REPLY_CHARS = 1000  # kept of a reply: a server may send any number of lines
-FREE_PAGES = 16384  # 64 MiB of the database that deleted mail may leave for new mail; the rest goes back to the disk
 TRIM_PAGES = 1024  # given back in one transaction
 
 _MESSAGE = """SELECT seq, received_at, content_bytes, origin, reverse_path, body, smtputf8, ret, envid, held, alternate,
@@ -192,13 +191,15 @@ class Records:
         ).fetchone()
         return Summary(*row)
 
-    def trim(self) -> bool:
+    def trim(self, keep_pages: int) -> bool:
         """Give a piece of what deleted mail left back to the disk; whether there is more."""
         (free,) = self._sql.execute("PRAGMA freelist_count").fetchone()
-        if free > FREE_PAGES:
-            # A script, for `execute` ends such a statement after its first step, which is one page.
-            self._sql.executescript(f"PRAGMA incremental_vacuum({min(TRIM_PAGES, free - FREE_PAGES)})")
-        return bool(free > FREE_PAGES + TRIM_PAGES)
+        if free <= keep_pages:
+            return False
+        # A script, for `execute` ends such a statement after its first step, which is one page.
+        self._sql.executescript(f"PRAGMA incremental_vacuum({min(TRIM_PAGES, free - keep_pages)})")
+        self._sql.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()  # the file shrinks with it
+        return True
 
     def _entry(self, row: Sequence[Any], due_at: float | None = None) -> Entry:
         seq, received_at, size_bytes, origin, reverse_path, body, smtputf8, ret, envid, held, alternate, returning = row

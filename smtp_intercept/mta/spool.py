@@ -23,6 +23,7 @@ from smtp_intercept.mta.envelope import OURSELVES, Entry, Envelope, Origin, Outc
 from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError, SpoolFullError, SpoolLockedError
 from smtp_intercept.mta.listing import Attempt, Filter, Summary
 from smtp_intercept.mta.records import Records
+from smtp_intercept.mta.room import RESERVE_BYTES, Room
 
 __all__ = [
     "Attempt",
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 DIRECTORY = Path("/var/spool/tollbridge")
-RESERVE_BYTES = 64 << 20  # below this new mail waits at its sender's: what is queued must still be settled
 FSYNC_THREADS = 4  # large messages put on the disk at a time
 
 _ALL = Filter()
@@ -51,21 +51,21 @@ class Spool:
 
     changed: asyncio.Event  # set by every enqueue here; for a runner that would not wait for its next look
 
-    def __init__(self, layout: Layout, lock_fd: int) -> None:
+    def __init__(self, layout: Layout, room: Room, lock_fd: int) -> None:
         """Use `open`."""
         self.changed = asyncio.Event()
-        self._layout = layout
+        self._layout, self._room = layout, room
         self._lock_fd = lock_fd
         self._reading = database.connect(layout.database, read_only=True)
         self._records = Records(self._reading)
-        self._commits = Commits(layout, database.connect(layout.database))
+        self._commits = Commits(layout, room, database.connect(layout.database))
         self._pool = ThreadPoolExecutor(FSYNC_THREADS, thread_name_prefix="spool-fsync")
 
     @classmethod
     def open(cls, directory: Path, *, reserve_bytes: int = RESERVE_BYTES) -> Spool:
         """Takes the lock and removes what a crash left half-made. `SpoolLockedError` names the other process;
         `SpoolError` the file and the remedy."""
-        layout = Layout(directory, reserve_bytes)
+        layout = Layout(directory)
         check_owner(directory)
         lock_fd = _locked(directory / "lock")
         try:
@@ -73,7 +73,7 @@ class Spool:
             _forbid_a_new_queue_over_old_content(layout)
             database.create(layout.database)
             _remove_orphans(layout)
-            return cls(layout, lock_fd)
+            return cls(layout, Room(directory, reserve_bytes), lock_fd)
         except OSError as error:
             os.close(lock_fd)
             raise faults.of_system(error, directory) from error
@@ -85,14 +85,16 @@ class Spool:
 
     def draft(self) -> Draft:
         """Room for a new message's content. `SpoolFullError` if less than the reserve is free."""
-        self._layout.need_room()
-        return Draft(self._layout)
+        self._room.need()
+        return Draft(self._layout, self._room)
 
     async def enqueue(self, draft: Draft, origin: Origin, envelope: Envelope, now: float) -> str:
         """The message's id, once it would survive a power cut. On `SpoolError` nothing of it is in the queue. The draft
         is used up either way."""
         await self._synced(draft)
-        seq = await self._commits.do(lambda records: Done(_insert(records, draft, origin, envelope, now)), (draft,))
+        seq = await self._commits.do(
+            lambda records: Done(_insert(records, draft, origin, envelope, now)), (draft,), urgent=False
+        )
         self.changed.set()
         return ids.of_number(seq)
 
@@ -206,7 +208,7 @@ class Spool:
 
 def content_of(directory: Path, records: Records, queue_id: str) -> BinaryIO:
     """As `Spool.content`; also for the command."""
-    layout = Layout(directory, 0)
+    layout = Layout(directory)
     with database.translated(layout.database):
         seq = _number(queue_id)
         file = records.file(seq)

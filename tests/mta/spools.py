@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from smtp_intercept.direction import Direction
 from smtp_intercept.mta.envelope import Envelope, Origin, Outcome, Recipient, State
-from smtp_intercept.mta.spool import Draft, Spool
+from smtp_intercept.mta.spool import Draft, Spool, SpoolError
 
 T = TypeVar("T")
 PATIENCE_S = 60.0  # no wait of these tests is longer
@@ -39,7 +39,11 @@ def envelope(*to: str, sender: str = "ann@example.org") -> Envelope:
 
 def drafted(spool: Spool, content: bytes) -> Draft:
     draft = spool.draft()
-    draft.write(content)
+    try:
+        draft.write(content)
+    except SpoolError:
+        draft.abandon()
+        raise
     return draft
 
 

@@ -19,10 +19,11 @@ import pytest
 
 from smtp_intercept.mta import ids
 from smtp_intercept.mta.commits import GROUP
-from smtp_intercept.mta.drafts import RESERVE_INODES, SMALL_BYTES, make
+from smtp_intercept.mta.drafts import SMALL_BYTES, make
 from smtp_intercept.mta.envelope import OURSELVES, Body, Envelope, Notify, Recipient, State
 from smtp_intercept.mta.listing import PAGE, Filter, Standing
 from smtp_intercept.mta.records import HISTORY, REPLY_CHARS
+from smtp_intercept.mta.room import RESERVE_INODES
 from smtp_intercept.mta.spool import NoSuchMessageError, Spool, SpoolError, SpoolFullError, SpoolLockedError
 from tests.mta.spools import ORIGIN, content_of, drafted, envelope, files, outcome, put, spool_in, wait
 
@@ -515,7 +516,7 @@ def test_a_closed_spool_says_so(directory: Path) -> None:
 
 
 def test_what_deleted_mail_leaves_goes_back_to_the_disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtp_intercept.mta.records.FREE_PAGES", 10)
+    monkeypatch.setattr("smtp_intercept.mta.commits.FREE_PAGES", 10)
     monkeypatch.setattr("smtp_intercept.mta.commits.TRIM_EVERY_S", 0.001)
     database = directory / "queue.db"
 
