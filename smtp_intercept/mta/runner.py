@@ -27,6 +27,7 @@ WAITING = 400  # and for all of them
 JOBS = 1_000  # everything begun and not settled: those in flight, and outcomes that wait for the disk
 RECIPIENTS = 100  # of one parcel: every server takes as many (RFC 5321 §4.5.3.1.8)
 PACE = 4  # looking takes a fifth of the time at most, however much is due for destinations that have enough
+FRESH_S = 3.0  # due for no longer than this: seen at every look, at least twice
 LOOK_S = 1.0  # what the command line changes is seen within that time
 SICK_S = 60.0  # a message that trips over a mistake of ours comes again after it
 
@@ -40,7 +41,9 @@ class Queue(settling.Queue, Protocol):
 
     changed: asyncio.Event
 
-    def due(self, now: float, limit: int, busy: Collection[str], after: Entry | None = None) -> list[Entry]: ...
+    def due(
+        self, now: float, limit: int, busy: Collection[str], after: tuple[float, str] | None = None
+    ) -> list[Entry]: ...
 
 
 class Carrier(Protocol):
@@ -77,7 +80,9 @@ class Runner:
     _busy: Counter[str] = field(default_factory=Counter, init=False)
     _jobs: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _carrying: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
-    _after: Entry | None = field(default=None, init=False)  # where the last look ended; None: at the queue's end
+    # Where the last look ended, at what has become due lately and at all; None: there was no more.
+    _fresh: tuple[float, str] | None = field(default=None, init=False)
+    _after: tuple[float, str] | None = field(default=None, init=False)
     _passed_over: bool = field(default=False, init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _stop_within_s: float | None = field(default=None, init=False)
@@ -120,17 +125,23 @@ class Runner:
         """Begin what may begin of the next page of the queue."""
         if len(self._jobs) >= JOBS:
             return
+        now = self.settling.clock()
+        # What has just become due does not wait behind what has waited long: that may be for a server that is down.
+        self._fresh = self._page(now, self._fresh or (now - FRESH_S, ""))
         if self.at_end:
             self._passed_over = False
-        now = self.settling.clock()
+        self._after = self._page(now, self._after)
+
+    def _page(self, now: float, after: tuple[float, str] | None) -> tuple[float, str] | None:
+        """Begin what may begin of one page; the place of its last message, or None if that was the queue's last."""
         try:
-            page = self.queue.due(now, PAGE, self._busy.keys(), self._after)
+            page = self.queue.due(now, PAGE, self._busy.keys(), after)
         except SpoolError as failure:
             _LOG.error("the queue cannot be read: %s", failure)
-            page = []
-        self._after = page[-1] if len(page) == PAGE else None
+            return None
         for entry in page:
             self._take(entry)
+        return (page[-1].due_at, page[-1].id) if len(page) == PAGE else None
 
     async def idle(self) -> None:
         """When nothing is in hand any more."""
