@@ -23,7 +23,7 @@ PURE = {
         *("envelope", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
         *("leaf", "failure", "mx", "reply", "request", "stuffing"),
-        *("exchange", "greeting", "delivery"),
+        *("exchange", "greeting", "delivery", "parts"),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }

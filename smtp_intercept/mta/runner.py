@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from smtp_intercept.mta import settling
 from smtp_intercept.mta.courier import Parcel
@@ -19,21 +19,17 @@ from smtp_intercept.mta.destinations import Bounds, Destinations, Down, Full, Go
 from smtp_intercept.mta.envelope import Entry, Outcome, Queued, State
 from smtp_intercept.mta.faults import SpoolError
 from smtp_intercept.mta.nexthop import NextHop
+from smtp_intercept.mta.parts import Part, Route, Waiting, split
 from smtp_intercept.mta.settling import Settling, Try
 
 PAGE = 100  # messages taken at a look: some milliseconds of the loop's time
-WAITING_EACH = 40  # parcels in memory for a destination that has enough in flight: twice as many as that
-WAITING = 400  # and for all of them
 JOBS = 1_000  # everything begun and not settled: those in flight, and outcomes that wait for the disk
-RECIPIENTS = 100  # of one parcel: every server takes as many (RFC 5321 §4.5.3.1.8)
 PACE = 4  # looking takes a fifth of the time at most, however much is due for destinations that have enough
 FRESH_S = 3.0  # due for no longer than this: seen at every look, at least twice
 LOOK_S = 1.0  # what the command line changes is seen within that time
 SICK_S = 60.0  # a message that trips over a mistake of ours comes again after it
 
 _LOG = logging.getLogger("tollbridge")
-
-Route: TypeAlias = Callable[[Entry, Queued], NextHop]
 
 
 class Queue(settling.Queue, Protocol):
@@ -52,20 +48,6 @@ class Carrier(Protocol):
     async def carry(self, parcel: Parcel) -> Sequence[Outcome]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The recipients of one message that go to one next hop."""
-
-    entry: Entry
-    hop: NextHop
-    queued: tuple[Queued, ...]
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether an administrator wants it tried, see `Queued`."""
-        return any(each.next_at < self.entry.received_at for each in self.queued)
-
-
 @dataclass(slots=True, eq=False)
 class Runner:
     """Between the spool and the courier. ``settling`` has the clock and chance."""
@@ -76,7 +58,7 @@ class Runner:
     settling: Settling
     bounds: Bounds = field(default_factory=Bounds)
     _destinations: Destinations = field(init=False)
-    _waiting: dict[NextHop, deque[Part]] = field(default_factory=dict, init=False)
+    _waiting: Waiting = field(default_factory=Waiting, init=False)
     _busy: Counter[str] = field(default_factory=Counter, init=False)
     _jobs: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _carrying: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
@@ -175,28 +157,16 @@ class Runner:
         if entry.returning:
             self._begin(entry, self.settling.give_back(entry))
             return
-        for part in self._parts(entry):
+        parts, unroutable = split(entry, self.route)
+        for queued, reason in unroutable:
+            self._begin(entry, self._unroutable(entry, queued, reason))
+        for part in parts:
             if self._placed(part):
                 continue
-            if self._waits(part):
+            if self._waiting.add(part):
                 self._busy[entry.id] += 1
             else:
                 self._passed_over = True
-
-    def _parts(self, entry: Entry) -> list[Part]:
-        hops: dict[NextHop, list[Queued]] = {}
-        for queued in entry.queued:
-            try:
-                hop = self.route(entry, queued)
-            except ValueError as mistake:
-                self._begin(entry, self._unroutable(entry, queued, str(mistake)))
-            else:
-                hops.setdefault(hop, []).append(queued)
-        return [
-            Part(entry, hop, tuple(queued[start : start + RECIPIENTS]))
-            for hop, queued in hops.items()
-            for start in range(0, len(queued), RECIPIENTS)
-        ]
 
     def _placed(self, part: Part) -> bool:
         """Whether it is on its way, or put off; or else has to wait."""
@@ -212,13 +182,6 @@ class Runner:
                 self._begin(part.entry, self._put_off(part, down))
             case Full():
                 return False
-        return True
-
-    def _waits(self, part: Part) -> bool:
-        waiting = self._waiting.get(part.hop, ())
-        if len(waiting) >= WAITING_EACH or sum(map(len, self._waiting.values())) >= WAITING:
-            return False
-        self._waiting.setdefault(part.hop, deque()).append(part)
         return True
 
     def _begin(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
@@ -244,14 +207,10 @@ class Runner:
 
     def _advance(self) -> None:
         """Begin what waited for another to end."""
-        for hop in list(self._waiting):
-            waiting = self._waiting[hop]
-            while waiting and self._placed(waiting[0]):
-                self._release(waiting.popleft().entry.id)
-            if not waiting:
-                del self._waiting[hop]
-            if self._passed_over and len(waiting) < WAITING_EACH // 2:
-                self._wake.set()
+        for part in self._waiting.served(self._placed):
+            self._release(part.entry.id)
+        if self._passed_over and self._waiting.has_room:
+            self._wake.set()
 
     async def _carry(self, part: Part, began_at: float) -> None:
         loop, outcomes = asyncio.get_running_loop(), list[Outcome]()

@@ -15,8 +15,9 @@ from smtp_intercept.mta.courier import Courier
 from smtp_intercept.mta.envelope import Entry, Origin, Queued
 from smtp_intercept.mta.fate import Reporter
 from smtp_intercept.mta.nexthop import NextHop, Place, Security
+from smtp_intercept.mta.parts import Route
 from smtp_intercept.mta.resolver import Resolver
-from smtp_intercept.mta.runner import Route, Runner
+from smtp_intercept.mta.runner import Runner
 from smtp_intercept.mta.schedule import Schedule
 from smtp_intercept.mta.settling import Log, Settling
 from smtp_intercept.mta.spool import Spool
