@@ -260,11 +260,10 @@ def _time(at: float) -> str:
 
 
 def _size(size_bytes: float) -> str:
-    for unit in _UNITS:
-        if size_bytes < 1000 or unit == _UNITS[-1]:
-            break
-        size_bytes /= 1024
-    return f"{size_bytes:>5.4g}{unit}"
+    power = 0
+    while size_bytes >= 1000 and power < len(_UNITS) - 1:
+        size_bytes, power = size_bytes / 1024, power + 1
+    return f"{size_bytes:>5.{min(power, 1)}f}{_UNITS[power]}"
 
 
 def _messages(number: int) -> str:

@@ -24,7 +24,7 @@ _CHANGES = {
 def add(parser: argparse.ArgumentParser) -> None:
     """To the parser of the verb `queue`."""
     parser.add_argument("--spool", type=Path, metavar="DIR", help="the queue's directory [mta.spool]")
-    verbs = parser.add_subparsers(dest="queue_verb", required=True, metavar="WHAT")
+    verbs = parser.add_subparsers(dest="queue_verb", required=True, metavar="WHAT", help="what to do with it")
     listing = _verb(verbs, "list", queue.list_, "show the messages that fit, the oldest first")
     _add_filters(listing)
     listing.add_argument("--json", action="store_true", help="for machines: one object a line")

@@ -55,8 +55,7 @@ def in_order(domain: str, exchanges: Iterable[Exchange], chance: Chance) -> tupl
     named = [exchange for exchange in listed if exchange.host]
     if listed and not named:
         return for_good("5.1.10", f"{domain} takes no mail (null MX)")
-    ranked = sorted((exchange.preference, chance(), exchange) for exchange in named) if len(named) > 1 else []
-    return tuple(each for _, _, each in ranked) or tuple(named) or (Exchange(0, domain),)
+    return tuple(sorted(named, key=lambda each: (each.preference, chance()))) or (Exchange(0, domain),)
 
 
 def usable(

@@ -19,7 +19,7 @@ from smtp_intercept.mta.destinations import Bounds
 from smtp_intercept.mta.envelope import Entry, Notify, Outcome, Recipient, State
 from smtp_intercept.mta.faults import SpoolError, SpoolFullError
 from smtp_intercept.mta.nexthop import NextHop
-from smtp_intercept.mta.runner import RECIPIENTS, WAITING
+from smtp_intercept.mta.parts import RECIPIENTS, WAITING
 from smtp_intercept.mta.schedule import Schedule
 from tests.mta.scripted import START, Office, delivered, down, greylisted, refused
 
