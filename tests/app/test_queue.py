@@ -102,7 +102,7 @@ def test_the_list_for_people(ask: Ask, names: list[str]) -> None:
     assert lines == [
         f"{names[0]}  1970-01-01T00:16:40Z   64.1K  queued     ann@example.org → bob@example.com",
         "    mx.example.com: 450 busy",
-        f"{names[1]}  1970-01-01T00:33:20Z     62B  queued     <> → \\x1b[2Jdan@example.com",
+        f"{names[1]}  1970-01-01T00:33:20Z     58B  queued     <> → \\x1b[2Jdan@example.com",
         f"{names[2]}  1970-01-01T00:50:00Z     17B  dead       ann@example.org → erin@example.com",
         "    mx.example.com: 550 no such user",
         "3 messages",
