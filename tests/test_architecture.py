@@ -19,7 +19,7 @@ PURE = {
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
-    "smtp_intercept.mta": ("envelope", "nexthop", "relaying", "routing"),
+    "smtp_intercept.mta": ("envelope", "ids", "nexthop", "relaying", "routing"),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
