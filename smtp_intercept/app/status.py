@@ -56,7 +56,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "mail": mail,
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
-        "tables": {name: firewall.elements("netdev", name) for name in MAPS} if kernel else {},
+        "tables": {name: firewall.elements("netdev", "map", name) for name in MAPS} if kernel else {},
         "seen_twice": diverter.get("seen_twice", []),
         "protected": interceptor.get("protected", []),
         "waits_for_confirm": run_dir.pending.exists(),

@@ -6,12 +6,14 @@ own: drafts/NAME while it grows, content/NAME once it is whole and fsynced.
 
 from __future__ import annotations
 
+import io
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from smtp_intercept.mta import database, faults
 from smtp_intercept.mta.faults import SpoolError
@@ -69,6 +71,16 @@ class Draft:
     def small(self) -> bytes | None:
         """The whole content, None if it has a file."""
         return None if self.name else bytes(self._buffer)
+
+    def content(self) -> BinaryIO:
+        """What was written, from its first octet; close it. For a message that may not have to be kept."""
+        if not self.name:
+            return io.BytesIO(self._buffer)
+        self._flush()
+        try:
+            return self._layout.draft(self.name).open("rb")
+        except OSError as error:
+            raise faults.of_system(error, self._layout.draft(self.name)) from error
 
     def sync(self) -> None:
         """Put a file's content on the disk. Waits for it."""

@@ -112,8 +112,12 @@ class Records:
         return self._change(seq, "held = 0", "held")
 
     def retry(self, seq: int, now: float) -> bool:
-        """The dead come to life; what is held stays held."""
-        return self._revive(seq, now) and self._change(seq, "giving_back = 0", "true")
+        """The dead come to life; what is held stays held. Due before it came: by an administrator's wish, and in front
+        of the others."""
+        (received_at,) = self._sql.execute(
+            "SELECT ifnull(min(received_at), ?) FROM message WHERE seq = ?", (now, seq)
+        ).fetchone()
+        return self._revive(seq, min(now, received_at - 1)) and self._change(seq, "giving_back = 0", "true")
 
     def reroute(self, seq: int, host: str, now: float) -> bool:
         """``host`` as in `Entry.alternate`."""
@@ -140,10 +144,11 @@ class Records:
 
     # --- what is asked ------------------------------------------------------------------------
 
-    def due(self, now: float, limit: int, busy: Collection[int]) -> list[Entry]:
-        """As `Spool.due`."""
+    def due(self, now: float, limit: int, busy: Collection[int], after: tuple[float, int] = (-1.0, -1)) -> list[Entry]:
+        """As `Spool.due`; ``after`` is a message's `due_at` and number."""
         rows = self._sql.execute(
-            f"{_MESSAGE} WHERE due_at <= ? ORDER BY due_at, seq LIMIT ?", (now, limit + len(busy))
+            f"{_MESSAGE} WHERE due_at <= ? AND (due_at, seq) > (?, ?) ORDER BY due_at, seq LIMIT ?",
+            (now, *after, limit + len(busy)),
         ).fetchall()
         entries = [self._entry(row, due_at=now) for row in [row for row in rows if row[0] not in busy][:limit]]
         return [entry for entry in entries if entry.queued]  # the command may have deleted one meanwhile

@@ -108,11 +108,12 @@ class Spool:
         self.changed.set()
         return ids.of_number(seq)
 
-    def due(self, now: float, limit: int, busy: Collection[str]) -> list[Entry]:
+    def due(self, now: float, limit: int, busy: Collection[str], after: Entry | None = None) -> list[Entry]:
         """At most ``limit`` messages to try, the longest due first, each with its due recipients only; none of
-        ``busy``, none held."""
+        ``busy``, none held. ``after``: those behind this one, which was the last of another answer."""
+        place = (-1.0, -1) if after is None else (_due_at(after), _number(after.id))
         with database.translated(self._layout.database):
-            return self._records.due(now, limit, {_number(one) for one in busy})
+            return self._records.due(now, limit, {_number(one) for one in busy}, place)
 
     def next_due_at(self) -> float | None:
         """When `due` will have something, or has had; None if never by itself. What is busy counts."""
@@ -239,6 +240,11 @@ def _number(queue_id: str) -> int:
     if (seq := ids.number_of(queue_id)) is None:
         raise NoSuchMessageError(queue_id)
     return seq
+
+
+def _due_at(entry: Entry) -> float:
+    """As the database has it, of a message that `due` gave."""
+    return 0.0 if entry.returning else min(each.next_at for each in entry.queued)
 
 
 def _insert(records: Records, draft: Draft, origin: Origin, envelope: Envelope, now: float) -> int:

@@ -28,7 +28,7 @@ from tests.peers.normal import normal
 from tests.peers.senders import ADDRESSES, SWAKS
 from tests.peers.wire import Transcript
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kernel, pytest.mark.timeout(480)]
 
 PAIRS = [(sender, receiver) for sender in ADDRESSES for receiver in RECEIVERS]
 ALL_PAIRS = pytest.mark.parametrize("pair", PAIRS, ids="-to-".join)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,21 @@ class TestOneLookUp:
         protected = ProtectedServers([("example.com", ["mx", "192.0.2.1"])], resolver=without_configuration)
         assert asyncio.run(protected.resolve_once()) == Servers.of(["192.0.2.1"])
         assert protected.state()[0].outcome is Outcome.FAILED
+
+    def test_whose_servers_they_are(self, served: Nsd) -> None:
+        items = [("example.com", ["mail.example.com"]), ("example.net", ["192.0.2.0/24"]), ("example.org", ["mx"])]
+        protected = ProtectedServers(items, resolver=served.resolver, limits=FAST)
+        seen = [protected.serving]
+        asyncio.run(protected.resolve_once())
+        seen.append(protected.serving)
+        for address, before, after_answers in (
+            ("192.0.2.20", ("example.net",), ("example.com", "example.net")),
+            ("192.0.2.30", ("example.net",), ("example.org", "example.net")),
+            ("2001:db8::30", (), ("example.org",)),
+            ("198.51.100.1", (), ()),
+        ):
+            packed = ip_address(address).packed
+            assert [serving.by(packed) for serving in seen] == [before, after_answers]
 
     def test_literals_need_no_dns(self) -> None:
         def none_needed() -> dns.asyncresolver.Resolver:
