@@ -20,7 +20,7 @@ PURE = {
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
     "smtp_intercept.mta": (
-        *("envelope", "nexthop", "schedule", "dsn", "relaying", "routing"),
+        *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
         *("failure", "mx", "reply", "request", "stuffing", "exchange"),
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
