@@ -13,11 +13,18 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.exception
 import dns.name
 import dns.rdata
 import dns.rdatatype
+
+# dnspython loads its parts when it needs them; by then this process may be nobody, who may not read them.
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.NS
+import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.SOA
 import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.IN.A import A
@@ -62,6 +69,7 @@ class ProtectedServers:
         self._on_change, self._resolver, self._clock = on_change, resolver, clock
         self._queries = asyncio.Semaphore(self._limits.queries)
         self._servers = table(self._literals, ())
+        dns.asyncbackend.get_backend("asyncio")  # which loads it
 
     @property
     def servers(self) -> Servers:
