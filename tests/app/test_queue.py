@@ -144,6 +144,7 @@ def test_the_list_for_machines(ask: Ask, names: list[str]) -> None:
             "served": ["example.com"],
             "helo": "client.example",
             "tls": "",
+            "away": None,
         },
     }
     assert third["state"] == "dead"

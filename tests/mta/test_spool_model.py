@@ -26,6 +26,7 @@ class Kept:
     """What the queue should know of a message; ``to`` are the recipients' (state, next_at)."""
 
     content: bytes
+    received_at: float
     to: list[tuple[State, float]]
     held: bool = False
     returning: bool = False
@@ -66,7 +67,7 @@ class Queue(RuleBasedStateMachine):
         work = self.spool.enqueue(drafted(self.spool, content), ORIGIN, envelope(*addresses), now)
         name = self.loop.run_until_complete(work)
         assert name not in self.model
-        self.model[name] = Kept(content, [(State.QUEUED, now)] * to, attempts=[0] * to)
+        self.model[name] = Kept(content, now, [(State.QUEUED, now)] * to, attempts=[0] * to)
         return name
 
     @rule(
@@ -87,7 +88,7 @@ class Queue(RuleBasedStateMachine):
                 del self.model[name]
         if told is None or notice is None:
             return multiple()
-        self.model[told] = Kept(b"n" * notice, [(State.QUEUED, now)], attempts=[0])
+        self.model[told] = Kept(b"n" * notice, now, [(State.QUEUED, now)], attempts=[0])
         return told
 
     @rule(name=names)
@@ -107,7 +108,7 @@ class Queue(RuleBasedStateMachine):
     @rule(name=names, now=TIMES)
     def retry(self, name: str, now: float) -> None:
         kept = self.model.get(name)
-        changed = kept is not None and kept.revive(now)
+        changed = kept is not None and kept.revive(min(now, kept.received_at - 1))
         assert self.loop.run_until_complete(self.spool.retry([name], now)) == changed
         if kept and changed:
             kept.returning = False
