@@ -16,15 +16,14 @@ from dataclasses import dataclass
 import dns.asyncresolver
 import dns.exception
 import dns.name
-import dns.rdata
 import dns.rdatatype
-import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from smtp_intercept.direction import Servers
-from smtp_intercept.names import GOOD, Answer, Limits, Outcome, Question, Standing, after, split, table
+from smtp_intercept.direction import Servers, Serving
+from smtp_intercept.lookup import Records, ask, outcome_of, reason_of
+from smtp_intercept.names import GOOD, Answer, Limits, Outcome, Question, Standing, after, serving, split, table
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,16 +56,25 @@ class ProtectedServers:
         ``on_change`` gets each new table. ``resolver`` is called for every look-up, because /etc/resolv.conf may
         appear or change while we run."""
         self._limits = limits or Limits()
-        self._literals, questions = split(protected)
+        self._protected = tuple((domain, tuple(items)) for domain, items in protected)
+        self._literals, questions = split(self._protected)
         self._standings = {question: Standing(question) for question in questions}
         self._on_change, self._resolver, self._clock = on_change, resolver, clock
         self._queries = asyncio.Semaphore(self._limits.queries)
         self._servers = table(self._literals, ())
+        self._serving: Serving | None = None  # made when it is asked for: only the MTA does
 
     @property
     def servers(self) -> Servers:
         """The table as it stands now."""
         return self._servers
+
+    @property
+    def serving(self) -> Serving:
+        """Which domain's servers they are, as it stands now."""
+        if self._serving is None:
+            self._serving = serving(self._protected, self._standings.values())
+        return self._serving
 
     def state(self) -> tuple[NameState, ...]:
         """Every name, in the configuration's order."""
@@ -104,7 +112,7 @@ class ProtectedServers:
         answer = await self._look_up(question)
         before = self._standings[question]
         standing = after(before, answer, self._clock(), self._limits)
-        self._standings[question] = standing
+        self._standings[question], self._serving = standing, None
         _log_change(before, standing)
         servers = table(self._literals, self._standings.values())
         if servers != self._servers:
@@ -116,19 +124,11 @@ class ProtectedServers:
             lookup = _Lookup(self._resolver(), self._queries, self._limits)
             return await (lookup.mail_hosts(question.name) if question.mx else lookup.host(question.name))
         except (dns.exception.DNSException, OSError) as error:
-            return Answer(_outcome_of(error), error=_reason(error))
+            return Answer(outcome_of(error), error=reason_of(error))
         except Exception as error:
             # A name is text from strangers: whatever it breaks, only this look-up may end.
             _LOG.exception("protected server %s", question)
             return Answer(Outcome.FAILED, error=repr(error))
-
-
-@dataclass(frozen=True, slots=True)
-class _Records:
-    """The records that answer one question; none is an answer too."""
-
-    records: tuple[dns.rdata.Rdata, ...]
-    ttl_s: float
 
 
 class _Lookup:
@@ -155,12 +155,12 @@ class _Lookup:
     async def _addresses(self, hosts: list[dns.name.Name], ttl_s: float) -> Answer:
         asked = itertools.product(hosts[: self._limits.mx_hosts], (dns.rdatatype.A, dns.rdatatype.AAAA))
         results = await asyncio.gather(*itertools.starmap(self._try, asked))
-        answers = [result for result in results if isinstance(result, _Records)]
+        answers = [result for result in results if isinstance(result, Records)]
         errors = [result for result in results if isinstance(result, Exception)]
         found = {rdata.address for answer in answers for rdata in answer.records if isinstance(rdata, A | AAAA)}
         return self._summed(found, errors, min([ttl_s, *(answer.ttl_s for answer in answers)]), len(hosts))
 
-    async def _try(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Records | Exception:
+    async def _try(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Records | Exception:
         try:
             return await self._ask(name, rdtype)
         except (dns.exception.DNSException, OSError) as error:
@@ -168,10 +168,10 @@ class _Lookup:
 
     def _summed(self, found: set[str], errors: list[Exception], ttl_s: float, hosts: int) -> Answer:
         addresses = frozenset(sorted(found)[: self._limits.addresses])
-        if broken := [error for error in errors if _outcome_of(error) is Outcome.FAILED]:
-            return Answer(Outcome.INCOMPLETE if found else Outcome.FAILED, addresses, error=_reason(broken[0]))
+        if broken := [error for error in errors if outcome_of(error) is Outcome.FAILED]:
+            return Answer(Outcome.INCOMPLETE if found else Outcome.FAILED, addresses, error=reason_of(broken[0]))
         if not found:
-            return Answer(Outcome.ABSENT, error=_reason(errors[0])) if errors else Answer(Outcome.EMPTY)
+            return Answer(Outcome.ABSENT, error=reason_of(errors[0])) if errors else Answer(Outcome.EMPTY)
         excess = None
         if len(found) > self._limits.addresses:
             excess = f"{len(found)} addresses: only {self._limits.addresses} are kept"
@@ -179,21 +179,9 @@ class _Lookup:
             excess = f"{hosts} MX hosts: only {self._limits.mx_hosts} are asked for"
         return Answer(Outcome.ANSWERED, addresses, ttl_s, excess)
 
-    async def _ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> _Records:
-        # The resolver follows CNAMEs (RFC 1034 §5.3.1), dnspython the chain in its answer, up to 16 of them.
+    async def _ask(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Records:
         async with self._queries:
-            answer = await self._resolver.resolve(
-                name, rdtype, raise_on_no_answer=False, search=False, lifetime=self._limits.query_timeout_s
-            )
-        return _Records(tuple(answer.rrset or ()), answer.chaining_result.minimum_ttl)
-
-
-def _outcome_of(error: BaseException) -> Outcome:
-    return Outcome.ABSENT if isinstance(error, dns.resolver.NXDOMAIN) else Outcome.FAILED
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+            return await ask(self._resolver, name, rdtype, self._limits.query_timeout_s)
 
 
 def _log_change(before: Standing, now: Standing) -> None:

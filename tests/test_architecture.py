@@ -15,11 +15,17 @@ PURE = {
     "hwprofiles": ("profile", "match"),
     "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
     "smtp_intercept": (
-        *("direction", "names", "pickup", "wire", "dialogue", "data"),
+        *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
-    "smtp_intercept.mta": ("envelope", "nexthop", "replies", "esmtp", "content", "trace"),
+    "smtp_intercept.mta": (
+        *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
+        *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
+        *("failure", "mx", "reply", "request", "stuffing", "exchange"),
+        *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
+        *("trace", "parts"),
+    ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
@@ -29,16 +35,31 @@ ALLOWED = {
     *(
         "__future__",
         "abc",
+        "base64",
         "bisect",
         "collections",
         "contextlib",
         "copy",
         "dataclasses",
         "difflib",
+        "email",
         "enum",
         "functools",
     ),
-    *("hashlib", "heapq", "ipaddress", "itertools", "json", "math", "operator", "re", "reprlib", "string", "struct"),
+    *(
+        "hashlib",
+        "heapq",
+        "io",
+        "ipaddress",
+        "itertools",
+        "json",
+        "math",
+        "operator",
+        "re",
+        "reprlib",
+        "string",
+        "struct",
+    ),
     *("textwrap", "tomllib", "types", "typing", "unicodedata"),
 }
 IO = {"open", "print", "input", "exec", "eval", "__import__", "now", "utcnow", "today"}

@@ -30,8 +30,9 @@ class Spool(Protocol):
     def draft(self) -> Draft:
         """`SpoolFullError` if there is no room."""
 
-    async def enqueue(self, draft: Draft, origin: Origin, envelope: Envelope, now: float) -> str:
-        """The message's id once it is safe; a temporary `SpoolError` otherwise. The draft is used up either way."""
+    async def enqueue(self, draft: Any, origin: Origin, envelope: Envelope, now: float) -> str:
+        """The message's id once it is safe; a temporary `SpoolError` otherwise. ``draft``, one of its own, is used up
+        either way."""
 
 
 @dataclass(frozen=True, slots=True)
