@@ -151,8 +151,8 @@ class Domains:
         domain = normal_domain(domain)
         if len(domain) > MAX_DOMAIN:
             return False
-        if domain in self.names:
-            return True
+        if domain in self.names or not self.with_subdomains:
+            return domain in self.names
         return any(domain[dot + 1 :] in self.with_subdomains for dot, letter in enumerate(domain) if letter == ".")
 
 
@@ -183,7 +183,9 @@ def recipient_domain(mailbox: str) -> str | None:
     RFC 5321 §4.1.2: a source route is not the domain, nor is an "@" in a quoted local part. An address literal keeps
     its brackets.
     """
-    _, at, domain = _QUOTED.sub("", without_route(mailbox)).rpartition("@")
+    if mailbox[:1] == "@" or '"' in mailbox:
+        mailbox = _QUOTED.sub("", without_route(mailbox))
+    _, at, domain = mailbox.rpartition("@")
     return (normal_domain(domain) or None) if at else None
 
 

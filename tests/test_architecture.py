@@ -20,10 +20,11 @@ PURE = {
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
     "smtp_intercept.mta": (
-        *("envelope", "nexthop", "schedule", "dsn", "relaying", "routing"),
+        *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
-        *("leaf", "failure", "mx", "reply", "request", "stuffing"),
-        *("exchange", "greeting", "delivery", "parts"),
+        *("failure", "mx", "reply", "request", "stuffing", "exchange"),
+        *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
+        *("trace", "parts"),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }

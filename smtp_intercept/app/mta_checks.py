@@ -87,10 +87,12 @@ def _shared(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
     """A connection is handled before its recipients are known."""
     first: dict[str, Protected] = {}
     for index, entry in enumerate(protected):
-        for server in entry.servers if entry.handler is not None else ():
+        if entry.handler is None:
+            continue
+        for server in entry.servers:
             other = first.setdefault(server, entry)
             if server != "mx" and other.handler is not entry.handler:
-                reason = f"{entry.handler!r} differs from that of {other.domain}, whose server {server} is too"
+                reason = f"{entry.handler.value!r} differs from that of {other.domain}, whose server {server} is too"
                 yield Mistake(("protected", index, "handler"), reason, "give both the same")
                 break
 

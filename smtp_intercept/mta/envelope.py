@@ -35,7 +35,8 @@ class Body(Enum):
 class Origin:
     """The connection that a message came by. ``client`` dialled ``server``, each (address, port); ``port`` is the one
     of arrival ("" if unknown), ``served`` the protected domains whose server was dialled. ``tls`` is the protocol's
-    version, "" for none. A message of our own (a DSN) has no client: `OURSELVES`."""
+    version, "" for none. ``away`` is the SO_MARK of a socket that dials ``server`` in the client's name, while the lane
+    remembers the way; None: unknown. A message of our own (a DSN) has no client: `OURSELVES`."""
 
     client: tuple[str, int]
     server: tuple[str, int]
@@ -44,6 +45,7 @@ class Origin:
     served: tuple[str, ...] = ()
     helo: str = ""
     tls: str = ""
+    away: int | None = None
 
 
 OURSELVES = Origin(("", 0), ("", 0), Direction.LOCAL)

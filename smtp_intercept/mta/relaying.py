@@ -35,7 +35,7 @@ _MAILBOX = re.compile(
 )
 # Control characters end lines, lone surrogates were no UTF-8: neither can be part of a mailbox (RFC 6531 §3.3).
 _NEVER = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_HOPS = re.compile("[@%]")  # "user%domain@relay" and, unquoted by the next server, "user@domain"@relay
+_HOPS = re.compile("[@%]")  # user%domain@relay and, for servers that unquote before they route, "user@domain"@relay
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,8 @@ class RelayRule:
 
     def trusts(self, origin: Origin) -> bool:
         """Whether the connection is one of those that may reach anybody."""
-        return origin.port in self.ports or self.networks.holds(ip_address(origin.client[0]).packed)
+        client = origin.client[0]  # "": a message of our own, which asks nobody
+        return origin.port in self.ports or (client != "" and self.networks.holds(ip_address(client).packed))
 
 
 def admission(origin: Origin, recipient: str, rule: RelayRule) -> Answer | None:
@@ -62,7 +63,9 @@ def admission(origin: Origin, recipient: str, rule: RelayRule) -> Answer | None:
         return None
     if _is_postmaster(mailbox):
         return None if origin.direction is Direction.INCOMING else RELAY_DENIED
-    return None if all(map(rule.domains.holds, reached(mailbox))) else RELAY_DENIED
+    # A name first: "other.example .example.com" ends as a subdomain does.
+    within = all(_is_host(domain) and rule.domains.holds(domain) for domain in reached(mailbox))
+    return None if within else RELAY_DENIED
 
 
 def is_mailbox(mailbox: str) -> bool:
@@ -91,16 +94,11 @@ def _is_host(domain: str) -> bool:
 
 
 def reached(mailbox: str) -> Iterator[str]:
-    """Every domain that some server could carry mail for ``mailbox`` on to: its own, and what its local part holds of
+    """Every domain that some server could carry mail for ``mailbox`` on to: its own, and what stands where one would in
     the percent hack, a bang path, or an address in quotes (RFC 5321 Appendix F.2 names the old kinds of route)."""
     yield recipient_domain(mailbox) or ""
     # Compatibility forms, for the server that folds FULLWIDTH PERCENT SIGN before it routes.
     local = unicodedata.normalize("NFKC", mailbox.rpartition("@")[0])
-    first, *hops = _HOPS.split(_unquoted(local))
+    first, *hops = _HOPS.split(local.removeprefix('"').removesuffix('"'))
     yield from first.split("!")[:-1]
-    for hop in hops:
-        yield from hop.split("!")
-
-
-def _unquoted(local: str) -> str:
-    return re.sub(r"\\(.)", r"\1", local[1:-1], flags=re.DOTALL) if local.startswith('"') else local
+    yield from hops

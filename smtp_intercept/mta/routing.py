@@ -17,8 +17,7 @@ from smtp_intercept.mta.nexthop import NextHop, Place, Security, place_of
 @dataclass(frozen=True, slots=True)
 class DomainRoute:
     """Where mail for one protected domain goes: to ``deliver_to`` or, if that is silent, to its ``servers``; then to
-    its mail exchangers if ``by_mx``. ``via_server``: its servers also relay what clients send elsewhere by them (R2).
-    """
+    its mail exchangers if ``by_mx``. ``via_server``: what its servers' clients send elsewhere goes by them too (R2)."""
 
     name: str
     subdomains: bool = False
@@ -28,9 +27,14 @@ class DomainRoute:
     via_server: bool = False
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        """In the order in which to try them, each once."""
+        return tuple(dict.fromkeys(self.deliver_to or self.servers))
+
+    @property
     def reachable(self) -> bool:
         """Whether the configuration says where to go."""
-        return bool(self.deliver_to or self.servers or self.by_mx)
+        return bool(self.places or self.by_mx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,11 @@ def route(origin: Origin, recipient: str, table: RouteTable, alternate: str = ""
         return replace(table.relay, row="relay")
     incoming = origin.direction is Direction.INCOMING
     if entry := table.protected(domain):
-        places, mx = _protected(origin, entry) if incoming else _listed(entry)
-        return _ours(NextHop("R1" if incoming else "R6", places, mx), domain, origin, table)
+        hop = _by_dialled(origin, entry) if incoming else _by_domain(entry)
+        return _ours(hop, domain, origin, table)
     # A mailbox without a domain (postmaster, RFC 5321 §4.5.1) is one at the server that the client spoke to.
     if origin.server[0] and not domain:
-        return _ours(NextHop("R1" if incoming else "R6", (Place(*origin.server),)), domain, origin, table)
+        return _ours(NextHop("R1" if incoming else "R8", (Place(*origin.server),)), domain, origin, table)
     return _elsewhere(origin, domain, table)
 
 
@@ -98,25 +102,24 @@ def _ours(hop: NextHop, domain: str, origin: Origin, table: RouteTable) -> NextH
     return replace(hop, security=table.security_for.get(domain, table.security), from_client=from_client)
 
 
-def _protected(origin: Origin, entry: DomainRoute) -> tuple[tuple[Place, ...], str]:
-    """The server dialled, if it is one of the domain's, then the domain's others. A domain whose servers are all in
+def _by_dialled(origin: Origin, entry: DomainRoute) -> NextHop:
+    """R1: the server dialled, if it is one of the domain's, then the domain's others. A domain whose servers are all in
     networks has no others, and the server dialled is protected whosever it is."""
-    places, mx = _listed(entry)
     dialled = Place(*origin.server)
     if entry.name not in origin.served:
-        return (places, mx) if entry.reachable else ((dialled,), "")
+        return replace(_by_domain(entry), row="R1") if entry.reachable else NextHop("R1", (dialled,))
     # What deliver_to says of the dialled host's port is more than what the client happened to dial.
     first = next((place for place in entry.deliver_to if place.host == dialled.host), dialled)
-    return (first, *(place for place in places if place.host != first.host)), mx
+    others = tuple(place for place in entry.places if place.host != first.host)
+    return NextHop("R1", (first, *others), entry.name if entry.by_mx else "")
 
 
-def _listed(entry: DomainRoute) -> tuple[tuple[Place, ...], str]:
-    """Its places without duplicates, and the domain whose mail exchangers follow them; these alone if there is no
-    place at all."""
-    places = tuple(dict.fromkeys(entry.deliver_to or entry.servers))
-    return places, entry.name if entry.by_mx or not places else ""
+def _by_domain(entry: DomainRoute) -> NextHop:
+    """R6: the domain's places, its mail exchangers if it says so or says nothing at all."""
+    return NextHop("R6", entry.places, entry.name if entry.by_mx or not entry.reachable else "")
 
 
 def straight(origin: Origin) -> NextHop:
-    """R5, the proxy's: the server that the client dialled, whoever the recipient is; no queue, no retry."""
-    return NextHop("R5", (Place(*origin.server),), security=Security.NONE, from_client=True)
+    """The proxy's, whoever the recipient is: the server that the client dialled (R5); no queue, no retry."""
+    row = "R5" if origin.direction is Direction.OUTGOING else "proxy"
+    return NextHop(row, (Place(*origin.server),), security=Security.NONE, from_client=True)

@@ -68,18 +68,28 @@ class Spool:
         layout = Layout(directory)
         check_owner(directory)
         lock_fd = _locked(directory / "lock")
+        room = Room(directory, reserve_bytes)
+        try:
+            try:
+                return cls._opened(layout, room, lock_fd)
+            except SpoolError as error:
+                if not (error.temporary and room.spend()):  # SQLite wants some room even to read
+                    raise
+                return cls._opened(layout, room, lock_fd)
+        except BaseException:
+            os.close(lock_fd)
+            raise
+
+    @classmethod
+    def _opened(cls, layout: Layout, room: Room, lock_fd: int) -> Spool:
         try:
             layout.make()
             _forbid_a_new_queue_over_old_content(layout)
             database.create(layout.database)
             _remove_orphans(layout)
-            return cls(layout, Room(directory, reserve_bytes), lock_fd)
+            return cls(layout, room, lock_fd)
         except OSError as error:
-            os.close(lock_fd)
-            raise faults.of_system(error, directory) from error
-        except BaseException:
-            os.close(lock_fd)
-            raise
+            raise faults.of_system(error, layout.directory) from error
 
     # --- in and out ---------------------------------------------------------------------------
 

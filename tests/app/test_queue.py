@@ -24,7 +24,7 @@ from smtp_intercept.app import cli
 from smtp_intercept.app.lab.host import Host, Process
 from smtp_intercept.mta.drafts import SMALL_BYTES, make
 from smtp_intercept.mta.envelope import State
-from smtp_intercept.mta.spool import Spool
+from smtp_intercept.mta.spool import Spool, SpoolLockedError
 from tests.mta.spools import ORIGIN, drafted, envelope, files, outcome, put, spool_in, wait
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ CONTENT = b"Received: from x\r\nSubject: caf\xe9 \x1b[31m\r\n\r\nThe secret body
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from smtp_intercept.mta.spool import Spool
+from smtp_intercept.mta.spool import Spool, SpoolLockedError
 spool = Spool.open(Path(sys.argv[1]), reserve_bytes=0)
 print("open", flush=True)
 deadline = time.monotonic() + 60
@@ -102,7 +102,7 @@ def test_the_list_for_people(ask: Ask, names: list[str]) -> None:
     assert lines == [
         f"{names[0]}  1970-01-01T00:16:40Z   64.1K  queued     ann@example.org → bob@example.com",
         "    mx.example.com: 450 busy",
-        f"{names[1]}  1970-01-01T00:33:20Z     62B  queued     <> → \\x1b[2Jdan@example.com",
+        f"{names[1]}  1970-01-01T00:33:20Z     58B  queued     <> → \\x1b[2Jdan@example.com",
         f"{names[2]}  1970-01-01T00:50:00Z     17B  dead       ann@example.org → erin@example.com",
         "    mx.example.com: 550 no such user",
         "3 messages",
@@ -327,6 +327,13 @@ def holder(tmp_path: Path, directory: Path, names: list[str], monkeypatch: pytes
     process.wait_for("open", timeout_s=30)
     yield process
     host.end()
+
+
+def test_no_second_mta(directory: Path, holder: Process) -> None:
+    with pytest.raises(
+        SpoolLockedError, match=rf"{directory}/lock: process {holder.pid} \(python.*stop that one first"
+    ):
+        Spool.open(directory)
 
 
 def test_a_change_reaches_the_process_that_delivers(ask: Ask, names: list[str], holder: Process) -> None:

@@ -32,7 +32,7 @@ import pathlib, re, sys, time
 from smtp_intercept.app.cli import main
 status = main(["queue", "--spool", sys.argv[1], "list", "--json", *sys.argv[2:]])
 sys.stdout.flush()
-peak = re.search("VmHWM: *\\t*([0-9]+)|$", pathlib.Path("/proc/self/status").read_text())[1]
+peak = re.search("VmHWM:[^0-9]*([0-9]+)", pathlib.Path("/proc/self/status").read_text())[1]
 print(time.process_time(), peak, file=sys.stderr)
 sys.exit(status)
 """

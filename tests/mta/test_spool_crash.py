@@ -104,26 +104,27 @@ async def _fill(spool: Spool, size: int) -> list[str]:
 
 
 def test_the_reserve_lets_mail_leave(tmp_path: Path) -> None:
-    """Also when another program has filled what was left; and then there is room again."""
-    with (
-        small_disk(tmp_path / "spool", "size=32m,mode=700") as directory,
-        spool_in(directory, reserve_bytes=8 << 20) as spool,
-    ):
-        names = wait(_fill(spool, 1000))
-        assert len(names) > 1000
+    """Also when another program has filled what was left, and after a new start on the full disk; and then there is
+    room again."""
+    with small_disk(tmp_path / "spool", "size=32m,mode=700") as directory:
         other = directory / "other"
-        _fill_up(other)
-        wait(_fill(spool, 1000))
-        wait(_settle(spool, [entry.id for entry in spool.entries()]))
-        assert spool.summary().messages == 0
-        with pytest.raises(SpoolFullError):
-            spool.draft()
-        other.unlink()
-        wait(_room_again(spool))
+        with spool_in(directory, reserve_bytes=8 << 20) as spool:
+            names = wait(_fill(spool, 1000))
+            assert len(names) > 1000
+            _fill_up(other)
+            wait(_settle(spool, names[::2]))
+        _fill_up(other, "ab")
+        with spool_in(directory, reserve_bytes=8 << 20) as spool:
+            with pytest.raises(SpoolFullError):
+                spool.draft()
+            wait(_settle(spool, names[1::2]))
+            assert spool.summary().messages == 0
+            other.unlink()
+            wait(_room_again(spool))
 
 
-def _fill_up(path: Path) -> None:
-    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+def _fill_up(path: Path, mode: str = "wb") -> None:
+    with contextlib.suppress(OSError), path.open(mode, buffering=0) as file:
         while file.write(bytes(4096)):
             pass
 
