@@ -9,18 +9,20 @@ BIN := $(VENV)/bin
 # What the product and its lab need from Debian …
 PACKAGES := nftables iptables iproute2 kmod ethtool procps build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
-TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks haproxy
+TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy
 # Of these only the files, without what they depend on.
 TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin
 
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
+# A run that hangs outside any test ends, and says so.
+BOUNDED := timeout --kill-after=10 --verbose 2400
 
 .PHONY: help demo test suites bench fuzz lint lock clean tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
-	@echo "make suites  set up, then run aiosmtpd's own tests through the gateway (minutes)"
+	@echo "make suites  set up, then run only other people's suites through the gateway"
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make lint   format, style and types only"
@@ -31,13 +33,15 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile -m "not alone and not slow"
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone"
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m slow
+	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py
 
 fuzz: $(VENV)/.ready
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/fuzz/requirements.txt \
+		|| echo "no atheris here: Hypothesis searches without it"
 	$(BIN)/python -m tests.fuzz $(TARGETS)
 
 # e.g. make bench BENCH="--rounds 9 --json bench.json"; the machine must have nothing else to do.
@@ -75,4 +79,4 @@ lock: $(VENV)/.ready
 		--no-emit-find-links -o tests/requirements.txt pyproject.toml tests/requirements.in
 
 clean:
-	$(SUDO) rm -rf $(VENV) $(TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	$(SUDO) rm -rf $(VENV) $(TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz

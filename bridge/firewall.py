@@ -94,15 +94,14 @@ def counters() -> dict[str, int]:
     return {counter["name"]: counter["packets"] for counter in listed if counter["table"] == NAME}
 
 
-def elements(family: str, name: str) -> int:
-    """How many elements a map (of the netdev table) or set (of the inet table) of ours holds."""
-    kind = "map" if family == "netdev" else "set"
+def elements(family: str, kind: str, name: str) -> int:
+    """How many elements a "map" or "set" of our table of that family holds."""
     return sum(len(item[kind].get("elem", ())) for item in _list(f"list {kind} {family} {NAME} {name}") if kind in item)
 
 
 def live() -> bool:
     """Whether the dead-man's switch lets SYNs in at this moment."""
-    return elements("inet", "live") > 0
+    return elements("inet", "set", "live") > 0
 
 
 def open_switch() -> None:

@@ -20,7 +20,7 @@ from smtp_intercept.limits import Phase
 from smtp_intercept.policy import Stage
 from smtp_intercept.replies import Replies
 from smtp_intercept.rules import Rules
-from smtp_intercept.wire import Command, parse_command
+from smtp_intercept.wire import Command, begins_foreign, parse_command
 
 _FORGET = b"RSET\r\n"
 # What an owed reply means for whoever waits for it; one that is not here is a reply like any other.
@@ -79,6 +79,9 @@ class Conversation(Replies):
         return position
 
     def _read_command(self, buffer: bytes, position: int, now: float) -> int:
+        if not self.welcomed and begins_foreign(buffer, position, self._rules.limits.command_line_bytes):
+            self.give_up(Doubt.FOREIGN, now)
+            return position
         end = self.find_line(buffer, position, Doubt.LONG_COMMAND, now)
         if not end:
             return position

@@ -11,11 +11,11 @@ import re
 END_OF_DATA = b"\r\n.\r\n"
 _OVERLAP = len(END_OF_DATA) - 1
 # A lone dot between line ends of which one is not CRLF: what some servers have taken for the end. A NUL before the
-# dot is one that some drop. CR CR LF before a whole end is none of these: it ends there for everybody.
-_DOUBTFUL = re.compile(rb"(?:(?<!\r)\n|\r)\0?\.[\r\n]|\n\0\.[\r\n]|\r\n\.(?:\n|\r[^\n])")
-# At least one of these is in each of those.
-_HINTS = (b"\n.", b"\r.")
-_NUL_HINTS = (*_HINTS, b"\0.")
+# dot is one that some drop. CR CR LF before a whole end is none of these: it ends there for everybody. The dot stands
+# first and what is before it is looked back at: the search then skips from dot to dot.
+_DOUBTFUL = re.compile(
+    rb"\.(?:(?:(?<=\r\.)|(?<=[^\r]\n\.)|(?<=[\r\n]\0\.))[\r\n]|(?<=\r\n\.)(?:\n|\r[^\n]))", re.DOTALL
+)
 
 
 class DotEnd:
@@ -31,13 +31,13 @@ class DotEnd:
     def find(self, buffer: bytes, start: int = 0, *, holding: bool = False) -> int:
         """Feed ``buffer[start:]``: the index in ``buffer`` past the end of data, or 0 if it is not in there.
 
-        One search over the buffer whatever its lines, one over the border to the buffer before. ``holding``: the
-        octets with which the end may have begun are not read, and must be fed again.
+        One search over the buffer whatever its lines, from its first dot on, and one over the border to the buffer
+        before. ``holding``: the octets with which the end may have begun are not read, and must be fed again.
         """
         at = (self._tail + buffer[start : start + _OVERLAP]).find(END_OF_DATA)
         if at >= 0:
             end = start + at + len(END_OF_DATA) - len(self._tail)
-        elif (at := buffer.find(END_OF_DATA, start)) >= 0:
+        elif (dot := buffer.find(b".", start)) >= 0 and (at := buffer.find(END_OF_DATA, max(start, dot - 2))) >= 0:
             end = at + len(END_OF_DATA)
         else:
             self.read_to = stop = len(buffer) - (self._begun(buffer, start) if holding else 0)
@@ -66,16 +66,15 @@ class DoubtfulEnd:
     def find(self, buffer: bytes, start: int, end: int) -> int:
         """Feed ``buffer[start:]``, or up to the ``end`` of data if it is in there: the octet's index, or -1.
 
-        Two searches for two octets and one for a NUL, some 30 µs for 64 KiB; the expression runs only where one hits.
+        Some 30 µs for 64 KiB of text, 1 µs where there is no dot, as in base64.
         """
         stop = max(start, end - 2) if end else len(buffer)
         border = self._tail + buffer[start : min(start + len(END_OF_DATA), stop)]
         if found := _DOUBTFUL.search(border):
             return start + found.end() - 1 - len(self._tail)
         self._tail = (self._tail + buffer[max(start, stop - _OVERLAP) : stop])[-_OVERLAP:]
-        hints = _HINTS if buffer.find(b"\0", start, stop) < 0 else _NUL_HINTS
-        hits = [at for hint in hints if (at := buffer.find(hint, start, stop)) >= 0]
-        if hits and (found := _DOUBTFUL.search(buffer, max(start + 1, min(hits) - 2), stop)):
+        dot = buffer.find(b".", start + 2, stop)  # the dots before are the border's
+        if dot >= 0 and (found := _DOUBTFUL.search(buffer, dot, stop)):
             return found.end() - 1
         return -1
 

@@ -98,6 +98,7 @@ class Effect(Enum):
     __hash__ = object.__hash__  # members are unique; Enum hashes their names, slowly
 
     NOTHING = auto()
+    WELCOME = auto()  # the banner, whatever it says
     GREET = auto()  # HELO, EHLO: a new start under a name
     RESTART = auto()  # XCLIENT: a new start without one
     MAIL = auto()
@@ -120,7 +121,7 @@ _N, _D = Effect.NOTHING, Effect.DOUBT
 # By the first digit of the code, RFC 5321 §4.2.1: 2yz, 3yz, 4yz, 5yz.
 _EFFECTS: Mapping[Verb, tuple[Effect, Effect, Effect, Effect]] = MappingProxyType(
     {
-        Verb.CONNECT: (_N, _D, _N, _N),
+        Verb.CONNECT: (Effect.WELCOME, _D, Effect.WELCOME, Effect.WELCOME),
         Verb.HELO: (Effect.GREET, _D, _N, _N),
         Verb.EHLO: (Effect.GREET, _D, _N, _N),
         Verb.MAIL: (Effect.MAIL, _D, Effect.MAIL, Effect.MAIL),
@@ -146,7 +147,7 @@ def effect(verb: Verb, code: int) -> Effect:
     return _EXCEPTIONS.get((verb, code)) or _EFFECTS[verb][code // 100 - 2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Owed:
     """A command that awaits its reply: the server's, or our ``answer``. ``name`` is the mailbox of MAIL and RCPT or the
     host of HELO and EHLO; ``size_bytes`` of BDAT is None if its argument could not be read. ``silent``: the command was

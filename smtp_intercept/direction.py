@@ -25,6 +25,7 @@ MAX_LABEL = 63  # octets of one label, RFC 1035 §2.3.4; punycode is quadratic, 
 _SOURCE_ROUTE = re.compile(r"\A@[^:\[]*+(?:\[[^\]]*+\][^:\[]*+)*+:")
 # An unterminated quote runs to the end: one pass whatever the peer sends.
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_LITERAL = re.compile(r"\[(?:ipv6:([0-9a-f:.]++)|([0-9.]++))\]", re.IGNORECASE)
 _FULL_STOPS = re.compile("[\u3002\uff0e\uff61]")  # the other full stops that read as "." (UTS 46)
 
 
@@ -102,6 +103,34 @@ class Servers:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """Which protected domains a server takes mail for: their names by (width, shift) and prefix, as in `Servers`."""
+
+    groups: tuple[tuple[int, int, Mapping[int, tuple[str, ...]]], ...] = ()
+
+    @classmethod
+    def of(cls, items: Iterable[tuple[str, AddressOrNetwork]]) -> Serving:
+        """From (domain, one of its servers); ValueError as `Network.of`."""
+        groups: defaultdict[tuple[int, int], defaultdict[int, dict[str, None]]]
+        groups = defaultdict(lambda: defaultdict(dict))
+        for domain, item in items:
+            network = Network.of(item)
+            groups[network.width, network.shift][network.prefix][domain] = None
+        return cls(
+            tuple(
+                (width, shift, MappingProxyType({prefix: tuple(names) for prefix, names in group.items()}))
+                for (width, shift), group in sorted(groups.items())
+            )
+        )
+
+    def by(self, server: bytes) -> tuple[str, ...]:
+        """The domains of the server with this packed address, those that name it most closely first."""
+        number, octets = int.from_bytes(server, "big"), len(server)
+        found = (names.get(number >> shift, ()) for width, shift, names in self.groups if width == octets)
+        return tuple(dict.fromkeys(name for names in found for name in names))
+
+
+@dataclass(frozen=True, slots=True)
 class Domains:
     """The protected domains, as A-labels: those that stand for themselves, and those whose subdomains count too."""
 
@@ -122,8 +151,8 @@ class Domains:
         domain = normal_domain(domain)
         if len(domain) > MAX_DOMAIN:
             return False
-        if domain in self.names:
-            return True
+        if domain in self.names or not self.with_subdomains:
+            return domain in self.names
         return any(domain[dot + 1 :] in self.with_subdomains for dot, letter in enumerate(domain) if letter == ".")
 
 
@@ -143,14 +172,30 @@ def _a_label(label: str) -> str:
     return folded if folded.isascii() else "xn--" + folded.encode("punycode").decode("ascii")
 
 
+def without_route(path: str) -> str:
+    """The mailbox of what stands between "<" and ">": a source route is ignored (RFC 5321 Appendix C)."""
+    return _SOURCE_ROUTE.sub("", path, count=1)
+
+
 def recipient_domain(mailbox: str) -> str | None:
     """The domain of what stands between "<" and ">", in normal spelling; None without one (``postmaster``).
 
     RFC 5321 §4.1.2: a source route is not the domain, nor is an "@" in a quoted local part. An address literal keeps
     its brackets.
     """
-    _, at, domain = _QUOTED.sub("", _SOURCE_ROUTE.sub("", mailbox)).rpartition("@")
+    if mailbox[:1] == "@" or '"' in mailbox:
+        mailbox = _QUOTED.sub("", without_route(mailbox))
+    _, at, domain = mailbox.rpartition("@")
     return (normal_domain(domain) or None) if at else None
+
+
+def literal_address(domain: str) -> IPv4Address | IPv6Address | None:
+    """The address that stands in a domain's place, ``[192.0.2.1]`` or ``[IPv6:2001:db8::1]`` (RFC 5321 §4.1.3)."""
+    literal = _LITERAL.fullmatch(domain)
+    try:
+        return literal and (IPv6Address(literal[1]) if literal[1] else IPv4Address(literal[2]))
+    except ValueError:
+        return None
 
 
 def connection_direction(server: bytes, own: frozenset[bytes], servers: Servers) -> Direction:

@@ -1,6 +1,7 @@
 """What a session tells its shell to do, and why it may stop following a dialogue.
 
-Pure data.
+Pure data. Not frozen, those that come with every read, nor the records that they are made of: a frozen dataclass sets
+its fields by `object.__setattr__`, at three times the cost. Nobody changes them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from smtp_intercept.transaction import Message
 class Doubt(Enum):
     """Why a dialogue is not followed any more."""
 
+    FOREIGN = "client speaks first and not SMTP"
     LONG_COMMAND = "command line too long"
     LONG_REPLY = "reply line too long"
     GARBAGE = "reply without a code"
@@ -24,12 +26,12 @@ class Doubt(Enum):
     CHUNK = "chunk that the server did not offer to take"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToServer:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToClient:
     data: bytes
 
@@ -72,7 +74,7 @@ class Pause:
     until_at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class MessageDone:
     record: Message
 

@@ -164,29 +164,40 @@ class Pair:
         assert client is not None
         assert server is not None
         for out in outs:
-            match out:
-                case ToServer(data):
-                    server.write(data)
-                case ToClient(data):
-                    client.write(data)
-                case MessageDone(message):
-                    self._tell(message)
-                case EndServer():
-                    server.end()
-                case EndClient():
-                    client.end()
-                case Abort(reason):
-                    self.abort("aborted", reason)
-                case DropServer():
-                    self._drop_server()
-                case Leave(outcome, reason):
-                    self._leave(outcome, reason)
-                case Pause(until_at):
-                    self._pause(until_at)
-                case _:
-                    assert_never(out)
+            # Nearly all are one of these two; matching the class and its fields costs four times as much.
+            if type(out) is ToServer:
+                server.write(out.data)
+            elif type(out) is ToClient:
+                client.write(out.data)
+            else:
+                self._obey(out)
         if client.reading is not self._client_wanted:
             self.regulate()
+
+    def _obey(self, out: Out) -> None:
+        assert self.client is not None
+        assert self.server is not None
+        match out:
+            case ToServer(data):
+                self.server.write(data)
+            case ToClient(data):
+                self.client.write(data)
+            case MessageDone(message):
+                self._tell(message)
+            case EndServer():
+                self.server.end()
+            case EndClient():
+                self.client.end()
+            case Abort(reason):
+                self.abort("aborted", reason)
+            case DropServer():
+                self._drop_server()
+            case Leave(outcome, reason):
+                self._leave(outcome, reason)
+            case Pause(until_at):
+                self._pause(until_at)
+            case _:
+                assert_never(out)
 
     def _drop_server(self) -> None:
         assert self.server is not None

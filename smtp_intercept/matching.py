@@ -17,7 +17,7 @@ from smtp_intercept.offer import Offer
 from smtp_intercept.rules import Rules
 from smtp_intercept.screen import Screen
 from smtp_intercept.transaction import Message, Transaction
-from smtp_intercept.wire import LineTooLongError, ReplyLine, line_end, parse_reply_line
+from smtp_intercept.wire import ReplyLine, line_end, parse_reply_line
 
 # EHLO keywords remembered; servers have about fifteen.
 MAX_KEYWORDS = 64
@@ -26,7 +26,8 @@ MAX_KEYWORDS = 64
 class Matching:
     """For the session to take away: ``spoken``, our own replies; ``instead``, what crosses in the place of the
     server's line (None: the line); ``ended``, messages to be told; ``orders``, what the shell must do. ``moved_at`` is
-    when the dialogue last went on. ``tls``: none, offered, stripped, refused or started."""
+    when the dialogue last went on. ``welcomed``: the banner has come. ``alone``: the server's leg is gone. ``tls``:
+    none, offered, stripped, refused or started."""
 
     __slots__ = (
         "_chunk",
@@ -44,6 +45,7 @@ class Matching:
         "_swallowed",
         "_transaction",
         "ahead_bytes",
+        "alone",
         "doubt",
         "ended",
         "helo",
@@ -55,6 +57,7 @@ class Matching:
         "reading",
         "spoken",
         "tls",
+        "welcomed",
     )
 
     def __init__(self, rules: Rules, now: float) -> None:
@@ -77,12 +80,8 @@ class Matching:
         self.ended: list[Message] = []
         self.orders: list[Abort | DropServer | Leave | Pause] = []
         self.doubt: Doubt | None = None
-        self.helo, self.tls, self.quitted = "", "none", False
-
-    @property
-    def alone(self) -> bool:
-        """The server's leg is gone."""
-        return self._screen.gone is not None
+        self.helo, self.tls, self.quitted, self.alone = "", "none", False, False
+        self.welcomed = False
 
     def take_kept(self) -> bytes:
         """The line of an EHLO reply that waited for its next; it is not to be waited for any more."""
@@ -93,11 +92,10 @@ class Matching:
         """The index past the line that begins at ``position``; 0 if it is not whole, or too long (``doubt``)."""
         limits = self._rules.limits
         most = limits.reply_line_bytes if doubt is Doubt.LONG_REPLY else limits.command_line_bytes
-        try:
-            return line_end(buffer, position, most)
-        except LineTooLongError:
+        end = line_end(buffer, position, most)
+        if end < 0:
             self.give_up(doubt, now)
-            return 0
+        return max(end, 0)
 
     def read_reply(self, line: bytes, now: float) -> None:
         """Give a whole line to the command that has waited longest. A 421 may come unasked (RFC 5321 §3.8)."""
@@ -189,6 +187,7 @@ class Matching:
         self.orders.append(order)
 
     def _drop_server(self, gone: Answer, *, discarding: bool = False) -> None:
+        self.alone = True
         self._screen.leave(gone, discarding=discarding)
         self._inspection = self._fate = None
         if self.reading is Reading.WAITING:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from smtp_intercept.direction import MAX_DOMAIN, MAX_LABEL, Network, Servers, normal_domain
+from smtp_intercept.direction import MAX_DOMAIN, MAX_LABEL, Network, Servers, Serving, normal_domain
 
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?")  # RFC 1123 §2.1, and the underscore that hosts do have
 
@@ -101,6 +101,20 @@ def retry_s(failures: int, limits: Limits) -> float:
 def table(literals: Iterable[str], standings: Iterable[Standing]) -> Servers:
     """The protected servers: what was given as such, and what the names stand for now."""
     return Servers.of([*literals, *(address for standing in standings for address in standing.addresses)])
+
+
+def serving(protected: Iterable[tuple[str, Iterable[str]]], standings: Iterable[Standing]) -> Serving:
+    """From (domain, its servers) and what the names among them stand for now: whose servers are whose."""
+    known = {standing.question: standing.addresses for standing in standings}
+    items: list[tuple[str, str]] = []
+    for domain, servers in protected:
+        for item in servers:
+            match read_server(item, domain):
+                case Question() as question:
+                    items += [(domain, address) for address in known.get(question, ())]
+                case str() as literal:
+                    items.append((domain, literal))
+    return Serving.of(items)
 
 
 def split(protected: Iterable[tuple[str, Iterable[str]]]) -> tuple[tuple[str, ...], tuple[Question, ...]]:

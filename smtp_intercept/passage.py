@@ -6,10 +6,9 @@ Pure. Addresses, MACs, the port of arrival and the times; what was said comes fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from smtp_intercept.direction import Direction
-from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
 
 
@@ -23,10 +22,18 @@ class Arrival:
     away: int | None = None
 
 
+class Spoken(Protocol):
+    """What was said on a connection."""
+
+    def fields(self) -> dict[str, object]:
+        """The fields of the session's log record that the dialogue knows."""
+
+
 @dataclass(slots=True, eq=False)
 class Passage:
     """What the log tells about one connection besides what was said on it. ``client`` and ``server`` are (address,
-    port), ``macs`` theirs; None is what was never known, because the server was never reached."""
+    port), ``macs`` theirs; None is what was never known, because the server was never reached. ``handler`` is "proxy"
+    or "mta"."""
 
     name: str
     began_at: float
@@ -36,15 +43,16 @@ class Passage:
     hidden: bool | None = None
     source_port_kept: bool | None = None
     macs: tuple[str, str] | None = None
+    handler: str = "proxy"
 
     def message(self, message: Message, at: str) -> dict[str, Any]:
         """The log record of one message."""
         head = {"type": "message", "time": at, "session": self.name}
         fields = message.fields()
         number = {"number": fields.pop("number")}
-        return {**head, **number, "direction": self.arrival.direction.value, "handler": "proxy", **fields}
+        return {**head, **number, "direction": self.arrival.direction.value, "handler": self.handler, **fields}
 
-    def session(self, session: Session, seconds: float, outcome: str, reason: str, at: str) -> dict[str, Any]:
+    def session(self, session: Spoken, seconds: float, outcome: str, reason: str, at: str) -> dict[str, Any]:
         """The log record of the session."""
         client_mac, server_mac = self.macs or (None, None)
         return {
@@ -55,7 +63,7 @@ class Passage:
             "client": {"address": self.client[0], "port": self.client[1], "mac": client_mac},
             "server": {"address": self.server[0], "port": self.server[1], "mac": server_mac},
             "direction": self.arrival.direction.value,
-            "handler": "proxy",
+            "handler": self.handler,
             "hidden": self.hidden,
             "source_port_kept": self.source_port_kept,
             **session.fields(),

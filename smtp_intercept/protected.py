@@ -21,9 +21,9 @@ from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from smtp_intercept.direction import Servers
+from smtp_intercept.direction import Servers, Serving
 from smtp_intercept.lookup import Records, ask, outcome_of, reason_of
-from smtp_intercept.names import GOOD, Answer, Limits, Outcome, Question, Standing, after, split, table
+from smtp_intercept.names import GOOD, Answer, Limits, Outcome, Question, Standing, after, serving, split, table
 
 _LOG = logging.getLogger(__name__)
 
@@ -56,16 +56,25 @@ class ProtectedServers:
         ``on_change`` gets each new table. ``resolver`` is called for every look-up, because /etc/resolv.conf may
         appear or change while we run."""
         self._limits = limits or Limits()
-        self._literals, questions = split(protected)
+        self._protected = tuple((domain, tuple(items)) for domain, items in protected)
+        self._literals, questions = split(self._protected)
         self._standings = {question: Standing(question) for question in questions}
         self._on_change, self._resolver, self._clock = on_change, resolver, clock
         self._queries = asyncio.Semaphore(self._limits.queries)
         self._servers = table(self._literals, ())
+        self._serving: Serving | None = None  # made when it is asked for: only the MTA does
 
     @property
     def servers(self) -> Servers:
         """The table as it stands now."""
         return self._servers
+
+    @property
+    def serving(self) -> Serving:
+        """Which domain's servers they are, as it stands now."""
+        if self._serving is None:
+            self._serving = serving(self._protected, self._standings.values())
+        return self._serving
 
     def state(self) -> tuple[NameState, ...]:
         """Every name, in the configuration's order."""
@@ -103,7 +112,7 @@ class ProtectedServers:
         answer = await self._look_up(question)
         before = self._standings[question]
         standing = after(before, answer, self._clock(), self._limits)
-        self._standings[question] = standing
+        self._standings[question], self._serving = standing, None
         _log_change(before, standing)
         servers = table(self._literals, self._standings.values())
         if servers != self._servers:

@@ -15,9 +15,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from enum import Enum, auto
 from typing import Any, TypeAlias
 
-from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, Answer
+from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, UNAVAILABLE, Answer
 from smtp_intercept.direction import Domains
 from smtp_intercept.leg import FLUSH_S
 from smtp_intercept.legs import Pair
@@ -46,12 +47,25 @@ _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 _LOG = logging.getLogger("tollbridge")
 
-__all__ = ["Arrival", "Gateway"]
+__all__ = ["Arrival", "Gateway", "Taker"]
 
 Dial: TypeAlias = Callable[[Address, Address, int | None], Awaitable[Dialled]]
+
+
+class Taker(Enum):
+    """Who serves an accepted connection: a live session here, the MTA, which has the descriptor by then, or nobody for
+    now."""
+
+    SESSION = auto()
+    MTA = auto()
+    NOBODY = auto()
+
+
+Choose: TypeAlias = Callable[[socket.socket, Address, Address, Arrival], Taker]
 Macs: TypeAlias = Callable[[Address, Address], tuple[str, str] | None]
 COUNTERS = (
     "sessions",
+    "handed_over",
     "messages",
     "tls_started",
     "doubts",
@@ -90,6 +104,7 @@ class Gateway:
         domains: Callable[[], Domains],
         log: Callable[[dict[str, Any]], None],
         describe: Callable[[socket.socket], Arrival],
+        choose: Choose = lambda sock, client, server, arrival: Taker.SESSION,
         macs: Macs = lambda client, server: None,
         sessions: int = 10_000,
         sessions_per_client: int = 0,
@@ -100,7 +115,7 @@ class Gateway:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._dial, self._domains, self._log = dial, domains, log
-        self._describe, self._macs, self._clock = describe, macs, clock
+        self._describe, self._choose, self._macs, self._clock = describe, choose, macs, clock
         self._limit, self._idle_s, self._dial_timeout_s = sessions, session_idle_s, dial_timeout_s
         self._rules, self._limit_per_client, self._defers = rules, sessions_per_client, defer_overload
         self._per_client: Counter[str] = Counter()
@@ -230,13 +245,18 @@ class Gateway:
         except OSError:  # gone before it was looked at
             sock.close()
             return
+        taker = self._choose(sock, client, server, arrival)
+        if taker is Taker.MTA:
+            self._counts["handed_over"] += 1
+            sock.close()
+            return
         self._number += 1
         self._counts["sessions"] += 1
         loop = asyncio.get_running_loop()
         passage = Passage(f"{self._series}-{self._number}", loop.time(), client[:2], server[:2], arrival)
         self._per_client[client[0]] += 1
         self._ended.clear()
-        if answer := self._overloaded(client[0]):
+        if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(client[0]):
             self._turn_away(passage, sock, answer)
         else:
             self._open[passage] = loop.create_task(self._serve(passage, sock, client, server))

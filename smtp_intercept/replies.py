@@ -33,6 +33,9 @@ class Replies(Matching):
 
     def _nothing(self, owed: Owed, reply: ReplyLine, now: float) -> None: ...
 
+    def _welcome(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        self.welcomed = True
+
     def _greet(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.leave(now)
         self.helo, self._keywords = owed.name, frozenset(self._lines[1:])

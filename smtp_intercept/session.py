@@ -20,6 +20,7 @@ LOOK_AHEAD_BYTES = 65_536
 # Octets that are not understood yet cross in these states, and in those they never do, not even at the stream's end.
 _CROSSING = frozenset({Reading.CHUNK_OR_COMMAND, Reading.HANDSHAKE, Reading.OPAQUE})
 _KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.OVER})
+_ENCRYPTED = frozenset({Reading.HANDSHAKE, Reading.OPAQUE})
 # What the server sends is read no more.
 _UNREAD = frozenset({Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
 
@@ -87,9 +88,8 @@ class Session:
     def client_sent(self, data: bytes, now: float) -> list[Out]:
         """Octets from the client, in any cut."""
         self.bytes_from_client += len(data)
-        if self._talk.reading is Reading.HANDSHAKE and data:
+        if self._talk.reading in _ENCRYPTED and data:
             self._talk.reading = Reading.OPAQUE
-        if self._talk.reading is Reading.OPAQUE:
             return [ToServer(data)]
         out: list[Out] = []
         self._follow_client(data, now, out)
@@ -98,14 +98,15 @@ class Session:
     def server_sent(self, data: bytes, now: float) -> list[Out]:
         """Octets from the server, in any cut."""
         self.bytes_from_server += len(data)
-        if self._talk.reading is Reading.OPAQUE:
-            return [ToClient(data)]
-        out: list[Out] = []
-        if self._talk.reading is Reading.HANDSHAKE and data:
-            self._talk.speak_early()
+        talk, out = self._talk, list[Out]()
+        if talk.reading not in _UNREAD:
+            if not talk.alone:
+                self._follow_server(data, now, out)
+        elif talk.reading is Reading.OPAQUE:
+            out.append(ToClient(data))
+        elif talk.reading is Reading.HANDSHAKE and data:
+            talk.speak_early()
             self._speak(out)
-        elif self._talk.reading is not Reading.OVER and not self._talk.alone:
-            self._follow_server(data, now, out)
         return out
 
     def client_closed(self, now: float) -> list[Out]:
@@ -126,8 +127,7 @@ class Session:
         else:
             self._talk.reading = Reading.OPAQUE
             self._follow_client(b"", now, out)
-        _to_client(self._talk.take_kept() + self._partial, out)
-        self._partial = b""
+        self._to_client_unread(out)
         out.append(EndClient())
         return out
 
@@ -183,31 +183,28 @@ class Session:
         talk = self._talk
         everything = talk.reading in _CROSSING or (self._client_ended and talk.reading not in _KEPT and not talk.alone)
         upto = len(buffer) if everything else max(position, self._crossed)
-        self._to_server(buffer, upto, out)
+        if data := self._uncut(buffer, upto) if talk.cuts else buffer[self._crossed : upto]:
+            out.append(ToServer(data))
         if talk.reading is Reading.OPAQUE:
-            _to_client(talk.take_kept() + self._partial, out)
-            self._partial = b""
-        self._unread, self._crossed = buffer[position:], upto - position
-        if talk.reading is Reading.OVER:
-            self._unread = b""
-        talk.ahead_bytes = len(self._unread)
+            self._to_client_unread(out)
+        self._unread = b"" if talk.reading is Reading.OVER else buffer[position:]
+        self._crossed, talk.ahead_bytes = upto - position, len(self._unread)
         if self._client_ended and not self._server_told and upto == len(buffer) and not talk.alone:
             self._server_told = True
             out.append(EndServer())
 
-    def _to_server(self, buffer: bytes, upto: int, out: list[Out]) -> None:
-        cuts, at = self._talk.cuts, self._crossed
-        if cuts:
-            pieces = []
-            for start, end, instead in cuts:
-                pieces += [buffer[at:start], instead]
-                at = end
-            data = b"".join(pieces) + buffer[at:upto]
-            cuts.clear()
-        else:
-            data = buffer[at:upto]
-        if data:
-            out.append(ToServer(data))
+    def _uncut(self, buffer: bytes, upto: int) -> bytes:
+        """What crosses of the buffer, its cuts left out."""
+        pieces, at = list[bytes](), self._crossed
+        for start, end, instead in self._talk.cuts:
+            pieces += [buffer[at:start], instead]
+            at = end
+        self._talk.cuts.clear()
+        return b"".join(pieces) + buffer[at:upto]
+
+    def _to_client_unread(self, out: list[Out]) -> None:
+        _to_client(self._talk.take_kept() + self._partial, out)
+        self._partial = b""
 
     def _follow_server(self, data: bytes, now: float, out: list[Out]) -> None:
         """Match every whole line; it crosses once it has been understood. Our own replies take their places among
@@ -215,7 +212,7 @@ class Session:
         talk = self._talk
         buffer, sent, position = self._partial + data, 0, 0
         self._partial = b""
-        while end := talk.find_line(buffer, position, Doubt.LONG_REPLY, now):
+        while position < len(buffer) and (end := talk.find_line(buffer, position, Doubt.LONG_REPLY, now)):
             talk.read_reply(buffer[position:end], now)
             if talk.instead is not None:
                 _to_client(buffer[sent:position] + talk.instead, out)
@@ -228,19 +225,20 @@ class Session:
                 self._follow_client(b"", now, out)
             if talk.reading in _UNREAD or talk.alone:
                 break
-        self._end_lines(buffer, sent, position, now, out)
-
-    def _end_lines(self, buffer: bytes, sent: int, position: int, now: float, out: list[Out]) -> None:
-        talk, rest = self._talk, buffer[position:]
         if talk.reading is Reading.OPAQUE:
             self._follow_client(b"", now, out)
-            _to_client(talk.take_kept() + buffer[sent:], out)
-        else:
-            _to_client(buffer[sent:position], out)
-            self._partial = b"" if talk.alone or talk.reading in _UNREAD else rest
-        if talk.reading is Reading.HANDSHAKE and rest:
-            talk.speak_early()
+            position = len(buffer)
+        _to_client(buffer[sent:position], out)
+        if position < len(buffer) and not talk.alone:
+            self._keep_line(buffer[position:])
         self._speak(out)
+
+    def _keep_line(self, rest: bytes) -> None:
+        """Until it is whole."""
+        if self._talk.reading is Reading.HANDSHAKE:
+            self._talk.speak_early()
+        elif self._talk.reading is not Reading.OVER:
+            self._partial = rest
 
     def _speak(self, out: list[Out]) -> None:
         """What the conversation has to say besides."""

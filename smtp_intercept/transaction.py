@@ -36,7 +36,7 @@ def outcome_of(reply: ReplyLine) -> Outcome:
     return _OUTCOMES[reply.code // 100]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Recipient:
     """One RCPT that was answered."""
 
@@ -45,7 +45,7 @@ class Recipient:
     reply: ReplyLine
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
     """A transaction that has ended, as the mail log tells it. ``number`` counts from 1 in each session;
     ``size_bytes`` is as sent (dots doubled); ``seconds`` run from MAIL to the end."""

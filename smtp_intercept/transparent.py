@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -84,8 +85,7 @@ class Dialler:
         own = self._own(4 if family == socket.AF_INET else 6)
         if self.hidden or (self.own and own is None):
             return await dial(client, server, self.mark if mark is None else mark)
-        sock = _plain(family) if own is None else _bind(_plain(family), (own, 0))
-        return Dialled(await _connect(sock, server), source_port_kept=False, hidden=False)
+        return Dialled(await dial_own(own, server), source_port_kept=False, hidden=False)
 
     def _own(self, version: int) -> str | None:
         return next((str(interface.ip) for interface in self.own if interface.version == version), None)
@@ -102,6 +102,12 @@ async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
             raise
     fresh: Address = (client[0], 0) if len(client) == 2 else (client[0], 0, *client[2:])
     return Dialled(await _connect(_bind(_transparent(_family(fresh), mark), fresh), server), source_port_kept=False)
+
+
+async def dial_own(own: str | None, server: Address) -> socket.socket:
+    """Connect to ``server`` from the box's address ``own``, or from the one that routing picks."""
+    sock = _plain(_family(server))
+    return await _connect(sock if own is None else _bind(sock, (own, 0)), server)
 
 
 def reset_on_close(sock: socket.socket) -> None:
@@ -147,9 +153,30 @@ def _bind(sock: socket.socket, address: Address) -> socket.socket:
 
 
 async def _connect(sock: socket.socket, server: Address) -> socket.socket:
+    """Not by the loop's `sock_connect`: uvloop's asks a thread to resolve the address, which is resolved."""
     try:
-        await asyncio.get_running_loop().sock_connect(sock, server)
+        failure = sock.connect_ex(server)
+        if failure == errno.EINPROGRESS:
+            await _writable(sock)
+            failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if failure:
+            raise OSError(failure, os.strerror(failure))
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+async def _writable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_writer(sock.fileno(), _settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock.fileno())
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 # What one address, name or reply may take of a log line; RFC 5321 §4.5.3.1 allows 256 (path) and 512 (reply).
 MAX_LOGGED_CHARACTERS = 512
 
-# RFC 5321 §4.2. Some servers send no text and no space after the code.
-_REPLY_LINE = re.compile(rb"([2-5][0-9]{2})(?:([ -])([^\n]*?))?\r*\n")
+_FOREIGN = re.compile(rb"[^\t\r\n -~]")  # control and 8-bit octets
+# RFC 5321 §4.2.
+_CODES = {b"%d" % code: code for code in range(200, 600)}
 _KEYWORD = re.compile(rb"\s*(?:FROM|TO)(?:\s*:|\s+(?=<))", re.IGNORECASE)
 _QUOTED = rb'"(?:[^"\\]|\\.)*+"'
 _BARE = re.compile(rb"(?:" + _QUOTED + rb'|[^\s"<])*+', re.DOTALL)
@@ -20,14 +21,12 @@ _BARE_MAILBOX = re.compile(rb"(?:" + _QUOTED + rb'|[^\s"<@])*+@(?:' + _QUOTED + 
 _ANGLED = re.compile(rb"<((?:" + _QUOTED + rb'|\\.|[^"\\>])*+)>', re.DOTALL)
 _ANGLED_OR_BROKEN = re.compile(rb"<([^>\s]*)")  # an unterminated quote or bracket: what stands before a blank
 _SOURCE_ROUTE = re.compile(rb"(?:@(?:\[[^\]]*\]|[^]\[@,:])++\s*,?\s*)++:")
+# What nearly every client sends; `parse_path` reads it at a third of the cost, and in the same way.
+_PLAIN = re.compile(rb"(?:FROM|TO):<([a-z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-z0-9.-]+)>(?:[ \t]|\Z)", re.IGNORECASE)
 _CHUNK = re.compile(rb"([0-9]{1,18})(?:\s+(LAST))?\s*", re.IGNORECASE)
 
 
-class LineTooLongError(ValueError):
-    """A peer's line is longer than it may be."""
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Command:
     """A client's line: the verb in capitals, and the rest without the blanks around it."""
 
@@ -35,7 +34,7 @@ class Command:
     argument: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ReplyLine:
     """One line of a reply, its text cut to what a log may hold; the reply is whole with the line that is ``final``."""
 
@@ -56,14 +55,20 @@ class Chunk:
 
 
 def line_end(buffer: bytes, start: int, most_bytes: int) -> int:
-    """The index past the LF of the line that begins at ``start``; 0 if its end is not there yet.
+    """The index past the LF of the line that begins at ``start``; 0 if its end is not there yet, -1 if the line is
+    longer than it may be.
 
     A bare LF ends a line as well: every server known reads commands so, and waiting for a CR would stall the session.
     """
     end = buffer.find(b"\n", start, start + most_bytes) + 1
-    if not end and len(buffer) - start >= most_bytes:
-        raise LineTooLongError
-    return end
+    return -1 if not end and len(buffer) - start >= most_bytes else end
+
+
+def begins_foreign(buffer: bytes, start: int, most_bytes: int) -> bool:
+    """The line that begins at ``start``, as far as it is there, holds an octet that no command has before UTF-8 was
+    offered: TLS from the start (RFC 8314), PROXY protocol version 2 and the like. Such a client may end no line."""
+    end = buffer.find(b"\n", start, start + most_bytes)
+    return _FOREIGN.search(buffer, start, end if end >= 0 else start + most_bytes) is not None
 
 
 def parse_command(line: bytes) -> Command:
@@ -75,11 +80,15 @@ def parse_command(line: bytes) -> Command:
 
 
 def parse_reply_line(line: bytes) -> ReplyLine | None:
-    """From a whole line; None if it is no reply (RFC 5321 §4.2)."""
-    found = _REPLY_LINE.fullmatch(line)
-    if found is None:
+    """From a whole line; None if it is no reply (RFC 5321 §4.2). Some servers send no text and no space after the
+    code, some more than one CR."""
+    code = _CODES.get(line[:3])
+    if code is None:
         return None
-    return ReplyLine(int(found[1]), found[2] != b"-", (found[3] or b"")[:MAX_LOGGED_CHARACTERS])
+    more, text = line[3:4], line[4:].rstrip(b"\r\n")
+    if more == b" " or more == b"-":
+        return ReplyLine(code, more == b" ", text[:MAX_LOGGED_CHARACTERS])
+    return None if line[3:].strip(b"\r\n") else ReplyLine(code, True, b"")
 
 
 def parse_chunk(argument: bytes) -> Chunk | None:
@@ -94,6 +103,8 @@ def parse_path(argument: bytes) -> str:
     Tolerates blanks anywhere, missing brackets, a name before the brackets, quoted local parts and any octet.
     "" is the null reverse-path. Whole and safe to log; `clip` it before it goes there.
     """
+    if plain := _PLAIN.match(argument):
+        return plain[1].decode("ascii")
     found = _KEYWORD.match(argument)
     rest = argument[found.end() if found else 0 :].strip()
     path = _bracketed(rest).lstrip(b"<").strip()

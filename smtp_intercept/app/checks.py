@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from bridge.flow import MAX_PORTS, Action
 from hwprofiles.facts import profiles
-from smtp_intercept.app.fields import BareNewline, Handler, LocalAction, OnDoubt, OnFailure, StartTls
+from smtp_intercept.app import mta_checks
+from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, OnFailure, StartTls
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Config, Intercept, PickUp, Protected
 from smtp_intercept.direction import Direction
@@ -86,9 +87,6 @@ def _mail_ports(intercept: Intercept) -> Iterator[Mistake]:
 
 
 def _not_built(intercept: Intercept) -> Iterator[Mistake]:
-    for key in ("incoming", "outgoing"):
-        if getattr(intercept, key) is Handler.MTA:
-            yield Mistake(("intercept", key), "'mta' is not built yet", 'use "proxy"')
     if intercept.starttls is StartTls.TERMINATE:
         yield Mistake(("intercept", "starttls"), "'terminate' is not built yet", 'use "pass" or "strip"')
 
@@ -134,6 +132,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge", "pickup"), _pickup_ports),
     (("pickup",), _rules),
     (("protected",), _domains),
+    *mta_checks.CHECKS,
 )
 
 
@@ -215,4 +214,5 @@ _WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
     _warn_not_hidden,
     _warn_local,
     _warn_session,
+    *mta_checks.WARNINGS,
 )

@@ -19,12 +19,13 @@ from bridge.firewall import FirewallError, MissingFeatureError
 from bridge.host import StepError
 from bridge.plan import PlanError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app import rundir, verbs
+from smtp_intercept.app import queue_words, rundir, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
 from smtp_intercept.app.verbs import UsageError
+from smtp_intercept.mta.faults import SpoolError
 
 Verb = Callable[[argparse.Namespace], int]
 
@@ -37,6 +38,7 @@ _EXPECTED = (
     NetlinkError,
     PlanError,
     ProfileError,
+    SpoolError,
     StartError,
     StepError,
     UsageError,
@@ -122,6 +124,8 @@ def _add_asking(sub: _Sub[argparse.ArgumentParser]) -> None:
     explain.add_argument("--to", dest="server", required=True, metavar="B", help="the address it dials")
     explain.add_argument("--port", metavar="P", help="the port of arrival [the first of bridge.ports]")
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
+    queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
+    queue_words.add(sub.add_parser("queue", help=queue, description=queue[0].upper() + queue[1:] + "."))
     demo = _verb(sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True)
     demo.add_argument("--keep", action="store_true", help="leave the files of the run behind")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from importlib import resources
 from ipaddress import IPv4Network, IPv6Network
@@ -23,8 +23,17 @@ from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, StartTl
 from smtp_intercept.app.located import line_of
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
+from smtp_intercept.app.tables import (
+    domains,
+    handling,
+    protected_servers,
+    relay_rule,
+    resolvers,
+    routes,
+    uses_mta,
+)
 from smtp_intercept.app.validated import validated
-from smtp_intercept.direction import Direction, Domains, Network, Servers
+from smtp_intercept.direction import Direction, Network, Servers
 from smtp_intercept.limits import Limits as SessionLimits
 from smtp_intercept.limits import Phase
 from smtp_intercept.rules import Rules
@@ -36,13 +45,18 @@ __all__ = [
     "ConfigErrors",
     "domains",
     "effective",
+    "handling",
     "limits",
     "load",
     "parse",
     "policy",
     "protected_servers",
+    "relay_rule",
+    "resolvers",
+    "routes",
     "rules",
     "sample",
+    "uses_mta",
     "warnings",
 ]
 
@@ -108,13 +122,24 @@ def effective(config: Config, profile: hardware.Profile | None = None) -> str:
     """The whole configuration as TOML, defaults and (if given) the hardware profile's limits included; what is not set
     is a comment. Without a profile, loading it gives an equal `Config`."""
     whole = config.model_dump(mode="json", exclude_none=True)
-    unset = [] if config.bridge.gateway else ["# bridge.gateway is not set"]
+    unset = [f"# {key} is not set" for key in _unset(config)]
     if profile is not None:
         whole["limits"] |= asdict(limits(config, profile))
     else:
         silent = [name for name, value in config.limits if value is None]
         unset += [f"# limits.{name} is the hardware profile's" for name in silent]
     return tomli_w.dumps(whole) + "".join(f"{line}\n" for line in unset)
+
+
+def _unset(config: Config) -> Iterator[str]:
+    if config.bridge.gateway is None:
+        yield "bridge.gateway"
+    if config.relay is None:
+        yield "[relay]"
+    for section in (config.mta, config.relay):
+        for key, value in section or ():
+            if value is None:
+                yield f"{type(section).__name__.lower()}.{key}"
 
 
 def limits(config: Config, profile: hardware.Profile) -> hardware.Limits:
@@ -134,16 +159,6 @@ def rules(config: Config) -> Rules:
         close_in_doubt=intercept.on_doubt is OnDoubt.CLOSE,
         limits=SessionLimits(**own, patience_s=patience_s),
     )
-
-
-def domains(config: Config) -> Domains:
-    """The protected domains."""
-    return Domains.of((protected.domain, protected.subdomains) for protected in config.protected)
-
-
-def protected_servers(config: Config) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What `ProtectedServers` keeps fresh: pairs of a domain and its servers as configured."""
-    return tuple((protected.domain, protected.servers) for protected in config.protected)
 
 
 def policy(

@@ -1,6 +1,6 @@
-"""`tollbridge run`: starts the two processes, watches them, writes the status file, lets go in good order.
+"""`tollbridge run`: starts the other processes, watches them, writes the status file, lets go in good order.
 
-Not in the path of any mail: while it stands still both go on, and when it dies they do too.
+Not in the path of any mail: while it stands still they go on, and when it dies they do too.
 """
 
 from __future__ import annotations
@@ -22,10 +22,14 @@ from typing import Any
 from bridge import firewall
 from bridge.firewall import FirewallError
 from bridge.lane import LANE, PortLegs
-from smtp_intercept.app import channel
+from smtp_intercept.app import channel, handover
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import RunDir, write_json
+from smtp_intercept.app.tables import uses_mta
+from smtp_intercept.mta.faults import SpoolError
+from smtp_intercept.mta.listing import Filter
+from smtp_intercept.mta.postmaster import queue_in
 
 USER = "tollbridge"
 FALLBACK_USER = "nobody"
@@ -45,7 +49,7 @@ class StartError(Exception):
 
 @dataclass
 class Child:
-    """One of the two processes, and what it last said. ``tell`` is its end of ``reports``, kept for the next start."""
+    """One of the processes, and what it last said. ``tell`` is its end of ``reports``, kept for the next start."""
 
     name: str
     command: list[str]
@@ -73,7 +77,7 @@ class Child:
 
     def watch(self, now: float) -> None:
         """End it if it hangs, start it if it has ended and waited."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None and self.runs:
             if now - self.heard_at > HUNG_S:
                 _LOG.error("%s says nothing for %d s: killed", self.name, HUNG_S)
                 self.process.kill()
@@ -87,11 +91,19 @@ class Child:
         if now >= self.start_after:
             self.start(now)
 
+    @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def ask_to_end(self) -> None:
+        if self.process is not None and self.runs:
+            self.process.terminate()
+            self.process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
+
     def end(self, timeout_s: float) -> None:
-        if self.process is None or self.process.poll() is not None:
+        if self.process is None or not self.runs:
             return
-        self.process.terminate()
-        self.process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
+        self.ask_to_end()
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -190,37 +202,55 @@ class Daemon:
         ports = [word for leg in self._legs for word in ("--port", leg.port)]
         diverter = _child("diverter", [*common, *ports, "--proofs", str(proofs.fileno())], (proofs.fileno(),))
         extra = ["--prove", str(prove.fileno()), "--log", str(log)]
-        interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log))
-        # Both ends stay open here: a process that is started again finds the same channel.
-        self._ends = (prove, proofs)
-        return [diverter, interceptor]
+        if not _needs_mta(self._config):
+            interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log))
+            self._ends: tuple[socket.socket, ...] = (prove, proofs)
+            return [diverter, interceptor]
+        give, take = handover.pair()
+        extra += ["--give", str(give.fileno())]
+        interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log, give.fileno()))
+        taking = ["--take", str(take.fileno()), "--log", str(log)]
+        # All ends stay open here: a process that is started again finds the same channels.
+        self._ends = (prove, proofs, give, take)
+        return [diverter, interceptor, _child("mta", [*common, *ports, *taking], (take.fileno(), log))]
 
     def _let_go(self, children: list[Child]) -> None:
         """First no new connection, then those that run come to their end."""
         self._notify.stopping()
-        diverter, interceptor = children
+        diverter, *sessions = children
         diverter.end(timeout_s=1.0)
         try:
             firewall.open_switch()
         except FirewallError as error:
             _LOG.error("cannot open the switch: %s", error)
         time.sleep(SETTLE_S)
-        drain_s = self._config.limits.drain_s or 0
-        if interceptor.process is not None and interceptor.process.poll() is None:
-            interceptor.process.terminate()
-            interceptor.process.send_signal(signal.SIGCONT)
-        deadline = time.monotonic() + drain_s
-        while interceptor.process is not None and interceptor.process.poll() is None:
-            if time.monotonic() > deadline or self._stopping > 1:
-                break
+        for child in sessions:  # the interceptor first: what it has accepted is handed over still
+            child.ask_to_end()
             time.sleep(TICK_S)
-        interceptor.end(timeout_s=1.0)
+        deadline = time.monotonic() + (self._config.limits.drain_s or 0)
+        while any(child.runs for child in sessions) and time.monotonic() < deadline and self._stopping <= 1:
+            time.sleep(TICK_S)
+        for child in sessions:
+            child.end(timeout_s=1.0)
 
 
 def _child(name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:
     tell, hear = channel.pair()
     command = [sys.executable, "-m", f"smtp_intercept.app.{name}", *arguments, "--reports", str(tell.fileno())]
     return Child(name, command, (*fds, tell.fileno()), hear, tell)
+
+
+def _needs_mta(config: Config) -> bool:
+    """Some mail gets it, or it has some left from a time when it did."""
+    spool = Path(config.mta.spool)
+    if uses_mta(config) or not spool.exists():
+        return uses_mta(config)
+    try:
+        with queue_in(spool) as queue:
+            return next(queue.lines(Filter()), None) is not None
+    except SpoolError as error:
+        _LOG.warning("no MTA for what may be queued: %s", error)
+        return False
 
 
 def _all_up(children: list[Child]) -> bool:

@@ -5,7 +5,6 @@ Keeps CAP_NET_ADMIN and nothing else. What it hears from the interceptor is boun
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -21,10 +20,11 @@ from bridge.divert import Diverter
 from bridge.flow import Syn, Verdict
 from bridge.lane import QUEUE_NUMBER, PortLegs
 from bridge.links import Links
-from bridge.privilege import Capability, confine, die_with_parent
+from bridge.privilege import Capability
 from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from smtp_intercept.app import channel, config
+from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure
 from smtp_intercept.direction import TAGS, Servers
 from smtp_intercept.names import split
@@ -108,7 +108,7 @@ class QueueLosses:
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
-    arguments = _arguments(argv)
+    arguments = read_arguments("diverter", argv, "proofs")
     settings = config.load(arguments.effective)
     legs = [PortLegs(port, index) for index, port in enumerate(arguments.port)]
     with Links() as links:
@@ -124,10 +124,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     proofs, reports = channel.adopt(arguments.proofs), channel.adopt(arguments.reports)
     report = Reports(reports, diverter, desk)
-    confine(arguments.uid, arguments.gid, [Capability.NET_ADMIN])
-    die_with_parent(signal.SIGTERM, arguments.parent)
+    settle_in(arguments, Capability.NET_ADMIN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to pass on, in its order
     diverter.run(proofs, lambda: _hear(proofs, diverter, desk), report)
     return 0
 
@@ -139,18 +137,6 @@ def _hear(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
             diverter.switch.prove(at, accepting=message.get("accepting") is True)
         if "servers" in message:
             desk.learn(message["servers"])
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tollbridge-diverter")
-    parser.add_argument("--effective", type=Path, required=True)
-    parser.add_argument("--proofs", type=int, required=True)
-    parser.add_argument("--reports", type=int, required=True)
-    parser.add_argument("--uid", type=int, required=True)
-    parser.add_argument("--gid", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--port", action="append", required=True)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

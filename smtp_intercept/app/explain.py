@@ -6,13 +6,18 @@ Pure: it asks the same functions that decide on real mail, and sends nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from bridge.flow import Action
-from smtp_intercept.direction import Direction, Domains, Network, message_direction, recipient_domain
+from smtp_intercept.direction import Direction, Network, message_direction, recipient_domain, without_route
+from smtp_intercept.handling import Choice, Handler, Handling
+from smtp_intercept.mta.envelope import Origin
+from smtp_intercept.mta.nexthop import NextHop
+from smtp_intercept.mta.relaying import RelayRule, admission
+from smtp_intercept.mta.routing import RouteTable, route, straight
 from smtp_intercept.pickup import Decision, Policy, decide
 
 if TYPE_CHECKING:
@@ -24,17 +29,31 @@ NOT_MAIL = "intercept.ports"  # the key that decides when the port dialled carri
 
 
 @dataclass(frozen=True, slots=True)
+class Mail:
+    """What is asked beyond the pick-up: the handler, and the MTA's next hop of each recipient."""
+
+    handling: Handling
+    routes: RouteTable
+    relaying: RelayRule
+
+
+@dataclass(frozen=True, slots=True)
 class Recipient:
-    """One recipient of a message on the connection."""
+    """One recipient of a message on the connection. ``row`` is the next-hop table's; without one the recipient is
+    refused in the box's own words (``refusal``), or the connection is not inspected."""
 
     mailbox: str
     domain: str | None
     direction: Direction
+    row: str | None = None
+    next_hop: str | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """One connection: its class (``direction``), what happens to it and why. ``handler`` is None unless intercepted."""
+    """One connection: its class (``direction``), what happens to it and why. ``handler`` is None unless intercepted,
+    and ``handled_by`` the key that says so."""
 
     client: str
     server: str
@@ -45,6 +64,7 @@ class Explanation:
     action: Action
     decided_by: str
     handler: str | None
+    handled_by: str | None
     next_hop: str
     recipients: tuple[Recipient, ...]
 
@@ -59,9 +79,17 @@ class Explanation:
             "action": self.action.value,
             "decided_by": self.decided_by,
             "handler": self.handler,
+            "handled_by": self.handled_by,
             "next_hop": self.next_hop,
             "recipients": [
-                {"address": each.mailbox, "domain": each.domain, "direction": each.direction.value}
+                {
+                    "address": each.mailbox,
+                    "domain": each.domain,
+                    "direction": each.direction.value,
+                    "row": each.row,
+                    "next_hop": each.next_hop,
+                    "refusal": each.refusal,
+                }
                 for each in self.recipients
             ],
         }
@@ -72,7 +100,7 @@ class Explanation:
             ("connection", f"{self.client} → {self.server} port {self.server_port}, arriving on {self.port}"),
             ("direction", f"{self.direction.value}: {self.because}"),
             ("action", f"{self.action.value}, decided by {self.decided_by}"),
-            ("handler", self.handler or "none"),
+            ("handler", f"{self.handler}, decided by {self.handled_by}" if self.handler else "none"),
             ("next hop", self.next_hop),
             *(("recipient", _recipient_text(each)) for each in self.recipients),
         ]
@@ -81,19 +109,20 @@ class Explanation:
 
 def explain(
     policy: Policy,
-    domains: Domains,
+    mail: Mail,
     config: Config,
     *,
     client: str,
     server: str,
     port: str,
     server_port: int | None = None,
+    served: tuple[str, ...] = (),
     recipients: Iterable[str] = (),
 ) -> Explanation:
     """Explain a connection from ``client`` to ``server`` (addresses as text) that arrives on ``port`` (a link's name).
 
-    ``server_port`` is the TCP port dialled, by default the first of intercept.ports. ValueError for a bad address or
-    two families.
+    ``server_port`` is the TCP port dialled, by default the first of intercept.ports; ``served`` are the protected
+    domains whose server it is. ValueError for a bad address or two families.
     """
     source, destination = ip_address(client), ip_address(server)
     if source.version != destination.version:
@@ -102,6 +131,8 @@ def explain(
     decision = decide(policy, source.packed, destination.packed, port)
     if dialled not in config.intercept.ports:
         decision = Decision(decision.direction, Action.PASS, NOT_MAIL)
+    choice = mail.handling.choose(port, decision.direction, served) if decision.action is Action.INTERCEPT else None
+    origin = Origin((str(source), 0), (str(destination), dialled), decision.direction, port, served)
     return Explanation(
         client=str(source),
         server=str(destination),
@@ -111,9 +142,10 @@ def explain(
         because=_because(decision.direction, destination, config),
         action=decision.action,
         decided_by=decision.decided_by,
-        handler=_handler(decision, config),
-        next_hop=_NEXT_HOPS[decision.action](decision, f"{destination} port {dialled}", source, config),
-        recipients=tuple(_recipient(mailbox, domains) for mailbox in recipients),
+        handler=choice.handler.value if choice else None,
+        handled_by=choice.decided_by if choice else None,
+        next_hop=_next_hop(decision, choice, f"{destination} port {dialled}", source, config),
+        recipients=tuple(_recipient(mailbox, origin, choice, mail) for mailbox in recipients),
     )
 
 
@@ -141,12 +173,10 @@ def _covers(item: str, server: Address) -> bool:
         return False  # a name: what it stands for is in the policy's table
 
 
-def _handler(decision: Decision, config: Config) -> str | None:
-    if decision.action is not Action.INTERCEPT:
-        return None
-    return {Direction.INCOMING: config.intercept.incoming, Direction.OUTGOING: config.intercept.outgoing}[
-        decision.direction
-    ].value
+def _next_hop(decision: Decision, choice: Choice | None, server: str, client: Address, config: Config) -> str:
+    if choice and choice.handler is Handler.MTA:
+        return "each recipient's own: the box answers the client, keeps the mail and delivers it"
+    return _NEXT_HOPS[decision.action](decision, server, client, config)
 
 
 def _intercepted(_: Decision, server: str, client: Address, config: Config) -> str:
@@ -175,12 +205,30 @@ _NEXT_HOPS: Mapping[Action, Callable[[Decision, str, Address, Config], str]] = M
 )
 
 
-def _recipient(mailbox: str, domains: Domains) -> Recipient:
-    return Recipient(mailbox, recipient_domain(mailbox), message_direction(mailbox, domains))
+def _recipient(path: str, origin: Origin, choice: Choice | None, mail: Mail) -> Recipient:
+    plain = Recipient(path, recipient_domain(path), message_direction(path, mail.relaying.domains))
+    if choice is None:
+        return plain
+    match choice.handler:
+        case Handler.PROXY:
+            return _towards(plain, straight(origin))
+        case Handler.MTA:
+            refusal = admission(origin, path, mail.relaying)
+            if refusal is not None:
+                return replace(plain, refusal=f"{refusal.code} {refusal.text}")
+            return _towards(plain, route(origin, without_route(path), mail.routes))
+        case _:
+            assert_never(choice.handler)
+
+
+def _towards(recipient: Recipient, hop: NextHop) -> Recipient:
+    return replace(recipient, row=hop.row, next_hop=str(hop))
 
 
 def _recipient_text(recipient: Recipient) -> str:
-    if recipient.domain is None:
-        return f"<{recipient.mailbox}>: {recipient.direction.value}: it has no domain"
     protected = "is protected" if recipient.direction is Direction.INCOMING else "is not protected"
-    return f"<{recipient.mailbox}>: {recipient.direction.value}: {recipient.domain} {protected}"
+    why = "it has no domain" if recipient.domain is None else f"{recipient.domain} {protected}"
+    text = f"<{recipient.mailbox}>: {recipient.direction.value}: {why}"
+    if recipient.refusal is not None:
+        return f"{text}; refused: {recipient.refusal}"
+    return text if recipient.row is None else f"{text}; {recipient.row}: {recipient.next_hop}"

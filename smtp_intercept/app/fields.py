@@ -22,14 +22,17 @@ from ipaddress import (
 from pathlib import PurePosixPath
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from bridge.flow import Action
 from bridge.lane import LANE
 from smtp_intercept.direction import Direction
-from smtp_intercept.names import Question, read_domain, read_server
+from smtp_intercept.handling import Handler
+from smtp_intercept.mta.nexthop import Protocol, Security, place_of
+from smtp_intercept.names import Question, read_domain, read_host, read_server
 
+DNS_PORT = 53
 IFNAMSIZ = 16  # linux/if.h, with the final NUL
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 _LANE_LINK = re.compile(rf"{LANE}|{LANE}[wl].*")
@@ -40,13 +43,6 @@ class OnFailure(StrEnum):
 
     PASS = "pass"
     BLOCK = "block"
-
-
-class Handler(StrEnum):
-    """Who speaks to the client of an intercepted connection."""
-
-    PROXY = "proxy"
-    MTA = "mta"
 
 
 class StartTls(StrEnum):
@@ -76,6 +72,20 @@ class OnOverload(StrEnum):
 
     PASS = "pass"
     DEFER = "defer"
+
+
+class Source(StrEnum):
+    """The address that the MTA delivers from."""
+
+    BOX = "box"
+    CLIENT = "client"
+
+
+class Queue(StrEnum):
+    """Who keeps mail that the MTA has accepted."""
+
+    OWN = "own"
+    RELAY = "relay"
 
 
 class LocalAction(StrEnum):
@@ -170,6 +180,34 @@ def _server(value: str) -> str:
             return literal.lower()
 
 
+def _place(value: str) -> str:
+    return "mx" if value.lower() == "mx" else str(place_of(value))
+
+
+def _host(value: str) -> str:
+    try:
+        return str(ip_address(value))
+    except ValueError:
+        if re.fullmatch(r"[0-9.]*|.*[:/%\[].*", value):  # meant as an address, or with a port
+            raise
+        return read_host(value)
+
+
+def _resolver(value: str) -> str:
+    place = place_of(value, DNS_PORT)
+    try:
+        ip_address(place.host)
+    except ValueError:
+        raise ValueError(f"{value!r} is not an address") from None
+    return str(place)
+
+
+def _user(value: str) -> str:
+    if not value or not value.isprintable():
+        raise ValueError(f"{value!r} is not a user's name")
+    return value
+
+
 def _absolute(value: str) -> PurePosixPath:
     path = PurePosixPath(value)
     if not path.is_absolute() or "\0" in value or path.name in {"", ".."}:
@@ -185,12 +223,21 @@ Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or 
 Domain = Annotated[str, _text(read_domain, '"example.com"')]
 ServerItem = Annotated[str, _text(_server, '"192.0.2.20", "2001:db8::/64", "mail.example.com" or "mx"')]
 FilePath = Annotated[PurePosixPath, _text(_absolute, '"/var/log/tollbridge/mail.log"')]
+PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "mail.example.com:2525" or "mx"')]
+Host = Annotated[str, _text(_host, '"relay.example.net" or "192.0.2.25"')]
+ResolverItem = Annotated[str, _text(_resolver, '"192.0.2.53" or "[2001:db8::53]:5353"')]
+UserName = Annotated[str, _text(_user, '"tollbridge"')]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
 OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]
 HandlerChoice = Annotated[Handler, _choice(Handler)]
 StartTlsChoice = Annotated[StartTls, _choice(StartTls)]
 BareNewlineChoice = Annotated[BareNewline, _choice(BareNewline)]
 OnDoubtChoice = Annotated[OnDoubt, _choice(OnDoubt)]
 OnOverloadChoice = Annotated[OnOverload, _choice(OnOverload)]
+SourceChoice = Annotated[Source, _choice(Source)]
+QueueChoice = Annotated[Queue, _choice(Queue)]
+SecurityChoice = Annotated[Security, _choice(Security)]
+ProtocolChoice = Annotated[Protocol, _choice(Protocol)]
 LocalChoice = Annotated[LocalAction, _choice(LocalAction)]
 ActionChoice = Annotated[Action, _choice(Action)]
 DirectionChoice = Annotated[Direction, _choice(Direction)]

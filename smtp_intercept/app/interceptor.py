@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
-import json
 import logging
 import os
 import signal
@@ -16,21 +15,26 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
 from bridge import flow
 from bridge.lane import LANE
-from bridge.privilege import Capability, allow_files, confine, die_with_parent
+from bridge.privilege import Capability, allow_files
 from smtp_intercept.app import channel, config
-from smtp_intercept.app.fields import OnOverload
+from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.fields import OnFailure, OnOverload
+from smtp_intercept.app.handover import Giving
 from smtp_intercept.app.holder import holders
+from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.direction import Direction, direction_of_tag
+from smtp_intercept.handling import Handler
+from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.protected import ProtectedServers
-from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway
-from smtp_intercept.transparent import Dialler, listen
+from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
+from smtp_intercept.transparent import Address, Dialler, listen
 from smtp_intercept.witness import Witness
 
 SERVERS_EVERY_S = 5.0  # a diverter that was started again learns the table by then
@@ -38,21 +42,6 @@ FILES_PER_SESSION = 2
 FILES_BESIDE = 64
 
 _LOG = logging.getLogger("tollbridge")
-
-
-class MailLog:
-    """One JSON line a record, to a file opened with privilege. A full disk loses lines and counts them, never mail."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self.lost = 0
-
-    def __call__(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
-        try:
-            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
-        except OSError:
-            self.lost += 1
 
 
 def describe(ports: tuple[str, ...]) -> Callable[[socket.socket], Arrival]:
@@ -80,6 +69,10 @@ class Interceptor:
         self._witness = Witness(LANE)
         domains, rules = config.domains(settings), config.rules(settings)
         self._servers = ProtectedServers(config.protected_servers(settings), lambda _: self._tell_servers())
+        links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
+        self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
+        self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
+        self._untaken = 0
         self._gateway = Gateway(
             dial=Dialler(settings.intercept.hidden, settings.bridge.management),
             domains=lambda: domains,
@@ -91,6 +84,7 @@ class Interceptor:
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
             rules=lambda passage: rules,
             session_idle_s=float(limits.session_idle_s or 1),
+            choose=self._choose,
         )
 
     async def run(self) -> None:
@@ -100,15 +94,30 @@ class Interceptor:
         self._gateway.accept(self._listeners)
         chores = [
             asyncio.create_task(self._servers.run()),
-            asyncio.create_task(_every(channel.PROVE_EVERY_S, self._prove)),
-            asyncio.create_task(_every(channel.REPORT_EVERY_S, self._report)),
-            asyncio.create_task(_every(SERVERS_EVERY_S, self._tell_servers)),
+            asyncio.create_task(every(channel.PROVE_EVERY_S, self._prove)),
+            asyncio.create_task(every(channel.REPORT_EVERY_S, self._report)),
+            asyncio.create_task(every(SERVERS_EVERY_S, self._tell_servers)),
         ]
+        if self._giving is not None:
+            loop.add_reader(self._giving.fileno(), self._giving.listen)
         await ended.wait()
         self._gateway.stop_accepting()
         await self._gateway.drain(self._drain_s)
         for chore in chores:
             chore.cancel()
+
+    def _choose(self, sock: socket.socket, client: Address, server: Address, arrival: Arrival) -> Taker:
+        """While the MTA is silent its mail goes on live, or waits at the client: as on_failure says."""
+        if self._giving is None:
+            return Taker.SESSION
+        served = self._servers.serving.by(ip_address(server[0]).packed)
+        if self._handling.choose(arrival.port, arrival.direction, served).handler is Handler.PROXY:
+            return Taker.SESSION
+        origin = Origin(client[:2], server[:2], arrival.direction, arrival.port, served, away=arrival.away)
+        if self._giving.give(sock, origin):
+            return Taker.MTA
+        self._untaken += 1
+        return Taker.NOBODY if self._blocks else Taker.SESSION
 
     def _prove(self) -> None:
         accepting = self._gateway.healthy and not self._gateway.full
@@ -129,17 +138,11 @@ class Interceptor:
             }
             for n in self._servers.state()
         ]
-        counts = {**self._gateway.counters(), "log_lines_lost": self._log.lost}
+        counts = {**self._gateway.counters(), "mta_silent": self._untaken, "log_lines_lost": self._log.lost}
         open_now = self._gateway.sessions
         channel.tell(
             self._reports, {"pid": os.getpid(), "sessions": open_now, "counts": counts, "protected": names[:64]}
         )
-
-
-async def _every(seconds: float, work: Callable[[], None]) -> None:
-    while True:
-        work()
-        await asyncio.sleep(seconds)
 
 
 def _listeners(settings: config.Config) -> list[socket.socket]:
@@ -151,19 +154,28 @@ def _listeners(settings: config.Config) -> list[socket.socket]:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    arguments = _arguments(argv)
+    arguments = read_arguments("interceptor", argv, "prove", "log", optional=("give",))
     settings = config.load(arguments.effective)
-    allow_files(FILES_PER_SESSION * ((settings.limits.sessions or 1) + OVERSHOOT) + FILES_BESIDE)
+    _allow_sessions(settings.limits.sessions or 1)
     try:
         interceptor = Interceptor(settings, arguments)
     except OSError as error:
         _LOG.error("%s", _reason(error, settings))
         return 1
-    confine(arguments.uid, arguments.gid, [Capability.NET_RAW])
-    die_with_parent(signal.SIGTERM, arguments.parent)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the daemon's to pass on, in its order
+    settle_in(arguments, Capability.NET_RAW)
     uvloop.run(interceptor.run())
     return 0
+
+
+def _allow_sessions(sessions: int) -> None:
+    """Not even root may always raise the limit of open files (CAP_SYS_RESOURCE)."""
+    allowed = allow_files(FILES_PER_SESSION * (sessions + OVERSHOOT) + FILES_BESIDE)
+    if allowed < FILES_PER_SESSION * sessions + FILES_BESIDE:
+        _LOG.warning(
+            "limits.sessions: %d sessions need %d open files, and %d are allowed; connections beyond are bridged "
+            "untouched; raise the limit (LimitNOFILE of the service)",
+            sessions, FILES_PER_SESSION * sessions + FILES_BESIDE, allowed,
+        )  # fmt: skip
 
 
 def _reason(error: OSError, settings: config.Config) -> str:
@@ -176,19 +188,6 @@ def _reason(error: OSError, settings: config.Config) -> str:
             "it listen on another port"
         )
     return f"cannot open the lane's sockets: {error}; has `tollbridge up` been run?"
-
-
-def _arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="tollbridge-interceptor")
-    parser.add_argument("--effective", type=Path, required=True)
-    parser.add_argument("--prove", type=int, required=True)
-    parser.add_argument("--reports", type=int, required=True)
-    parser.add_argument("--log", type=int, required=True)
-    parser.add_argument("--uid", type=int, required=True)
-    parser.add_argument("--gid", type=int, required=True)
-    parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--port", action="append", required=True)
-    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from bridge.flow import Action
 from bridge.lane import NEXT_HOP_S
 from smtp_intercept.app import fields
-from smtp_intercept.app.fields import BareNewline, Handler, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
+from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, OnFailure, OnOverload, Queue, Source, StartTls
+from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, PATIENCE_S, RFC_SECONDS, Phase
+from smtp_intercept.mta.nexthop import Protocol, Security
 
+_DAY_S = 86_400
 _MAX_SESSION_IDLE_S = 3600
 assert _MAX_SESSION_IDLE_S < NEXT_HOP_S  # a session must not outlive the MAC addresses that it is sent to
 
@@ -40,10 +43,17 @@ class Bridge(Table):
     profile: str = "auto"
 
 
+class PortHandlers(Table):
+    """[intercept.port.NAME]: what is None is [intercept]'s."""
+
+    incoming: fields.HandlerChoice | None = None
+    outgoing: fields.HandlerChoice | None = None
+
+
 class Intercept(Table):
     """[intercept]"""
 
-    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = (25,)
+    ports: tuple[fields.PortNumber, ...] = (25,)
     hidden: bool = True
     incoming: fields.HandlerChoice = Handler.PROXY
     outgoing: fields.HandlerChoice = Handler.PROXY
@@ -51,6 +61,7 @@ class Intercept(Table):
     bare_newline: fields.BareNewlineChoice = BareNewline.REJECT
     on_doubt: fields.OnDoubtChoice = OnDoubt.PASS
     on_overload: fields.OnOverloadChoice = OnOverload.PASS
+    port: Mapping[fields.PortName, PortHandlers] = Field(default_factory=dict)
 
 
 class PortPickUp(Table):
@@ -82,11 +93,64 @@ class PickUp(Table):
 
 
 class Protected(Table):
-    """[[protected]]"""
+    """[[protected]]: a handler that is None is [intercept]'s; no deliver_to is the servers."""
 
     domain: fields.Domain
     subdomains: bool = False
     servers: tuple[fields.ServerItem, ...] = ()
+    handler: fields.HandlerChoice | None = None
+    deliver_via_server: bool = False
+    deliver_to: tuple[fields.PlaceItem, ...] = ()
+
+
+class Mta(Table):
+    """[mta]: no hostname is the host's own, no certificate is no STARTTLS."""
+
+    hostname: fields.Domain | None = None
+    spool: fields.FilePath = PurePosixPath("/var/spool/tollbridge")
+    queue: fields.QueueChoice = Queue.OWN
+    source: fields.SourceChoice = Source.BOX
+    relay_from: tuple[fields.Network, ...] = ()
+    relay_from_ports: tuple[fields.PortName, ...] = ()
+    certificate: fields.FilePath | None = None
+    key: fields.FilePath | None = None
+    tls: fields.SecurityChoice = Security.OPPORTUNISTIC
+    tls_for: Mapping[fields.Domain, fields.SecurityChoice] = Field(default_factory=dict)
+    size_bytes: int = Field(
+        52_428_800, ge=65_536, le=2_147_483_647, description="one message must not fill the disk; least: §4.5.3.1.7"
+    )
+    hops: int = Field(100, ge=30, le=1_000, description="mail that goes round must end; RFC 5321 §6.3 has 100")
+    reserve_bytes: int = Field(
+        67_108_864, ge=0, le=1 << 40, description="what is accepted must have room to be delivered or bounced; else 452"
+    )
+    connections: int = Field(100, ge=1, le=10_000, description="sockets and memory are bounded")
+    connections_per_host: int = Field(10, ge=1, le=1_000, description="servers refuse those who come with more")
+    messages_per_connection: int = Field(100, ge=1, le=100_000, description="servers close on those who stay for ever")
+    retry_s: int = Field(1_620, ge=1, le=_DAY_S, description="the first; a server that is down must not be hammered")
+    retry_most_s: int = Field(14_400, ge=1, le=_DAY_S, description="mail goes on within hours of a server's return")
+    delay_notice_s: int = Field(
+        14_400, ge=0, le=10 * _DAY_S, description="senders must not be left in the dark; 0: are"
+    )
+    give_up_s: int = Field(5 * _DAY_S, ge=1, le=10 * _DAY_S, description="RFC 5321 §4.5.4.1: at least 4-5 days")
+    dsn_give_up_s: int = Field(5 * _DAY_S, ge=0, le=10 * _DAY_S, description="nobody waits for these; 0: one attempt")
+
+
+class Relay(Table):
+    """[relay]: the host that outgoing mail is given to."""
+
+    host: fields.Host
+    port: fields.PortNumber = 25
+    protocol: fields.ProtocolChoice = Protocol.SMTP
+    tls: fields.SecurityChoice = Security.OPPORTUNISTIC
+    username: fields.UserName | None = None
+    password_file: fields.FilePath | None = None
+
+
+class Dns(Table):
+    """[dns]: no resolvers are those of /etc/resolv.conf."""
+
+    resolvers: tuple[fields.ResolverItem, ...] = ()
+    timeout_s: int = Field(5, ge=1, le=60, description="one query with all its retries; after it, mail is tried again")
 
 
 class Log(Table):
@@ -160,5 +224,8 @@ class Config(Table):
     intercept: Intercept = Intercept()
     pickup: PickUp = PickUp()
     protected: tuple[Protected, ...] = ()
+    mta: Mta = Mta()
+    relay: Relay | None = None
+    dns: Dns = Dns()
     log: Log = Log()
     limits: Limits = Limits()

@@ -20,13 +20,17 @@ from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import (
     Bridge,
     Config,
+    Dns,
     Intercept,
     Limits,
     Log,
+    Mta,
     PickUp,
     PickUpRule,
+    PortHandlers,
     PortPickUp,
     Protected,
+    Relay,
     Table,
 )
 
@@ -34,10 +38,14 @@ _TABLES: Mapping[tuple[str, ...], type[Table]] = {
     (): Config,
     ("bridge",): Bridge,
     ("intercept",): Intercept,
+    ("intercept", "port", "*"): PortHandlers,
     ("pickup",): PickUp,
     ("pickup", "port", "*"): PortPickUp,
     ("pickup", "rule", "*"): PickUpRule,
     ("protected", "*"): Protected,
+    ("mta",): Mta,
+    ("relay",): Relay,
+    ("dns",): Dns,
     ("log",): Log,
     ("limits",): Limits,
 }
@@ -46,6 +54,9 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "intercept": TypeAdapter(Intercept),
     "pickup": TypeAdapter(PickUp),
     "protected": TypeAdapter(tuple[Protected, ...]),
+    "mta": TypeAdapter(Mta),
+    "relay": TypeAdapter(Relay | None),
+    "dns": TypeAdapter(Dns),
     "log": TypeAdapter(Log),
     "limits": TypeAdapter(Limits),
 }
@@ -75,7 +86,7 @@ def validated(raw: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
 
 
 def _absent(section: str) -> Any:
-    return () if section == "protected" else {}
+    return {"protected": (), "relay": None}.get(section, {})
 
 
 def _frozen(value: Any) -> Any:
@@ -126,4 +137,4 @@ def _unknown(at: KeyPath) -> Mistake:
 def _pattern(path: KeyPath) -> tuple[str, ...]:
     """[pickup.port.enp1s0] and [[protected]] number 3 as `_TABLES` has them."""
     names = tuple("*" if isinstance(part, int) else part for part in path)
-    return (*names[:2], "*") if names[:2] == ("pickup", "port") and len(names) == 3 else names
+    return (*names[:2], "*") if names[1:2] == ("port",) and len(names) == 3 else names

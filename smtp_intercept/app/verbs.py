@@ -29,6 +29,7 @@ from smtp_intercept.app import config as configuration
 from smtp_intercept.app import status as status_page
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
+from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.wanted import profile_of, wanted
@@ -270,11 +271,12 @@ def explain(arguments: argparse.Namespace) -> int:
     try:
         explanation = explain_connection(
             configuration.policy(config, table, own),
-            configuration.domains(config),
+            Mail(configuration.handling(config), configuration.routes(config), configuration.relay_rule(config)),
             config,
             client=arguments.client,
             server=arguments.server,
             port=port,
+            served=servers.serving.by(ip_address(arguments.server).packed),
             recipients=arguments.rcpt,
         )
     except ValueError as error:

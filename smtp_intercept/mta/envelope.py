@@ -35,7 +35,8 @@ class Body(Enum):
 class Origin:
     """The connection that a message came by. ``client`` dialled ``server``, each (address, port); ``port`` is the one
     of arrival ("" if unknown), ``served`` the protected domains whose server was dialled. ``tls`` is the protocol's
-    version, "" for none. A message of our own (a DSN) has no client: `OURSELVES`."""
+    version, "" for none. ``away`` is the SO_MARK of a socket that dials ``server`` in the client's name, while the lane
+    remembers the way; None: unknown. A message of our own (a DSN) has no client: `OURSELVES`."""
 
     client: tuple[str, int]
     server: tuple[str, int]
@@ -44,6 +45,7 @@ class Origin:
     served: tuple[str, ...] = ()
     helo: str = ""
     tls: str = ""
+    away: int | None = None
 
 
 OURSELVES = Origin(("", 0), ("", 0), Direction.LOCAL)
@@ -83,7 +85,8 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Queued:
     """One recipient in the queue. ``number`` is its place in the envelope, from 0; ``reply`` the last one from
-    ``host``, in one line; ``next_at`` when it may be tried (again)."""
+    ``host``, in one line; ``next_at`` when it may be tried (again). A time before the message's arrival: an
+    administrator wants it tried now, whatever is known of its destination."""
 
     number: int
     recipient: Recipient
@@ -99,7 +102,8 @@ class Queued:
 class Entry:
     """One message in the queue. ``content_bytes`` is the file's size, our Received: line included; ``held``: not tried
     until released; ``alternate``: a host ("name", "name:port", "[address]:port") that an administrator rerouted it to,
-    or "". ``queued`` are all recipients when listed, those that are due when taken for delivery."""
+    or "". ``returning``: an administrator wants its queued recipients failed now, and the sender told. ``queued`` are
+    all recipients when listed, those that are due when taken for delivery."""
 
     id: str
     received_at: float
@@ -109,14 +113,21 @@ class Entry:
     queued: tuple[Queued, ...]
     held: bool = False
     alternate: str = ""
+    returning: bool = False
+
+    @property
+    def due_at(self) -> float:
+        """The place, among those taken for delivery, of one of them."""
+        return 0.0 if self.returning else min(each.next_at for each in self.queued)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one recipient at one attempt: ``code`` is the reply's (0: no reply, the network's or our own
     reason stands in ``reply``); ``status`` the enhanced one "x.y.z" (RFC 3463), ours where the server gave none.
-    ``state`` is DELIVERED, FAILED, or QUEUED for another attempt at ``next_at``. ``dsn_taken``: delivered to a server
-    that offers DSN, which tells the sender whatever was asked to be told (RFC 3461 §5.2.1)."""
+    ``state`` is DELIVERED, FAILED, DEAD, or QUEUED for another attempt at ``next_at``. Without ``attempted`` nothing
+    was tried: it is put off, or its sender told of the delay, and no attempt is counted or kept. ``dsn_taken``:
+    delivered to a server that offers DSN, which tells the sender whatever was asked to be told (RFC 3461 §5.2.1)."""
 
     number: int
     state: State
@@ -126,4 +137,5 @@ class Outcome:
     host: str = ""
     next_at: float = 0.0
     delay_told: bool = False
+    attempted: bool = True
     dsn_taken: bool = False

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from smtp_intercept.limits import DEFAULT_LIMITS
-from smtp_intercept.wire import LineTooLongError, clip, line_end, parse_reply_line, safe_text
+from smtp_intercept.wire import clip, line_end, parse_reply_line, safe_text
 
 # Lines of one reply. An EHLO reply has some twenty; beyond, somebody fills our memory or our time.
 REPLY_LINES = 256
@@ -77,9 +77,8 @@ class Replies:
         return None
 
     def _line(self) -> bytes:
-        try:
-            end = line_end(self._buffer, 0, DEFAULT_LIMITS.reply_line_bytes)
-        except LineTooLongError:
-            raise GarbageError("a reply line without end") from None
+        end = line_end(self._buffer, 0, DEFAULT_LIMITS.reply_line_bytes)
+        if end < 0:
+            raise GarbageError("a reply line without end")
         line, self._buffer = self._buffer[:end], self._buffer[end:]
         return line

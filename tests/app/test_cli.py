@@ -19,7 +19,7 @@ import pytest
 
 from smtp_intercept.app import cli
 
-VERBS = ("check", "plan", "up", "confirm", "down", "run", "status", "explain", "demo")
+VERBS = ("check", "plan", "up", "confirm", "down", "run", "status", "explain", "queue", "demo")
 FOR_MACHINES = ("check", "plan", "status", "explain", "demo")
 
 
@@ -135,7 +135,7 @@ def test_a_reader_who_has_seen_enough_is_no_error(config: Path) -> None:
     command = [sys.executable, "-m", "smtp_intercept.app", "--config", str(config), "check"]
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=30)
     os.close(write)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr

@@ -30,8 +30,9 @@ from smtp_intercept.app.config import (
     protected_servers,
     sample,
 )
-from smtp_intercept.app.fields import BareNewline, Handler, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
+from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
 from smtp_intercept.direction import Direction, Domains, Servers
+from smtp_intercept.handling import Handler
 from smtp_intercept.pickup import decide
 
 LEAST = '[bridge]\nports = ["enp1s0", "enp2s0"]\n'
@@ -67,6 +68,7 @@ class TestGood:
             "bare_newline": BareNewline.REJECT,
             "on_doubt": OnDoubt.PASS,
             "on_overload": OnOverload.PASS,
+            "port": {},
         }
         assert config.pickup.model_dump() == {
             "incoming": Action.INTERCEPT,
@@ -93,7 +95,7 @@ class TestGood:
         config = parse(sample())
         assert limits(config, GENERIC) == GENERIC.limits
         silent = parse(LEAST)
-        assert config.intercept == silent.intercept
+        assert config.intercept == silent.intercept.model_copy(update={"port": config.intercept.port})
         assert (config.log, config.pickup.incoming, config.pickup.outgoing, config.pickup.local) == (
             silent.log,
             silent.pickup.incoming,

@@ -68,8 +68,6 @@ def told(text: str) -> list[str]:
         ("[pickup.port.enp1s0]\nlocal = 'reject'", "4: pickup.port.enp1s0.local: 'reject' is not one of allow, drop"),
         ("profile = 'toaster'", "3: bridge.profile: 'toaster' is not one of auto, generic, virtio; use \"auto\""),
         # not built
-        ("[intercept]\nincoming = 'mta'", "4: intercept.incoming: 'mta' is not built yet; use \"proxy\""),
-        ("[intercept]\noutgoing = 'mta'", "4: intercept.outgoing: 'mta' is not built yet; use \"proxy\""),
         ("[intercept]\nincoming = 'relay'", "4: intercept.incoming: 'relay' is not one of proxy, mta"),
         (
             "[intercept]\nstarttls = 'terminate'",
@@ -306,8 +304,8 @@ drain_s = -1
 
 
 def test_the_checks_of_sound_tables_run_beside_broken_ones() -> None:
-    text = '[bridge]\nports = ["enp1s0"]\n[intercept]\nincoming = "mta"\n[limits]\nsessions = 0\n'
-    assert [line.split(": ")[1] for line in told(text)] == ["bridge.ports", "intercept.incoming", "limits.sessions"]
+    text = '[bridge]\nports = ["enp1s0"]\n[intercept]\nstarttls = "terminate"\n[limits]\nsessions = 0\n'
+    assert [line.split(": ")[1] for line in told(text)] == ["bridge.ports", "intercept.starttls", "limits.sessions"]
 
 
 def test_an_empty_file_lacks_only_the_ports() -> None:

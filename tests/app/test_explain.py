@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.flow import Action
-from smtp_intercept.app.config import Config, domains, parse, policy
-from smtp_intercept.app.explain import Explanation, explain
+from smtp_intercept.app.config import Config, handling, parse, policy, relay_rule, routes
+from smtp_intercept.app.explain import Explanation, Mail, explain
 from smtp_intercept.direction import Direction, Servers
 
 BOX, RELAY, STRANGER, USER = "198.51.100.2", "192.0.2.20", "203.0.113.9", "10.0.0.9"
@@ -46,11 +46,15 @@ def site(intercept: str = "", bridge: str = "") -> Config:
     return parse(SITE.format(intercept=intercept, bridge=bridge))
 
 
+def mail(config: Config) -> Mail:
+    return Mail(handling(config), routes(config), relay_rule(config))
+
+
 def asked(config: Config, client: str, server: str, port: str, **more: Any) -> Explanation:
     """As the command line asks, once the DNS has said that mail.example.com is 192.0.2.77."""
     servers = Servers.of(["192.0.2.10", RELAY, "2001:db8::/64", NAMED])
     in_force = policy(config, servers, frozenset({ip_address(BOX).packed}))
-    return explain(in_force, domains(config), config, client=client, server=server, port=port, **more)
+    return explain(in_force, mail(config), config, client=client, server=server, port=port, **more)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_not_hidden_on_an_adopted_bridge_the_address_is_not_ours_to_know() -> No
     config = parse('[bridge]\nports = ["enp1s0", "enp2s0"]\nadopt = true\n[intercept]\nhidden = false\n')
     told = explain(
         policy(config, Servers.of([RELAY]), frozenset()),
-        domains(config),
+        mail(config),
         config,
         client=STRANGER,
         server=RELAY,
@@ -170,11 +174,11 @@ def test_for_people() -> None:
         "connection  203.0.113.9 → 192.0.2.20 port 25, arriving on enp1s0",
         "direction   incoming: 192.0.2.20 is a protected server (protected[1].servers[1], example.com)",
         "action      intercept, decided by pickup.incoming",
-        "handler     proxy",
+        "handler     proxy, decided by intercept.incoming",
         "next hop    the server dialled, 192.0.2.20 port 25, from the client's own address and port",
-        "recipient   <a@example.com>: incoming: example.com is protected",
-        "recipient   <b@elsewhere.example>: outgoing: elsewhere.example is not protected",
-        "recipient   <root>: outgoing: it has no domain",
+        "recipient   <a@example.com>: incoming: example.com is protected; proxy: 192.0.2.20:25",
+        "recipient   <b@elsewhere.example>: outgoing: elsewhere.example is not protected; proxy: 192.0.2.20:25",
+        "recipient   <root>: outgoing: it has no domain; proxy: 192.0.2.20:25",
     ]
 
 
@@ -189,6 +193,82 @@ def test_for_machines() -> None:
         "action": "pass",
         "decided_by": "pickup.outgoing",
         "handler": None,
+        "handled_by": None,
         "next_hop": "the server dialled, 203.0.113.9 port 25, bridged untouched",
-        "recipients": [{"address": "a@example.com", "domain": "example.com", "direction": "incoming"}],
+        "recipients": [
+            {
+                "address": "a@example.com",
+                "domain": "example.com",
+                "direction": "incoming",
+                "row": None,
+                "next_hop": None,
+                "refusal": None,
+            }
+        ],
     }
+
+
+class TestMta:
+    """Each recipient has its own next hop, or is refused."""
+
+    MIXED = (
+        "a@example.com",
+        "@relay.example:b@elsewhere.example",
+        "c@sub.example.org",
+        "victim%else.example@example.com",
+    )
+
+    def told(self, client: str, server: str, port: str, more: str = "", **asking: Any) -> list[str]:
+        config = site('incoming = "mta"\noutgoing = "mta"\n' + more)
+        explanation = asked(config, client, server, port, recipients=self.MIXED, **asking)
+        assert explanation.handler == "mta"
+        assert explanation.next_hop.startswith("each recipient's own")
+        return [line.partition("  ")[2].lstrip() for line in explanation.as_text().splitlines() if "recipient " in line]
+
+    def test_incoming_from_a_stranger(self) -> None:
+        assert self.told(STRANGER, RELAY, "enp1s0", served=("example.com",)) == [
+            "<a@example.com>: incoming: example.com is protected; R1: 192.0.2.20:25, mail.example.com:25",
+            "<@relay.example:b@elsewhere.example>: outgoing: elsewhere.example is not protected; "
+            "refused: 550 5.7.1 relay access denied",
+            "<c@sub.example.org>: outgoing: sub.example.org is not protected; refused: 550 5.7.1 relay access denied",
+            "<victim%else.example@example.com>: incoming: example.com is protected; "
+            "refused: 550 5.7.1 relay access denied",
+        ]
+
+    def test_outgoing_from_a_listed_client(self) -> None:
+        listed = f'[mta]\nrelay_from = ["{RELAY}"]\n'
+        assert self.told(RELAY, STRANGER, "enp2s0", listed) == [
+            "<a@example.com>: incoming: example.com is protected; R6: mail.example.com:25, 192.0.2.20:25",
+            "<@relay.example:b@elsewhere.example>: outgoing: elsewhere.example is not protected; "
+            "R8: MX of elsewhere.example",
+            "<c@sub.example.org>: outgoing: sub.example.org is not protected; R8: MX of sub.example.org",
+            "<victim%else.example@example.com>: incoming: example.com is protected; "
+            "R6: mail.example.com:25, 192.0.2.20:25",
+        ]
+
+    @pytest.mark.parametrize(
+        ("lines", "server", "port", "served", "handler", "handled_by"),
+        [
+            ("", RELAY, "enp1s0", ("example.com",), "proxy", "intercept.incoming"),
+            ('incoming = "mta"', RELAY, "enp1s0", ("example.com",), "mta", "intercept.incoming"),
+            ('[intercept.port.enp1s0]\nincoming = "mta"', RELAY, "enp1s0", (), "mta", "intercept.port.enp1s0.incoming"),
+            ('[intercept.port.enp1s0]\nincoming = "mta"', RELAY, "enp2s0", (), "proxy", "intercept.incoming"),
+            (
+                '[intercept.port.enp2s0]\noutgoing = "mta"',
+                STRANGER,
+                "enp2s0",
+                (),
+                "mta",
+                "intercept.port.enp2s0.outgoing",
+            ),
+        ],
+    )
+    def test_the_key_that_chose_the_handler(
+        self, lines: str, server: str, port: str, served: tuple[str, ...], handler: str, handled_by: str
+    ) -> None:
+        told = asked(site(lines), RELAY if server == STRANGER else STRANGER, server, port, served=served)
+        assert (told.handler, told.handled_by) == (handler, handled_by)
+
+    def test_the_proxys_outgoing_row(self) -> None:
+        (only,) = asked(site(), RELAY, STRANGER, "enp2s0", recipients=["a@example.com"]).recipients
+        assert (only.row, only.next_hop) == ("R5", "203.0.113.9:25")

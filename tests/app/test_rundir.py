@@ -69,7 +69,7 @@ def test_asking_who_holds_it_keeps_nobody_out(run_dir: RunDir) -> None:
         while not stop.is_set():
             run_dir.holder("run")
 
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     for _ in range(300):
         try:
@@ -78,7 +78,7 @@ def test_asking_who_holds_it_keeps_nobody_out(run_dir: RunDir) -> None:
         except AlreadyRunningError as error:
             refused.append(error)
     stop.set()
-    asking.join()
+    asking.join(10)
     assert refused == []
 
 
@@ -92,12 +92,12 @@ def test_a_reader_sees_the_old_file_or_the_new_one(run_dir: RunDir) -> None:
             if read_json(run_dir.status) is None:
                 torn.append(True)
 
-    reader = threading.Thread(target=read)
+    reader = threading.Thread(target=read, daemon=True)
     reader.start()
     for number in range(300):
         write_json(run_dir.status, {"number": number, "padding": "x" * 50_000})
     stop.set()
-    reader.join()
+    reader.join(10)
     assert torn == []
     assert read_json(run_dir.status)["number"] == 299
 

@@ -74,9 +74,9 @@ def inside(host: Host, make: Callable[[], Made]) -> Made:
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         made.append(make())
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
-    thread.join()
+    thread.join(2 * TIMEOUT_S)
     return made[0]
 
 

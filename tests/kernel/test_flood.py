@@ -15,6 +15,7 @@ r"""Floods of spoofed SYNs to the protected server, and what becomes of everybod
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -60,6 +61,11 @@ SIZES = {
     **{("inet", "set", f"admitted{v}"): Limits().admitted for v in VERSIONS},
     **{("inet", "set", f"bridged{v}"): BRIDGED for v in VERSIONS},
 }
+COUNT = """
+import json, sys
+from bridge import firewall
+print(json.dumps([firewall.elements(*table) for table in json.loads(sys.argv[1])]))
+"""
 FLOOD = Path(__file__).with_name("flood.py")
 SOMEWHERE = {4: "10.0.0.0/8", 6: "2001:db8:f000::/36"}
 ONE_NETWORK = {4: "198.51.100.0/24", 6: "2001:db8:66::/64"}
@@ -91,9 +97,10 @@ def memory_bytes(lab: Lab) -> int:
     return sum(map(rss_bytes, lab.gateway.pids().values()))
 
 
-def elements(lab: Lab, family: str, kind: str, name: str) -> int:
-    listed = lab.gateway.run(["nft", "-j", "list", kind, family, "tollbridge", name]).json()["nftables"]
-    return sum(len(item[kind].get("elem", ())) for item in listed if kind in item)
+def elements(lab: Lab) -> dict[tuple[str, str, str], int]:
+    """Of every table of `SIZES`."""
+    counts = lab.gateway.python(COUNT, json.dumps(list(SIZES))).json()
+    return dict(zip(SIZES, counts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def test_flood_from_everywhere(box: Lab, wire: dict[int, Account], version: int)
     after = box.gateway.status()
     grown = memory_bytes(box) - memory
     missed = {name: n - before["not_inspected"].get(name, 0) for name, n in after["not_inspected"].items()}
-    full = {name: (elements(box, family, kind, name), size) for (family, kind, name), size in SIZES.items()}
+    full = {name: (number, SIZES[name]) for name, number in elements(box).items()}
     print(f"\nbare bridge: {wire[version]}\n    gateway: {account}")
     print(f"{missed}\n{full}\ngrown {grown >> 20} MiB, queue {after['queue']}")
     assert after["live"]

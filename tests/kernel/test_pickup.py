@@ -102,14 +102,15 @@ EXPLAIN = """
 import json, sys
 from pathlib import Path
 from smtp_intercept.app import config
-from smtp_intercept.app.explain import explain
+from smtp_intercept.app.explain import Mail, explain
 from smtp_intercept.direction import Servers
 settings = config.load(Path(sys.argv[1]))
 servers = Servers.of(item for protected in settings.protected for item in protected.servers)
-policy, domains = config.policy(settings, servers, frozenset()), config.domains(settings)
+policy = config.policy(settings, servers, frozenset())
+mail = Mail(config.handling(settings), config.routes(settings), config.relay_rule(settings))
 words = [word.split("@") for word in sys.argv[2:]]
 print(json.dumps([
-    explain(policy, domains, settings, client=pair.split(">")[0], server=pair.split(">")[1], port=port).as_json()
+    explain(policy, mail, settings, client=pair.split(">")[0], server=pair.split(">")[1], port=port).as_json()
     for port, pair in words
 ]))
 """

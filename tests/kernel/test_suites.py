@@ -37,21 +37,14 @@ WIRES: Wires = {
     "inside": (Station("server", (*(f"192.0.2.{n}/24" for n in HOSTS), *(f"2001:db8::{n}/64" for n in HOSTS))),),
 }
 CONFIG: dict[str, Any] = {
-    "intercept": {"ports": list(PORTS)},
+    # By default the box refuses what aiosmtpd's test of smuggling sends; the test then leaves smtplib as it has patched
+    # it, and the next ones wait for ever.
+    "intercept": {"ports": list(PORTS), "bare_newline": "pass"},
     "protected": [{"domain": "example.com", "servers": ["192.0.2.32/28", "2001:db8::/64"]}],
 }
 
-CLIENT_FIRST = "a client that begins with octets that are no line, before the banner, is not heard: docs/equality.md"
 # What passes over the bare bridge and not through the gateway, and why.
 EXCEPTIONS: Mapping[str, str] = {
-    **{
-        f"test_proxyprotocol.py::{test}": CLIENT_FIRST
-        for test in (
-            *(f"TestWithController::test_{name}[v2]" for name in ("okay", "hiccup", "timeout", "incomplete")),
-            "TestHandlerAcceptReject::test_simple[v2-True]",
-        )
-    },
-    "test_smtps.py::TestSMTPS::test_smtps": CLIENT_FIRST,
     "test_server.py::TestUnthreaded::test_inet_loopstop": "where nobody listens, the client is reset, not refused",
 }
 
@@ -95,7 +88,7 @@ def entries(lab: Lab, process: Process) -> dict[str, dict[str, Any]]:
     return {entry["test"].rpartition("/")[2]: entry for entry in map(json.loads, lines)}
 
 
-@pytest.mark.parametrize("name", ["smtplib", pytest.param("aiosmtpd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", SUITES)
 def test_what_passes_without_the_gateway_passes_through_it(lanes: None, name: str) -> None:
     suite, at_least, crossing = SUITES[name][0](), *SUITES[name][1:]
     with Lab(WIRES) as bare, Lab(WIRES) as lab, lab.gateway.running(CONFIG):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -15,10 +15,10 @@ import dns.exception
 import dns.message
 import dns.query
 import dns.rdatatype
-import pytest
 
-ADDRESS, PORT = "127.0.0.53", 15353
-TOOLS = Path(__file__).parents[2] / ".tools"  # where `make` unpacks what is not installed
+from tests.tools import program
+
+ADDRESS = "127.0.0.53"
 START_TIMEOUT_S = 15.0
 
 CONF = """\
@@ -48,13 +48,13 @@ class Nsd:
     """Serves ``zones``: name to the text of its records; a zone of None cannot be loaded: SERVFAIL."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._serial = folder, 0
+        self._folder, self._serial, self.port = folder, 0, free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, zones: Mapping[str, str | None], ttl_s: int = 1) -> None:
         """Serve these zones and no others from now on; returns when they are served."""
         names = [*zones, "serial.invalid"]
-        conf = CONF.format(address=ADDRESS, port=PORT, folder=self._folder)
+        conf = CONF.format(address=ADDRESS, port=self.port, folder=self._folder)
         conf += "".join(f'zone:\n  name: "{name}"\n  zonefile: "{name}.zone"\n' for name in names)
         (self._folder / "nsd.conf").write_text(conf)
         self._serial += 1
@@ -76,16 +76,16 @@ class Nsd:
     def resolver(self) -> dns.asyncresolver.Resolver:
         """A stub resolver that asks this server only."""
         resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers, resolver.port = [ADDRESS], PORT
+        resolver.nameservers, resolver.port = [ADDRESS], self.port
         return resolver
 
     def _restart(self) -> None:
         self.stop()
-        program, libraries = _program()
+        path, environment = program("nsd")
         with (self._folder / "log.stderr").open("wb") as complaints:
             self._process = subprocess.Popen(
-                [program, "-d", "-c", self._folder / "nsd.conf"],
-                env={**os.environ, "LD_LIBRARY_PATH": libraries},
+                [path, "-d", "-c", self._folder / "nsd.conf"],
+                env={**os.environ, **environment},
                 stderr=complaints,
             )
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -100,14 +100,19 @@ class Nsd:
     def _serves(self) -> bool:
         question = dns.message.make_query("serial.invalid", dns.rdatatype.SOA)
         try:
-            answer = dns.query.udp(question, ADDRESS, port=PORT, timeout=0.2)
+            answer = dns.query.udp(question, ADDRESS, port=self.port, timeout=0.2)
         except (dns.exception.Timeout, OSError):
             return False
         return bool(answer.answer) and answer.answer[0][0].serial == self._serial
 
 
-def _program() -> tuple[str, str]:
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", str(TOOLS / "usr/sbin")])
-    if (program := shutil.which("nsd", path=path)) is None:
-        pytest.skip("nsd is neither installed nor unpacked in .tools/")
-    return program, os.pathsep.join(map(str, (TOOLS / "usr/lib").glob("*-linux-gnu")))
+def free_port() -> int:
+    """A port of `ADDRESS` that nobody has at this moment, by UDP or TCP."""
+    while True:
+        with socket.socket(type=socket.SOCK_DGRAM) as datagrams, socket.socket() as streams:
+            datagrams.bind((ADDRESS, 0))
+            try:
+                streams.bind(datagrams.getsockname())
+            except OSError:
+                continue
+            return int(datagrams.getsockname()[1])

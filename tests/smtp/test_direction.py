@@ -17,8 +17,10 @@ from smtp_intercept.direction import (
     Domains,
     Network,
     Servers,
+    Serving,
     connection_direction,
     direction_of_tag,
+    literal_address,
     message_direction,
     normal_domain,
     recipient_domain,
@@ -104,6 +106,49 @@ class TestConnections:
     ) -> None:
         shuffled = sorted(items, key=lambda _: random.random())
         assert Servers.of(items) == Servers.of(shuffled + items)
+
+
+class TestServing:
+    def test_whose_server_it_is(self) -> None:
+        serving = Serving.of(
+            [
+                ("a.example", "192.0.2.0/24"),
+                ("b.example", "192.0.2.20"),
+                ("c.example", "192.0.2.20"),
+                ("b.example", "192.0.2.20"),
+                ("d.example", "2001:db8::/64"),
+            ]
+        )
+        assert serving.by(packed("192.0.2.20")) == ("b.example", "c.example", "a.example")
+        assert serving.by(packed("192.0.2.21")) == ("a.example",)
+        assert serving.by(packed("2001:db8::1")) == ("d.example",)
+        assert serving.by(packed("192.0.3.1")) == serving.by(packed("2001:db8:0:1::")) == ()
+
+    @given(st.lists(st.tuples(st.sampled_from("abc"), st.one_of(addresses, networks())), max_size=20), addresses)
+    def test_somebodys_server_is_a_protected_one(
+        self,
+        items: list[tuple[str, IPv4Address | IPv6Address | IPv4Network | IPv6Network]],
+        address: IPv4Address | IPv6Address,
+    ) -> None:
+        serving, servers = Serving.of(items), Servers.of(item for _, item in items)
+        for probe in (address, *(ip_network(item)[0] for _, item in items)):
+            assert bool(serving.by(probe.packed)) is servers.holds(probe.packed)
+            assert set(serving.by(probe.packed)) == {name for name, item in items if probe in ip_network(item)}
+
+
+@pytest.mark.parametrize(
+    ("domain", "address"),
+    [
+        ("[192.0.2.1]", "192.0.2.1"),
+        ("[IPv6:2001:DB8::1]", "2001:db8::1"),
+        ("[ipv6:::1]", "::1"),
+        *((text, None) for text in ("192.0.2.1", "[192.0.2]", "[2001:db8::1]", "[IPv6:fe80::1%eth0]", "[X:1]", "[]")),
+        *((text, None) for text in ("[192.0.2.1", "[192.0.2.1].example.com", "[192.0.2.1]]", "")),
+    ],
+)
+def test_address_literals(domain: str, address: str | None) -> None:
+    found = literal_address(domain)
+    assert (str(found) if found else None) == address
 
 
 def test_tags_are_two_and_come_back() -> None:

@@ -22,6 +22,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 WITH_LINK_HEADER = 2  # since Linux 5.10 TCP_SAVE_SYN=2 keeps the Ethernet header as well
 BACKLOG = 4096
+PROXY_S = 10.0  # for the header of the PROXY protocol
 
 numbers = count(1)
 
@@ -44,6 +45,9 @@ class Recorder:
 
     def __init__(self, refused: frozenset[str]) -> None:
         self._refused = refused
+
+    async def handle_PROXY(self, *_: object) -> bool:  # noqa: N802
+        return True
 
     async def handle_RCPT(  # noqa: N802
         self, server: Conversation, session: Session, envelope: Envelope, address: str, options: list[str]
@@ -113,7 +117,7 @@ def listener(address: str, port: int) -> socket.socket:
 
 
 def tls_context(certificate: str | None) -> ssl.SSLContext | None:
-    """STARTTLS is offered if there is a PEM file with key and certificate."""
+    """TLS is spoken if there is a PEM file with key and certificate."""
     if certificate is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -133,14 +137,16 @@ async def serve(arguments: argparse.Namespace) -> None:
             recorder,
             hostname=arguments.hostname,
             ident=arguments.ident,
-            tls_context=context,
+            tls_context=None if arguments.tls_at_once else context,
+            proxy_protocol_timeout=PROXY_S if arguments.proxied else None,
             enable_SMTPUTF8=True,
             data_size_limit=0,
             loop=loop,
         )
 
     for address in arguments.addresses:
-        await loop.create_server(conversation, sock=listener(address, arguments.port), backlog=BACKLOG)
+        sock, at_once = listener(address, arguments.port), context if arguments.tls_at_once else None
+        await loop.create_server(conversation, sock=sock, backlog=BACKLOG, ssl=at_once)
     say("ready")
     await ended.wait()
 
@@ -153,6 +159,8 @@ def main() -> None:
     parser.add_argument("--banner-after", type=float, default=0.0, help="seconds")
     parser.add_argument("--refuse", action="append", default=[], metavar="RECIPIENT", help="550; may be repeated")
     parser.add_argument("--certificate", metavar="PEM", help="offer STARTTLS")
+    parser.add_argument("--tls-at-once", action="store_true", help="no STARTTLS: TLS from the first octet")
+    parser.add_argument("--proxied", action="store_true", help="expect the PROXY protocol's header before all else")
     parser.add_argument("addresses", nargs="+")
     asyncio.run(serve(parser.parse_args()))
 

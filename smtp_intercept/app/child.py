@@ -1,0 +1,41 @@
+"""What every child process of the daemon begins with: its command line, and giving up what it does not need."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bridge.privilege import Capability, confine, die_with_parent
+
+
+def read_arguments(
+    name: str, argv: list[str] | None, *descriptors: str, optional: Sequence[str] = ()
+) -> argparse.Namespace:
+    """``descriptors`` names what the process is handed open besides ``reports``, each by its number; those of
+    ``optional`` may be None. The rest is the same for all: the effective configuration, the ports, whom to become,
+    whose child it is."""
+    parser = argparse.ArgumentParser(prog=f"tollbridge-{name}")
+    parser.add_argument("--effective", type=Path, required=True)
+    for number in ("uid", "gid", "parent", "reports", *descriptors):
+        parser.add_argument(f"--{number}", type=int, required=True)
+    for number in optional:
+        parser.add_argument(f"--{number}", type=int)
+    parser.add_argument("--port", action="append", required=True)
+    return parser.parse_args(argv)
+
+
+def settle_in(arguments: argparse.Namespace, *keep: Capability) -> None:
+    """For good: another user, these capabilities, no life without the daemon. Ctrl-C is its own to pass on."""
+    confine(arguments.uid, arguments.gid, keep)
+    die_with_parent(signal.SIGTERM, arguments.parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+async def every(seconds: float, work: Callable[[], None]) -> None:
+    """Until cancelled, and at once."""
+    while True:
+        work()
+        await asyncio.sleep(seconds)

@@ -1,0 +1,262 @@
+"""The unprivileged process of the built-in MTA: takes mail that the interceptor hands over, keeps it, delivers it.
+
+Reads its secrets and makes its spool while it is root; keeps CAP_NET_RAW only to deliver in clients' names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bridge.links import Links
+from bridge.privilege import Capability, allow_files
+from smtp_intercept.app import channel, config
+from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.fields import BareNewline, Queue, Source
+from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
+from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.direction import Servers, message_direction
+from smtp_intercept.mta import courier as carrying
+from smtp_intercept.mta import relaying, routing
+from smtp_intercept.mta.courier import Courier, Credentials
+from smtp_intercept.mta.destinations import Bounds
+from smtp_intercept.mta.dialling import NextHopDialler
+from smtp_intercept.mta.envelope import Entry, Queued
+from smtp_intercept.mta.fate import Reporter
+from smtp_intercept.mta.nexthop import NextHop, Security
+from smtp_intercept.mta.receive import Intake, Receiving, Services
+from smtp_intercept.mta.relay import Relay
+from smtp_intercept.mta.resolver import Resolver
+from smtp_intercept.mta.runner import Runner
+from smtp_intercept.mta.schedule import Schedule
+from smtp_intercept.mta.settling import Settling
+from smtp_intercept.mta.spool import Spool, SpoolError
+
+FILES_PER_SESSION = 2  # its socket, its draft
+FILES_BESIDE = 256
+SETTLE_S = 0.2  # what the interceptor handed over before it was told to end has come by then
+PASSWORD_BYTES = 1_024
+
+_LOG = logging.getLogger("tollbridge")
+
+
+class Secrets:
+    """What only root may read, read once. OSError and ssl.SSLError name the file."""
+
+    def __init__(self, settings: config.Config) -> None:
+        mta, relay = settings.mta, settings.relay
+        self.certificate = None if mta.certificate is None else server_context(Path(mta.certificate), mta.key)
+        self.credentials = None
+        if relay is not None and relay.username is not None and relay.password_file is not None:
+            password = _first_line(Path(relay.password_file))
+            self.credentials = Credentials(relay.username, password)
+
+
+class Mta:
+    """All parts put together. Made without privilege; the spool is the user's own."""
+
+    def __init__(self, settings: config.Config, arguments: argparse.Namespace, known: Secrets, own: Servers) -> None:
+        self._drain_s = float(settings.limits.drain_s or 0)
+        self._reports = channel.adopt(arguments.reports)
+        self._taking = Taking(channel.adopt(arguments.take))
+        self._log = MailLog(arguments.log)
+        self._spool = Spool.open(Path(settings.mta.spool), reserve_bytes=settings.mta.reserve_bytes)
+        self._courier = courier(settings, known, own)
+        links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
+        table = config.routes(settings)
+        settling = _settling(settings, self._spool, self._log)
+        self._runner = runner(settings, self._spool, self._courier, table, settling)
+        self._receiving = Receiving(
+            services(settings, links, self._queue(settings, table, settling), self._log, known),
+            sessions=settings.limits.sessions or 1,
+        )
+
+    def _queue(self, settings: config.Config, table: routing.RouteTable, settling: Settling) -> Spool | Relay:
+        if settings.mta.queue is Queue.OWN or table.relay is None:
+            return self._spool
+        return Relay(self._spool, self._courier, table.relay, settling)
+
+    async def run(self) -> None:
+        """Until SIGTERM; then drains."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        loop.add_reader(self._taking.fileno(), self._take)
+        running = asyncio.create_task(self._runner.run())
+        running.add_done_callback(lambda _: ended.set())  # without it mail would be taken and never delivered
+        chores = [
+            asyncio.create_task(every(SIGN_EVERY_S, self._taking.sign)),
+            asyncio.create_task(every(channel.REPORT_EVERY_S, self._report)),
+        ]
+        await ended.wait()
+        await self._end(running)
+        for chore in chores:
+            chore.cancel()
+        running.result()
+
+    async def _end(self, running: asyncio.Task[None]) -> None:
+        """No new connection, then those that are there, then what is being delivered."""
+        await asyncio.sleep(SETTLE_S)
+        self._take()
+        asyncio.get_running_loop().remove_reader(self._taking.fileno())
+        self._runner.stop(self._drain_s)
+        await asyncio.gather(self._receiving.drain(self._drain_s), asyncio.wait({running}))
+        self._courier.close()
+        self._spool.close()
+
+    def _take(self) -> None:
+        for sock, origin in self._taking.take():
+            self._receiving.serve(sock, origin)
+
+    def _report(self) -> None:
+        counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, "log_lines_lost": self._log.lost}
+        channel.tell(
+            self._reports,
+            {"pid": os.getpid(), "sessions": self._receiving.sessions, "counts": counts, "queue": self._waiting()},
+        )
+
+    def _waiting(self) -> dict[str, Any]:
+        try:
+            queue = asdict(self._spool.summary())
+        except SpoolError as failure:
+            return {"error": str(failure)}
+        oldest_at = queue.pop("oldest_at")
+        return {**queue, "oldest_s": None if oldest_at is None else round(time.time() - oldest_at)}
+
+
+def hostname(settings: config.Config) -> str:
+    """What the box calls itself."""
+    return settings.mta.hostname or socket.getfqdn()
+
+
+def services(
+    settings: config.Config,
+    links: dict[str, str],
+    queue: Spool | Relay,
+    log: Callable[[dict[str, Any]], None],
+    known: Secrets,
+) -> Services:
+    """What a receiving session needs."""
+    rule, domains = config.relay_rule(settings, links), config.domains(settings)
+    return Services(
+        spool=queue,
+        admission=lambda origin, recipient: relaying.admission(origin, recipient, rule),
+        direction=lambda mailbox: message_direction(mailbox, domains),
+        hostname=hostname(settings),
+        log=log,
+        certificate=known.certificate,
+        intake=Intake(
+            size_bytes=settings.mta.size_bytes,
+            hops=settings.mta.hops,
+            reject_bare_newline=settings.intercept.bare_newline is BareNewline.REJECT,
+        ),
+        limits=config.rules(settings).limits,
+    )
+
+
+def courier(settings: config.Config, known: Secrets, own: Servers) -> Courier:
+    """What carries mail away."""
+    mta = settings.mta
+    nameservers = tuple(map(str, config.resolvers(settings)))
+    return Courier(
+        Resolver(nameservers, own=own, timeout_s=float(settings.dns.timeout_s)),
+        NextHopDialler(settings.bridge.management),
+        hostname(settings),
+        bounds=carrying.Bounds(mta.connections, mta.connections_per_host, mta.messages_per_connection),
+        credentials=known.credentials,
+        tls=client_context,
+    )
+
+
+def runner(
+    settings: config.Config, spool: Spool, carrier: Courier, table: routing.RouteTable, settling: Settling
+) -> Runner:
+    """What decides when."""
+
+    def route(entry: Entry, queued: Queued) -> NextHop:
+        return routing.route(entry.origin, queued.recipient.address, table, entry.alternate)
+
+    mta = settings.mta
+    each = 2 * mta.connections_per_host  # the next one is there when one ends
+    return Runner(spool, carrier, route, settling, Bounds(total=2 * mta.connections, each=each))
+
+
+def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, Any]], None]) -> Settling:
+    mta = settings.mta
+    schedule = Schedule(
+        first_s=float(mta.retry_s),
+        most_s=float(mta.retry_most_s),
+        delay_notice_s=float(mta.delay_notice_s),
+        give_up_s=float(mta.give_up_s),
+        dsn_give_up_s=float(mta.dsn_give_up_s),
+    )
+    reporter = Reporter(hostname(settings))
+    return Settling(spool, schedule, reporter, log, time.time, random.random, partial(secrets.token_hex, 8))
+
+
+def client_context(security: Security) -> ssl.SSLContext:
+    """Only `VERIFIED` looks at the certificate: most servers' is nobody's in particular (RFC 7435)."""
+    context = ssl.create_default_context()
+    if security is not Security.VERIFIED:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def server_context(certificate: Path, key: Any) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _first_line(path: Path) -> str:
+    with path.open(encoding="utf-8") as file:
+        return file.read(PASSWORD_BYTES).partition("\n")[0]
+
+
+def make_spool(directory: Path, uid: int, gid: int) -> None:
+    """Root makes the directory; all in it is the user's."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.chown(directory, uid, gid)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Started by the daemon, with the ends of its channels and the open log."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    arguments = read_arguments("mta", argv, "take", "log")
+    settings = config.load(arguments.effective)
+    allow_files(FILES_PER_SESSION * (settings.limits.sessions or 1) + 2 * settings.mta.connections + FILES_BESIDE)
+    try:
+        known = Secrets(settings)
+        make_spool(Path(settings.mta.spool), arguments.uid, arguments.gid)
+        with Links() as links:
+            own = Servers(links.own_addresses())
+    except (OSError, ssl.SSLError) as error:
+        _LOG.error("mta: %s", error)
+        return 1
+    settle_in(arguments, *([Capability.NET_RAW] if settings.mta.source is Source.CLIENT else []))
+    try:
+        mta = Mta(settings, arguments, known, own)
+    except SpoolError as error:
+        _LOG.error("mta.spool: %s", error)
+        return 1
+    uvloop.run(mta.run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The MTA's receiving side: every connection that it was given, counted, told to the mail log and brought to its end.
+
+One kind of I/O: connections that are there already. What is said on them is the `receiver`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from smtp_intercept.answers import BUSY
+from smtp_intercept.mta.envelope import Origin
+from smtp_intercept.mta.receiver import Receiver
+from smtp_intercept.mta.replies import STOPPING
+from smtp_intercept.mta.services import Draft, Intake, Services, Spool
+from smtp_intercept.mta.smtpd import FLUSH_S
+from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.transaction import Message, Outcome
+
+__all__ = ["Draft", "Intake", "Receiving", "Services", "Spool"]
+
+# Writing to the page cache: a disk that is slow makes these wait, and nothing else.
+DISK_THREADS = 4
+COUNTERS = ("sessions", "messages", "accepted", "tls_started", "deferred", "refused", "timeouts", "errors")
+_COUNTED = {"deferred": "deferred", "refused": "refused", "timeout": "timeouts", "error": "errors"}
+
+_LOG = logging.getLogger("tollbridge")
+
+
+class Receiving:
+    """All sessions of the MTA. ``sessions``: so many at once; whoever comes then is told to come again."""
+
+    def __init__(self, services: Services, *, sessions: int = 10_000) -> None:
+        self._services, self._limit = services, sessions
+        self._series, self._number = secrets.token_hex(4), 0
+        self._open: dict[Passage, Receiver | None] = {}  # None: not connected yet
+        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._stopping = False
+        self._ended = asyncio.Event()  # set while there is no session
+        self._disk = ThreadPoolExecutor(DISK_THREADS, "draft")
+        self._begun: set[asyncio.Task[None]] = set()
+
+    @property
+    def sessions(self) -> int:
+        """Open now."""
+        return len(self._open)
+
+    def counters(self) -> dict[str, int]:
+        """Totals since the start."""
+        return dict(self._counts)
+
+    def serve(self, sock: socket.socket, origin: Origin) -> None:
+        """Take over a connected socket, in the running loop; one too many is told to come again."""
+        self._number += 1
+        self._counts["sessions"] += 1
+        now = asyncio.get_running_loop().time()
+        arrival = Arrival(origin.port, origin.direction)
+        passage = Passage(f"{self._series}-{self._number}", now, origin.client, origin.server, arrival, handler="mta")
+        turned_away = STOPPING if self._stopping else BUSY if self.sessions >= self._limit else None
+        self._open[passage] = None
+        self._ended.clear()
+        if turned_away is None:
+            task = asyncio.get_running_loop().create_task(self._begin(passage, sock, origin))
+            self._begun.add(task)
+            task.add_done_callback(self._begun.discard)
+            return
+        with suppress(OSError):
+            sock.setblocking(False)
+            sock.send(turned_away.line)
+        sock.close()
+        self._end(passage, _UNHEARD, "deferred", str(turned_away.reply))
+
+    async def _begin(self, passage: Passage, sock: socket.socket, origin: Origin) -> None:
+        receiver = Receiver(
+            passage.name,
+            origin,
+            self._services,
+            disk=self._disk,
+            tell=lambda message, queued: self._tell(passage, message, queued),
+            ended=lambda: self._over(passage, receiver),
+        )
+        self._open[passage] = receiver
+        if self._stopping:
+            receiver.stop(STOPPING)
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: receiver, sock)
+        except OSError as failure:
+            sock.close()
+            self._end(passage, _UNHEARD, "reset", type(failure).__name__)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Idle clients are told to come again, the others behind their message; reset who is left after that time."""
+        self._stopping = True
+        for receiver in filter(None, tuple(self._open.values())):
+            receiver.stop(STOPPING)
+        if self._open:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._ended.wait()
+        for receiver in filter(None, tuple(self._open.values())):
+            receiver.abort()
+        if self._open:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * FLUSH_S):
+                    await self._ended.wait()
+        self._disk.shutdown(wait=False)
+
+    def _tell(self, passage: Passage, message: Message, queued: str) -> None:
+        self._counts["messages"] += 1
+        self._counts["accepted"] += message.outcome is Outcome.ACCEPTED
+        record = passage.message(message, self._now())
+        self._write({**record, "queue_id": queued} if queued else record)
+
+    def _over(self, passage: Passage, receiver: Receiver) -> None:
+        receiver.forget()
+        self._end(passage, receiver, receiver.outcome, receiver.reason)
+
+    def _end(self, passage: Passage, spoken: Any, outcome: str, reason: str) -> None:
+        self._open.pop(passage, None)
+        fields = spoken.fields()
+        self._counts["tls_started"] += fields["tls"] == "started"
+        if counter := _COUNTED.get(outcome):
+            self._counts[counter] += 1
+        seconds = asyncio.get_running_loop().time() - passage.began_at
+        self._write(passage.session(spoken, seconds, outcome, reason, self._now()))
+        if not self._open:
+            self._ended.set()
+
+    def _write(self, record: dict[str, Any]) -> None:
+        try:
+            self._services.log(record)
+        except Exception as mistake:
+            _LOG.error("session %s: the log failed: %s", record["session"], type(mistake).__name__)
+
+    def _now(self) -> str:
+        moment = datetime.fromtimestamp(self._services.clock(), UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class _Unheard:
+    """A client that was never listened to."""
+
+    def fields(self) -> dict[str, object]:
+        counts = dict.fromkeys(("messages", "bytes_from_client", "bytes_from_server"), 0)
+        return {"helo": "", "tls": "none", **counts, "doubt": None}
+
+
+_UNHEARD = _Unheard()
