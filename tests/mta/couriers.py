@@ -11,7 +11,7 @@ from typing import BinaryIO
 import uvloop
 
 from smtp_intercept.limits import RFC_SECONDS, Phase
-from smtp_intercept.mta.courier import Bounds, Courier, Credentials, Dial, Parcel
+from smtp_intercept.mta.courier import CONNECT_S, Bounds, Courier, Credentials, Dial, Parcel
 from smtp_intercept.mta.envelope import OURSELVES, Body, Envelope, Origin, Outcome, Recipient, State
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol, Security
 from smtp_intercept.mta.resolver import Resolver
@@ -55,10 +55,18 @@ def courier(
     patience_s: Mapping[Phase, float] = RFC_SECONDS,
     resolver: Resolver | None = None,
     dial: Dial = dial,
+    connect_s: float = CONNECT_S,
 ) -> Courier:
     resolver = resolver or Resolver(["127.0.0.1:9"])
     return Courier(
-        resolver, dial, "box.example", bounds=bounds, tls=tls, credentials=credentials, patience_s=patience_s
+        resolver,
+        dial,
+        "box.example",
+        bounds=bounds,
+        tls=tls,
+        credentials=credentials,
+        patience_s=patience_s,
+        connect_s=connect_s,
     )
 
 
