@@ -20,9 +20,13 @@ from smtp_intercept.mta.request import Mail
 # Read and stuffed at once; what waits in this process for a slow server is twice as much.
 CHUNK_BYTES = 65_536
 WRITE_BUFFER_BYTES = 131_072
-# RFC 5321 has none of its own for these two.
+# RFC 5321 has none of its own for these.
 HANDSHAKE_S = 60.0
 GOODBYE_S = 5.0
+# A server that answers each of a hundred commands at the last moment would keep the connection for a day, and with it
+# the place of others: the whole transaction may take an hour, and longer only for content at this rate.
+TRANSACTION_S = 3_600.0
+SLOWEST_BYTES_PER_S = 8_192
 
 
 class Line(asyncio.Protocol):
@@ -81,11 +85,15 @@ class Line(asyncio.Protocol):
     async def transact(self, mail: Mail, content: Callable[[], BinaryIO]) -> Settled:
         """Hand one message over. Afterwards the line is ready, or over and `failure` says why."""
         self.messages, self._settled = self.messages + 1, None
-        self._do(self.session.begin(mail, self._loop.time()))
-        await self._until(lambda: self._settled is not None or self.session.streaming)
-        if self.session.streaming:
-            await self._stream(content)
-        await self._until(lambda: self._settled is not None and self.session.ready)
+        last = self._loop.call_later(TRANSACTION_S + mail.size_bytes / SLOWEST_BYTES_PER_S, self._too_late)
+        try:
+            self._do(self.session.begin(mail, self._loop.time()))
+            await self._until(lambda: self._settled is not None or self.session.streaming)
+            if self.session.streaming:
+                await self._stream(content)
+            await self._until(lambda: self._settled is not None and self.session.ready)
+        finally:
+            last.cancel()
         return self._settled or Settled(())
 
     def quit(self) -> None:
@@ -114,7 +122,7 @@ class Line(asyncio.Protocol):
             with closing(stream):
                 await self._pump(stream, data)
         except TimeoutError:
-            self._do(self.session.timed_out(self._loop.time()))
+            self._too_late()
         except OSError as error:
             self._do(self.session.content_lost(f"cannot read the message: {error}", self._loop.time()))
 
@@ -165,24 +173,25 @@ class Line(asyncio.Protocol):
             self._transport.close()
 
     async def _shake_hands(self) -> None:
-        assert self._transport is not None
         try:
-            transport = await self._loop.start_tls(
-                self._transport,
-                self,
-                self._tls(),
-                server_hostname=self._server_name,
-                ssl_handshake_timeout=HANDSHAKE_S,
-            )
-        except (OSError, ValueError) as error:
+            async with asyncio.timeout(HANDSHAKE_S):
+                transport = await self._secure()
+        except Exception as error:  # what a library makes of a stranger's octets may be anything
             transport, self.handshake_failed = None, _reason(error)
-        self._handshake = None
+        self._handshake, now = None, self._loop.time()
         if transport is None:
             self.handshake_failed = self.handshake_failed or "lost connection"
-            return self._do(self.session.handshake_failed(self.handshake_failed, self._loop.time()))
+            return self._do(self.session.handshake_failed(self.handshake_failed, now))
         self._transport = transport
         self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-        return self._do(self.session.secured(self._loop.time()))
+        return self._do(self.session.secured(now))
+
+    async def _secure(self) -> asyncio.Transport | None:
+        if self._transport is None or self._transport.is_closing():
+            return None
+        return await self._loop.start_tls(
+            self._transport, self, self._tls(), server_hostname=self._server_name, ssl_handshake_timeout=HANDSHAKE_S
+        )
 
     # Time.
 
@@ -200,9 +209,12 @@ class Line(asyncio.Protocol):
 
     def _look(self) -> None:
         self._timer, deadline_at = None, self.session.deadline_at
-        if deadline_at is not None and self._loop.time() >= deadline_at and self._handshake is None:
-            self._do(self.session.timed_out(self._loop.time()))
+        if deadline_at is not None and self._loop.time() >= deadline_at:
+            self._too_late()
         self._arm()
+
+    def _too_late(self) -> None:
+        self._do(self.session.timed_out(self._loop.time()))
 
 
 def _opened(content: Callable[[], BinaryIO]) -> tuple[BinaryIO, bytes]:

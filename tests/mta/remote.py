@@ -55,7 +55,7 @@ class Remote:
             pass
         finally:
             self.open -= 1
-            writer.transport.abort()
+            writer.close()
 
 
 class _Conversation:
@@ -82,7 +82,9 @@ class _Conversation:
             verb = line.split()[0].upper()
             said = await self._say(verb)
             if verb == "STARTTLS" and said.startswith("220"):
-                await self._writer.start_tls(self._remote.tls)  # type: ignore[arg-type]
+                if self._remote.tls is None:
+                    return
+                await self._writer.start_tls(self._remote.tls)
                 self._remote.secured += 1
             elif verb == "MAIL":
                 self._accepted = 0

@@ -15,6 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from smtp_intercept.limits import RFC_SECONDS, Phase
+from smtp_intercept.mta import line
 from smtp_intercept.mta.courier import Bounds
 from smtp_intercept.mta.envelope import Body, Outcome, State
 from smtp_intercept.mta.nexthop import Place, Protocol, Security
@@ -289,5 +290,29 @@ def test_content_that_cannot_be_read_waits_and_is_never_cut_short(run: Run) -> N
                 while remote.open:
                     await asyncio.sleep(0.01)
                 assert not remote.messages
+
+    run(work())
+
+
+def test_a_server_that_answers_at_the_last_moment_each_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "TRANSACTION_S", 1.0)
+
+    async def crawl(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 x\r\n")
+        while command := await reader.readline():
+            if command.startswith(b"EHLO"):
+                writer.write(b"250-x\r\n250 PIPELINING\r\n")
+                continue
+            await asyncio.sleep(0.3)
+            writer.write(b"250 x\r\n")
+        writer.close()
+
+    async def work() -> None:
+        server = await asyncio.start_server(crawl, "127.0.0.1", 0)
+        place = Place("127.0.0.1", server.sockets[0].getsockname()[1])
+        outcomes = await courier().carry(parcel(to(place), recipients=50))
+        assert {each.status for each in outcomes} == {"4.4.2"}
+        assert "timed out while the reply to RCPT was awaited" in outcomes[0].reply
+        server.close()
 
     run(work())

@@ -9,6 +9,7 @@ verified        waits           waits                waits
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -97,6 +98,15 @@ def test_a_handshake_that_fails(run: Run, security: Security, expected: list[tup
             carrier = courier()
             assert states(await carrier.carry(parcel(to(remote, security=security)))) == expected
             assert carrier.counters.in_clear == (security is Security.OPPORTUNISTIC)
+
+    run(work())
+
+
+def test_a_server_that_leaves_instead_of_a_handshake(run: Run) -> None:
+    async def work() -> None:
+        async with serving(STARTTLS) as remote, asyncio.timeout(5):
+            (outcome,) = await courier().carry(parcel(to(remote, security=Security.REQUIRED)))
+            assert (outcome.state, outcome.status) == (State.QUEUED, "4.7.5")
 
     run(work())
 
