@@ -17,9 +17,9 @@ from smtp_intercept.limits import RFC_SECONDS, Phase
 from smtp_intercept.mta.delivery import Session
 from smtp_intercept.mta.envelope import Origin, Outcome, State
 from smtp_intercept.mta.exchange import Terms
-from smtp_intercept.mta.failure import Failure, for_now
+from smtp_intercept.mta.failure import Failure, for_good, for_now
 from smtp_intercept.mta.line import Line
-from smtp_intercept.mta.nexthop import Place, Security
+from smtp_intercept.mta.nexthop import NextHop, Place, Security
 from smtp_intercept.mta.parcel import Errand, Parcel
 from smtp_intercept.mta.pool import Bounds, Key, Pool
 from smtp_intercept.mta.resolver import Resolver
@@ -102,13 +102,18 @@ class Courier:
 
     async def _places(self, errand: Errand) -> AsyncIterator[tuple[str, Place]]:
         """Every host's name and each of its addresses, in the order to try them."""
-        next_hop = errand.parcel.next_hop
-        if not next_hop.domain:
-            for place in next_hop.places:
-                async for each in self._given(errand, place):
-                    yield each
-            return
-        targets = await self._resolver.targets(next_hop.domain)
+        hop = errand.parcel.next_hop
+        for place in hop.places:
+            async for each in self._given(errand, place):
+                yield each
+        if hop.domain:
+            async for each in self._exchangers(errand, hop):
+                yield each
+        elif not hop.places:
+            errand.fail(for_good("5.1.3", "there is no domain to deliver to"))
+
+    async def _exchangers(self, errand: Errand, hop: NextHop) -> AsyncIterator[tuple[str, Place]]:
+        targets = await self._resolver.targets(hop.domain)
         if isinstance(targets, Failure):
             errand.fail(targets)
             return
