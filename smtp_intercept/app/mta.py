@@ -31,6 +31,8 @@ from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import BareNewline, Queue, Source
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.app.password import relay_password
+from smtp_intercept.app.schema import Mta as MtaTable
 from smtp_intercept.direction import Servers, message_direction
 from smtp_intercept.mta import courier as carrying
 from smtp_intercept.mta import relaying, routing
@@ -39,7 +41,7 @@ from smtp_intercept.mta.destinations import Bounds
 from smtp_intercept.mta.dialling import NextHopDialler
 from smtp_intercept.mta.envelope import Entry, Queued
 from smtp_intercept.mta.fate import Reporter
-from smtp_intercept.mta.nexthop import NextHop, Security
+from smtp_intercept.mta.nexthop import NextHop
 from smtp_intercept.mta.receive import Intake, Receiving, Services
 from smtp_intercept.mta.relay import Relay
 from smtp_intercept.mta.resolver import Resolver
@@ -51,20 +53,18 @@ from smtp_intercept.mta.spool import Spool, SpoolError
 FILES_PER_SESSION = 2  # its socket, its draft
 FILES_BESIDE = 256
 SETTLE_S = 0.2  # what the interceptor handed over before it was told to end has come by then
-PASSWORD_BYTES = 1_024
 
 _LOG = logging.getLogger("tollbridge")
 
 
 class Secrets:
-    """What only root may read, read once. OSError and ssl.SSLError name the file."""
+    """What only root may read, read once. `ConfigErrors` names the key of what cannot be."""
 
     def __init__(self, settings: config.Config) -> None:
-        mta, relay = settings.mta, settings.relay
-        self.certificate = None if mta.certificate is None else server_context(Path(mta.certificate), mta.key)
+        relay, password = settings.relay, relay_password(settings)
+        self.certificate = certificate(settings.mta)
         self.credentials = None
-        if relay is not None and relay.username is not None and relay.password_file is not None:
-            password = _first_line(Path(relay.password_file))
+        if relay is not None and relay.username is not None and password is not None:
             self.credentials = Credentials(relay.username, password)
 
 
@@ -179,7 +179,6 @@ def courier(settings: config.Config, known: Secrets, own: Servers) -> Courier:
         hostname(settings),
         bounds=carrying.Bounds(mta.connections, mta.connections_per_host, mta.messages_per_connection),
         credentials=known.credentials,
-        tls=client_context,
     )
 
 
@@ -209,23 +208,18 @@ def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, An
     return Settling(spool, schedule, reporter, log, time.time, random.random, partial(secrets.token_hex, 8))
 
 
-def client_context(security: Security) -> ssl.SSLContext:
-    """Only `VERIFIED` looks at the certificate: most servers' is nobody's in particular (RFC 7435)."""
-    context = ssl.create_default_context()
-    if security is not Security.VERIFIED:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-def server_context(certificate: Path, key: Any) -> ssl.SSLContext:
+def certificate(mta: MtaTable) -> ssl.SSLContext | None:
+    """What STARTTLS shows to clients, if anything."""
+    if mta.certificate is None:
+        return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
+    try:
+        context.load_cert_chain(mta.certificate, mta.key)
+    except (OSError, ssl.SSLError) as error:
+        reason = f"{mta.certificate} and {mta.key} cannot be used: {error.strerror or error}"
+        remedy = "both are PEM files, the key without a pass phrase and the certificate's own"
+        raise config.ConfigErrors([config.ConfigError("mta.certificate", reason, remedy, None, config.DEFAULT_PATH)]) from None
     return context
-
-
-def _first_line(path: Path) -> str:
-    with path.open(encoding="utf-8") as file:
-        return file.read(PASSWORD_BYTES).partition("\n")[0]
 
 
 def make_spool(directory: Path, uid: int, gid: int) -> None:
@@ -245,8 +239,8 @@ def main(argv: list[str] | None = None) -> int:
         make_spool(Path(settings.mta.spool), arguments.uid, arguments.gid)
         with Links() as links:
             own = Servers(links.own_addresses())
-    except (OSError, ssl.SSLError) as error:
-        _LOG.error("mta: %s", error)
+    except (OSError, config.ConfigErrors) as error:
+        _LOG.error("%s", error)
         return 1
     settle_in(arguments, *([Capability.NET_RAW] if settings.mta.source is Source.CLIENT else []))
     try:
