@@ -136,7 +136,7 @@ def test_every_kind_of_server(folder: Path, tmp_path: Path) -> None:
 
 def test_killed_at_any_instant_nothing_is_lost(folder: Path, tmp_path: Path) -> None:
     """kill -9 between a delivery and its settling costs a duplicate of what was in flight; never a message."""
-    messages, kills = 300, 0
+    messages, kills = 200, 0
     chance = random.Random(4)
 
     async def fill() -> None:
