@@ -27,7 +27,7 @@ UNKNOWN_PARAMETER = Answer(555, "5.5.4 Unsupported parameter")  # RFC 5321 §4.1
 NO_SMTPUTF8 = Answer(553, "5.6.7 Non-ASCII address without SMTPUTF8")  # RFC 6531 §3.5
 
 _OTHER = "\x80-\ud7ff\ue000-\U0010ffff"  # no surrogates: they stand for octets that are no UTF-8
-# One pass whatever the client sends. Groups are not possessive: Python 3.11.2 forgets where a failed one began.
+# One pass whatever the client sends. No possessive group in another one: Python 3.11.2 forgets where it began.
 _ATOM = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~.{_OTHER}-]++"
 _QUOTED = rf'"(?:[ !#-\[\]-~{_OTHER}]|\\[ -~])*"'
 _LABEL = rf"[A-Za-z0-9_{_OTHER}]++(?:-++[A-Za-z0-9_{_OTHER}]++)*"

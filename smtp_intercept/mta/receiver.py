@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
-from email.utils import formatdate
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TypeVar
 
 from smtp_intercept.answers import (
@@ -179,10 +180,7 @@ class Receiver(Smtpd):
             self.envelope.told.refuse(refusal.reply)
             await self.answer(refusal)
             return
-        try:
-            await self._take(draft)
-        finally:
-            draft.abandon()
+        await self._take(draft)
 
     def _not_ready(self, arg: str | None) -> Answer | None:
         if arg:
@@ -198,6 +196,9 @@ class Receiver(Smtpd):
         content = Content(most_bytes=intake.size_bytes, most_hops=intake.hops, reject_doubt=intake.reject_bare_newline)
         try:
             await self._read(content, draft)
+        except BaseException:
+            draft.abandon()
+            raise
         finally:
             told.size_bytes = content.sent_bytes
             self._late = TIMED_OUT
@@ -205,6 +206,7 @@ class Receiver(Smtpd):
         if content.refusal is None:
             answer = await _to_its_end(self.loop.create_task(self._keep(draft)))
         else:
+            draft.abandon()
             answer = self._finish(content.refusal, "")
         self._reset_timeout()
         await self.answer(answer)
@@ -246,7 +248,7 @@ class Receiver(Smtpd):
             hostname=self._services.hostname,
             extended=self.session.extended_smtp,
             name=f"{self.name}.{self.messages + 1}",
-            date=formatdate(self._services.clock(), localtime=True),
+            date=format_datetime(datetime.fromtimestamp(self._services.clock(), UTC)),
         )
 
     async def _keep(self, draft: Draft) -> Answer:

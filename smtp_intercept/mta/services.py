@@ -21,7 +21,7 @@ class Draft(Protocol):
         """May wait for the disk; a temporary `SpoolError`: abandon it."""
 
     def abandon(self) -> None:
-        """Nothing is left of it. Safe to repeat."""
+        """Nothing is left of it. Safe to repeat; never behind `Spool.enqueue`, whose the content is then."""
 
 
 class Spool(Protocol):

@@ -102,7 +102,7 @@ async def play(script: Script, cut: Cut) -> None:
         await it.over()
         assert [plain(kept) for kept in it.shelf.kept] == script.kept
         assert [without(record) for record in it.log] == script.log
-        assert not [draft for draft in it.shelf.drafts if not draft.abandoned]
+        assert not [draft for draft in it.shelf.drafts if not draft.over]
 
 
 async def converse(steps: list[Step], sock: socket.socket, cut: Cut) -> None:

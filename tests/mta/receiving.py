@@ -32,6 +32,7 @@ class Scrap:
     shelf: Shelf
     content: bytes = b""
     abandoned: bool = False
+    enqueued: bool = False
 
     def write(self, data: bytes) -> None:
         if self.shelf.fails_at_bytes < len(self.content) + len(data):
@@ -39,7 +40,12 @@ class Scrap:
         self.content += data
 
     def abandon(self) -> None:
+        assert not self.enqueued, "it is the spool's now"
         self.abandoned = True
+
+    @property
+    def over(self) -> bool:
+        return self.abandoned or self.enqueued
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,8 @@ class Shelf:
         return self.drafts[-1]
 
     async def enqueue(self, draft: Any, origin: Origin, envelope: Envelope, now: float) -> str:
-        assert not draft.abandoned
+        assert not draft.over
+        draft.enqueued = True
         if self.gate is not None:
             await self.gate.wait()
         if self.broken:

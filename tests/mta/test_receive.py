@@ -64,7 +64,7 @@ def test_who_leaves_before_the_dot_leaves_no_trace(run: Run, content: bytes, tor
             (message,) = it.records("message")
             assert (message["outcome"], session["outcome"]) == ("aborted", "closed")
             assert not it.shelf.kept
-            assert all(draft.abandoned for draft in it.shelf.drafts)
+            assert all(draft.over for draft in it.shelf.drafts)
 
     run(work())
 
@@ -291,7 +291,7 @@ def test_a_spool_that_cannot(run: Run, failure: str, reply: bytes, when: str) ->
                 assert await replies(sock, 1) == b"250 2.0.0 OK\r\n"
             await it.over()
             assert [record["outcome"] for record in it.records("message")] == ["deferred"]
-            assert all(draft.abandoned for draft in it.shelf.drafts)
+            assert all(draft.over for draft in it.shelf.drafts)
 
     run(work())
 
