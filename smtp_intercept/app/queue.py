@@ -218,13 +218,18 @@ def _attempt(attempt: dict[str, Any]) -> dict[str, Any]:
 def _page_text(page: dict[str, Any]) -> str:
     lines = [f"{name + ':':<12}{_plain(value)}" for name, value in _facts(page) if value]
     for to in page["recipients"]:
-        then = f", next try {to['next_at'][:19]}Z" if to["state"] == "queued" else ""
-        lines.append(f"{'to:':<12}{_plain(to['address'])} ({to['state']}{then})")
+        lines.append(f"{'to:':<12}{_plain(to['address'])} ({to['state']}{_then(to, page['time'])})")
         for each in to["attempts"]:
             host, reply = _plain(each["host"]), _plain(each["reply"])
             lines.append(f"    {each['at'][:19]}Z  {each['state']:<9}  {host or '-'}: {reply}")
     header = [_plain(line) for line in page["header"].splitlines()]
     return "\n".join([*lines, "", *header])
+
+
+def _then(to: dict[str, Any], arrived: str) -> str:
+    if to["state"] != "queued":
+        return ""
+    return f", next try {to['next_at'][:19]}Z" if to["next_at"] >= arrived else ", to be tried at once"
 
 
 def _facts(page: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -6,13 +6,11 @@ It leaves with the transaction that holds its recipients' final states and the n
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import io
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,6 +20,7 @@ from smtp_intercept.mta.drafts import Draft, Layout, check_owner, make
 from smtp_intercept.mta.envelope import OURSELVES, Entry, Envelope, Origin, Outcome
 from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError, SpoolFullError, SpoolLockedError
 from smtp_intercept.mta.listing import Attempt, Filter, Summary
+from smtp_intercept.mta.lock import locked
 from smtp_intercept.mta.records import Records
 from smtp_intercept.mta.room import RESERVE_BYTES, Room
 
@@ -67,7 +66,7 @@ class Spool:
         `SpoolError` the file and the remedy."""
         layout = Layout(directory)
         check_owner(directory)
-        lock_fd = _locked(directory / "lock")
+        lock_fd = locked(directory / "lock")
         room = Room(directory, reserve_bytes)
         try:
             try:
@@ -245,33 +244,6 @@ def _number(queue_id: str) -> int:
 
 def _insert(records: Records, draft: Draft, origin: Origin, envelope: Envelope, now: float) -> int:
     return records.insert(origin, envelope, draft.small(), draft.name, draft.size_bytes, now)
-
-
-def _locked(path: Path) -> int:
-    """The lock goes with the process, however it ends."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise faults.of_system(error, path) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError:
-        holder = os.pread(fd, 20, 0).decode(errors="replace").strip()
-        os.close(fd)
-        raise SpoolLockedError(f"{path}: {_process(holder)} has this spool; stop that one first") from None
-    except OSError as error:
-        os.close(fd)
-        raise faults.of_system(error, path) from error
-    return fd
-
-
-def _process(pid: str) -> str:
-    program = ""
-    with suppress(OSError):
-        program = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace").strip()
-    return f"process {pid or '?'}" + (f" ({program})" if program else "")
 
 
 def _forbid_a_new_queue_over_old_content(layout: Layout) -> None:

@@ -144,6 +144,7 @@ def test_the_list_for_machines(ask: Ask, names: list[str]) -> None:
             "served": ["example.com"],
             "helo": "client.example",
             "tls": "",
+            "away": None,
         },
     }
     assert third["state"] == "dead"
@@ -201,6 +202,7 @@ def test_hold_and_release(ask: Ask, names: list[str]) -> None:
 
 def test_retry(ask: Ask, directory: Path, names: list[str]) -> None:
     assert ask("retry", "--all").out == "3 messages to be tried at once\n"
+    assert "erin@example.com (queued, to be tried at once)" in ask("show", names[2]).out
     assert ask.states() == ["queued"] * 3
     with spool_in(directory) as spool:
         assert {entry.id for entry in spool.due(4e9, 9, ())} == set(names)

@@ -17,7 +17,7 @@ from smtp_intercept.mta.spool import Spool
 from tests.mta.spools import ORIGIN, content_of, drafted, envelope, files, outcome
 
 STATES = st.sampled_from(State)
-TIMES = st.integers(0, 100).map(float)
+TIMES = st.integers(10, 100).map(float)
 SIZES = st.sampled_from((0, 100, SMALL_BYTES, SMALL_BYTES + 1))
 
 
@@ -26,6 +26,7 @@ class Kept:
     """What the queue should know of a message; ``to`` are the recipients' (state, next_at)."""
 
     content: bytes
+    arrived: float
     to: list[tuple[State, float]]
     held: bool = False
     returning: bool = False
@@ -66,7 +67,7 @@ class Queue(RuleBasedStateMachine):
         work = self.spool.enqueue(drafted(self.spool, content), ORIGIN, envelope(*addresses), now)
         name = self.loop.run_until_complete(work)
         assert name not in self.model
-        self.model[name] = Kept(content, [(State.QUEUED, now)] * to, attempts=[0] * to)
+        self.model[name] = Kept(content, now, [(State.QUEUED, now)] * to, attempts=[0] * to)
         return name
 
     @rule(
@@ -87,7 +88,7 @@ class Queue(RuleBasedStateMachine):
                 del self.model[name]
         if told is None or notice is None:
             return multiple()
-        self.model[told] = Kept(b"n" * notice, [(State.QUEUED, now)], attempts=[0])
+        self.model[told] = Kept(b"n" * notice, now, [(State.QUEUED, now)], attempts=[0])
         return told
 
     @rule(name=names)
@@ -107,7 +108,7 @@ class Queue(RuleBasedStateMachine):
     @rule(name=names, now=TIMES)
     def retry(self, name: str, now: float) -> None:
         kept = self.model.get(name)
-        changed = kept is not None and kept.revive(now)
+        changed = kept is not None and kept.revive(min(now, kept.arrived - 1))
         assert self.loop.run_until_complete(self.spool.retry([name], now)) == changed
         if kept and changed:
             kept.returning = False
@@ -152,7 +153,7 @@ class Queue(RuleBasedStateMachine):
 
     @invariant()
     def the_same_is_due(self) -> None:
-        for now in (0.0, 50.0, 100.0):
+        for now in (5.0, 10.0, 50.0, 100.0):
             due = {entry.id: [one.number for one in entry.queued] for entry in self.spool.due(now, 99, ())}
             assert due == {name: kept.due(now) for name, kept in self.model.items() if kept.due(now)}
 
