@@ -76,6 +76,13 @@ def usable(
     return for_good("5.4.4", f"{domain} has no mail host with an address")
 
 
+def single(name: str, host: Host, own: Servers, chance: Chance) -> Target | Failure:
+    """One host that was named as the next hop, not by an MX record."""
+    if any(map(_of(own), host.addresses)):
+        return for_good("5.4.6", f"{name} is this host itself")
+    return target(name, host, chance)
+
+
 def target(name: str, host: Host, chance: Chance) -> Target | Failure:
     """One host by itself; a Failure if the DNS has no address of it that can be dialled."""
     if addresses := _mixed(host.addresses, chance):

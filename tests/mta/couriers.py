@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import random
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import BinaryIO
@@ -12,7 +11,7 @@ from typing import BinaryIO
 import uvloop
 
 from smtp_intercept.limits import RFC_SECONDS, Phase
-from smtp_intercept.mta.courier import Bounds, Courier, Credentials, Parcel
+from smtp_intercept.mta.courier import CONNECT_S, Bounds, Courier, Credentials, Dial, Parcel
 from smtp_intercept.mta.envelope import OURSELVES, Body, Envelope, Origin, Outcome, Recipient, State
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol, Security
 from smtp_intercept.mta.resolver import Resolver
@@ -35,7 +34,10 @@ def run_on(loop: str, work: Awaitable[None]) -> None:
 
 
 async def dial(_: Origin | None, place: Place) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET)
+    return await connected(socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET), place)
+
+
+async def connected(sock: socket.socket, place: Place) -> socket.socket:
     sock.setblocking(False)
     try:
         await asyncio.get_running_loop().sock_connect(sock, (place.host, place.port))
@@ -51,10 +53,20 @@ def courier(
     tls: Contexts | None = None,
     credentials: Credentials | None = None,
     patience_s: Mapping[Phase, float] = RFC_SECONDS,
+    resolver: Resolver | None = None,
+    dial: Dial = dial,
+    connect_s: float = CONNECT_S,
 ) -> Courier:
-    resolver = Resolver(["127.0.0.1:9"], chance=random.Random(1).random)
+    resolver = resolver or Resolver(["127.0.0.1:9"])
     return Courier(
-        resolver, dial, "box.example", bounds=bounds, tls=tls, credentials=credentials, patience_s=patience_s
+        resolver,
+        dial,
+        "box.example",
+        bounds=bounds,
+        tls=tls,
+        credentials=credentials,
+        patience_s=patience_s,
+        connect_s=connect_s,
     )
 
 
@@ -68,8 +80,9 @@ def parcel(
     content: bytes | Callable[[], BinaryIO] = CONTENT,
     recipients: int = 1,
     body: Body = Body.SEVEN_BIT,
+    domain: str = "y.example",
 ) -> Parcel:
-    addresses = tuple(Recipient(f"{number}@y.example") for number in range(recipients))
+    addresses = tuple(Recipient(f"{number}@{domain}") for number in range(recipients))
     envelope = Envelope("a@x.example", addresses, body)
     opened = content if callable(content) else lambda: io.BytesIO(content)
     size_bytes = 100 if callable(content) else len(content)
