@@ -191,8 +191,7 @@ def runner(
         return routing.route(entry.origin, queued.recipient.address, table, entry.alternate)
 
     mta = settings.mta
-    each = 2 * mta.connections_per_host  # the next one is there when one ends
-    return Runner(spool, carrier, route, settling, Bounds(total=2 * mta.connections, each=each))
+    return Runner(spool, carrier, route, settling, Bounds.of(mta.connections, mta.connections_per_host))
 
 
 def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, Any]], None]) -> Settling:

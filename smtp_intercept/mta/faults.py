@@ -6,6 +6,8 @@ import errno
 import sqlite3
 from pathlib import Path
 
+from smtp_intercept.answers import Answer
+
 FULL = {errno.ENOSPC, errno.EDQUOT}
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
@@ -28,6 +30,15 @@ class SpoolFullError(SpoolError):
 
 class SpoolLockedError(SpoolError):
     """Another process has the spool."""
+
+
+class NotTakenError(SpoolError):
+    """The relay that is asked in the spool's place took the message for no recipient: the client hears ``answer``, and
+    keeps it."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(f"{answer.code} {answer.text}", temporary=answer.code < 500)
+        self.answer = answer
 
 
 class NoSuchMessageError(SpoolError):

@@ -28,7 +28,7 @@ from smtp_intercept.limits import Phase
 from smtp_intercept.mta.content import Content
 from smtp_intercept.mta.envelope import Envelope, Origin, Recipient
 from smtp_intercept.mta.esmtp import Mail, RefusedError, read_mail, read_recipient
-from smtp_intercept.mta.faults import SpoolError, SpoolFullError
+from smtp_intercept.mta.faults import NotTakenError, SpoolError, SpoolFullError
 from smtp_intercept.mta.replies import NO_ARGUMENT, NO_ROOM, NOT_KEPT, TOO_LARGE
 from smtp_intercept.mta.services import Draft, Services
 from smtp_intercept.mta.smtpd import Smtpd
@@ -279,4 +279,6 @@ async def _to_its_end(work: asyncio.Future[Done]) -> Done:
 
 
 def _refusal_of(error: SpoolError) -> Answer:
+    if isinstance(error, NotTakenError):
+        return error.answer
     return NO_ROOM if isinstance(error, SpoolFullError) else NOT_KEPT

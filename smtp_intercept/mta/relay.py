@@ -19,7 +19,7 @@ from smtp_intercept.mta.courier import Parcel
 from smtp_intercept.mta.drafts import Draft
 from smtp_intercept.mta.envelope import OURSELVES, Entry, Envelope, Origin, Outcome, Queued, State
 from smtp_intercept.mta.fate import Notice
-from smtp_intercept.mta.faults import SpoolError
+from smtp_intercept.mta.faults import NotTakenError
 from smtp_intercept.mta.nexthop import NextHop
 from smtp_intercept.mta.nexthop import Protocol as Speech
 from smtp_intercept.mta.parts import RECIPIENTS
@@ -31,14 +31,6 @@ from smtp_intercept.mta.settling import Settling, Try, drafted
 PATIENCE_S = 500.0
 NOTICE_S = 30.0  # of that for a notice; then it is queued
 TEXT_CHARACTERS = 400  # of the relay's reply in ours: a reply line has 512 (RFC 5321 §4.5.3.1.5)
-
-
-class NotTakenError(SpoolError):
-    """The relay took the message for no recipient: the client hears ``answer``, and keeps it."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(f"{answer.code} {answer.text}", temporary=answer.code < 500)
-        self.answer = answer
 
 
 class Queue(settling.Queue, Protocol):

@@ -15,16 +15,18 @@ import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from smtp_intercept.mta.courier import Parcel
 from smtp_intercept.mta.drafts import SMALL_BYTES
 from smtp_intercept.mta.envelope import Envelope, Notify, Outcome, Recipient, State
-from smtp_intercept.mta.faults import SpoolFullError
+from smtp_intercept.mta.faults import NotTakenError, SpoolFullError
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol
 from smtp_intercept.mta.parts import RECIPIENTS
-from smtp_intercept.mta.relay import NotTakenError, Relay
+from smtp_intercept.mta.relay import Relay
+from tests.mta.receiving import house, replies, send
 from tests.mta.scripted import CONTENT, ORIGIN, Office, down, greylisted, refused
 
 HOP = NextHop("relay", (Place("192.0.2.25"),))
@@ -211,5 +213,32 @@ def test_without_room_for_the_exception_the_client_keeps_it_all(
         monkeypatch.setattr(office.spool, "enqueue", full)
         with pytest.raises(SpoolFullError):
             await hand_over(office, "a@yes.example", "b@later.example")
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("to", "reply", "outcome"),
+    [
+        ("a@yes.example", b"250 2.0.0 Ok: queued as token0\r\n", "accepted"),
+        ("a@no.example", b"550 5.1.1 No such user\r\n", "rejected"),
+        ("a@later.example", b"451 4.7.1 Come back later\r\n", "deferred"),
+    ],
+)
+def test_a_clients_session(spools: Callable[[], Office], to: str, reply: bytes, outcome: str) -> None:
+    """With the real receiving side in front."""
+    command = b"EHLO c\r\nMAIL FROM:<alice@example.com>\r\nRCPT TO:<%b>\r\nDATA\r\n" % to.encode()
+
+    async def scene() -> None:
+        office = spools()
+        relay: Any = Relay(office.spool, office.courier, HOP, office.settling)
+        async with asyncio.timeout(10), house(relay, admission=lambda *_: None) as it:
+            with it.enter() as sock:
+                await send(sock, command)
+                assert b"354" in await replies(sock, 5)
+                await send(sock, b"Subject: x\r\n\r\nx\r\n.\r\n")
+                assert await replies(sock, 1) == reply
+            await it.over()
+            assert [record["outcome"] for record in it.records("message")] == [outcome]
 
     asyncio.run(scene())
