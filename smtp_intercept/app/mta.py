@@ -217,7 +217,9 @@ def certificate(mta: MtaTable) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         reason = f"{mta.certificate} and {mta.key} cannot be used: {error.strerror or error}"
         remedy = "both are PEM files, the key without a pass phrase and the certificate's own"
-        raise config.ConfigErrors([config.ConfigError("mta.certificate", reason, remedy, None, config.DEFAULT_PATH)]) from None
+        raise config.ConfigErrors(
+            [config.ConfigError("mta.certificate", reason, remedy, None, config.DEFAULT_PATH)]
+        ) from None
     return context
 
 

@@ -65,7 +65,7 @@ class Commits:
         use the ballast of a full disk."""
         if self._closed:
             for draft in drafts:
-                draft.abandon()
+                draft.discard()
             raise SpoolError(f"{self._layout.directory}: the spool is closed", temporary=True)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -127,7 +127,7 @@ class Commits:
         # if not, the next start removes it.
         if not str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_IOERR"):
             for draft in work.drafts:
-                draft.abandon()
+                draft.discard()
         if isinstance(error, sqlite3.Error):
             error = faults.of_database(error, self._layout.database)
         elif isinstance(error, OSError):

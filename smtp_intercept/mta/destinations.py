@@ -101,14 +101,14 @@ class Destinations:
         self._unproven += hop not in self._up
 
     def end(self, hop: NextHop, outcomes: Sequence[Outcome], began_at: float, now: float) -> None:
-        """It is back; no outcomes: nothing was learnt."""
+        """It is back; no outcomes, or only our own: nothing was learnt."""
         self._flying[hop] -= 1
         self._total -= 1
         if not self._flying[hop]:
             del self._flying[hop]
         if began_at >= self._probed_at.get(hop, math.inf):
             del self._probed_at[hop]
-        if not outcomes:
+        if all(map(_ours, outcomes)):
             pass
         elif unreachable(outcomes):
             self._failed(hop, outcomes[0], began_at, now)
@@ -138,6 +138,12 @@ class Destinations:
 def unreachable(outcomes: Sequence[Outcome]) -> bool:
     """Whether the destination rather than the message is to blame: no recipient got an answer but 421."""
     return all(each.state is State.QUEUED and each.code in (0, _CLOSING) for each in outcomes)
+
+
+def _ours(outcome: Outcome) -> bool:
+    """Not an answer, and no network: our own system failed (RFC 3463 §3.4), and one message's content that cannot be
+    read must not hold up the others'."""
+    return not outcome.code and outcome.status.startswith("4.3.")
 
 
 def _remember(known: OrderedDict[NextHop, _What], hop: NextHop, what: _What) -> None:

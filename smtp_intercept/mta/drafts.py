@@ -59,6 +59,7 @@ class Draft:
         self._layout, self._room = layout, room
         self._buffer = bytearray()
         self._fd = -1
+        self._handed_over = False
 
     def write(self, data: bytes) -> None:
         """May wait for the disk once there is more than `SMALL_BYTES`. `SpoolFullError` or another temporary
@@ -92,13 +93,23 @@ class Draft:
         os.close(self._fd)
         self._fd = -1
 
+    def hand_over(self) -> None:
+        """From now on it is the queue's: a message that was accepted must not go with what its writer leaves."""
+        self._handed_over = True
+
     def place(self) -> None:
         """Move the file to content/, if it is not there already."""
         with suppress(FileNotFoundError):
             self._layout.draft(self.name).rename(self._layout.content(self.name))
 
     def abandon(self) -> None:
-        """Nothing is left of it. Safe to repeat; `Spool.enqueue` and `settle` use a draft up and need none."""
+        """Its writer wants nothing left of it. Safe to repeat, and without effect once the queue has it:
+        `Spool.enqueue` and `settle` use a draft up."""
+        if not self._handed_over:
+            self.discard()
+
+    def discard(self) -> None:
+        """Nothing is left of it. Safe to repeat."""
         self._buffer = bytearray()
         if self._fd >= 0:
             os.close(self._fd)

@@ -11,7 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from smtp_intercept.mta import settling
 from smtp_intercept.mta.courier import Parcel
@@ -236,7 +236,7 @@ class Runner:
             next_hop=part.hop,
             envelope=envelope,
             numbers=numbers,
-            content=lambda: self.queue.content(entry.id),
+            content=lambda: self._content(entry.id),
             size_bytes=entry.content_bytes,
             origin=entry.origin,
         )
@@ -245,6 +245,14 @@ class Runner:
         except Exception:
             _LOG.exception("message %s: a mistake of ours", entry.id)
             return [Outcome(number, State.QUEUED, 0, "4.3.0", "Local error in delivery") for number in numbers]
+
+    def _content(self, name: str) -> BinaryIO:
+        """For the courier. Its OSError is told to senders, and names no file."""
+        try:
+            return self.queue.content(name)
+        except SpoolError as failure:
+            _LOG.error("message %s cannot be read: %s", name, failure)
+            raise OSError("the queue's disk failed") from failure
 
     async def _put_off(self, part: Part, down: Down) -> None:
         outcomes = [

@@ -148,13 +148,14 @@ class Spool:
         return content_of(self._layout.directory, self._records, queue_id)
 
     async def _synced(self, draft: Draft) -> None:
-        """A large draft is on the disk, or gone."""
+        """A large draft is on the disk, or gone; in either case it is its writer's no longer."""
+        draft.hand_over()
         if draft.small() is not None:
             return
         try:
             await asyncio.get_running_loop().run_in_executor(self._pool, draft.sync)
         except BaseException:
-            draft.abandon()
+            draft.discard()
             raise
 
     # --- what is asked, and what an administrator changes -------------------------------------

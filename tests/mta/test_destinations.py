@@ -18,6 +18,7 @@ OK = Outcome(0, State.DELIVERED, 250, "2.0.0", "Ok")
 NO = Outcome(0, State.FAILED, 550, "5.1.1", "No")
 LATER = Outcome(0, State.QUEUED, 450, "4.2.1", "Later")
 GONE = Outcome(0, State.QUEUED, 0, "4.4.1", "Connection refused")
+OURS = Outcome(0, State.QUEUED, 0, "4.3.0", "cannot read the message")
 BUSY = Outcome(0, State.QUEUED, 421, "4.3.2", "Too busy")
 
 
@@ -33,6 +34,19 @@ def fly(known: Destinations, hop: NextHop, outcome: Outcome, now: float, landed_
 )
 def test_who_is_to_blame(outcomes: list[Outcome], blamed: bool) -> None:
     assert unreachable(outcomes) is blamed
+
+
+def test_what_is_our_own_fault_says_nothing_of_it() -> None:
+    known = Destinations()
+    fly(known, ONE, OURS, 0)
+    assert known.admission(ONE, 0, 0.0) == Go()
+    fly(known, ONE, GONE, 1)
+    fly(known, ONE, OURS, 61)
+    assert known.admission(ONE, 62, 0.0) == Go(), "it is still for one to see whether it is back"
+    fly(known, ONE, GONE, 62)
+    down = known.admission(ONE, 62, 0.0)
+    assert isinstance(down, Down)
+    assert down.until_at == 62 + 120
 
 
 def test_the_waits_double_to_a_ceiling() -> None:

@@ -25,7 +25,19 @@ from smtp_intercept.mta.listing import PAGE, Filter, Standing
 from smtp_intercept.mta.records import HISTORY, REPLY_CHARS
 from smtp_intercept.mta.room import RESERVE_INODES
 from smtp_intercept.mta.spool import NoSuchMessageError, Spool, SpoolError, SpoolFullError, SpoolLockedError
-from tests.mta.spools import ORIGIN, content_of, drafted, envelope, files, outcome, put, spool_in, wait
+from tests.mta.spools import (
+    ORIGIN,
+    content_of,
+    drafted,
+    envelope,
+    files,
+    is_whole,
+    outcome,
+    put,
+    sealed,
+    spool_in,
+    wait,
+)
 
 SIZES = (0, 1, SMALL_BYTES, SMALL_BYTES + 1, 3 * SMALL_BYTES + 7)
 
@@ -103,6 +115,23 @@ def test_an_abandoned_draft_leaves_nothing(spool: Spool, directory: Path) -> Non
     draft.abandon()
     draft.abandon()
     assert not files(directory)
+
+
+@pytest.mark.parametrize("size", [100, SMALL_BYTES + 1])
+def test_a_draft_that_the_queue_has_is_not_its_writers_to_abandon(spool: Spool, size: int) -> None:
+    """The receiving side abandons every draft in the end, whatever became of it."""
+
+    async def scene() -> str:
+        draft = drafted(spool, content := sealed(b"x" * size))
+        enqueued = asyncio.create_task(spool.enqueue(draft, ORIGIN, envelope(), 1.0))
+        await asyncio.sleep(0)
+        draft.abandon()
+        name = await enqueued
+        draft.abandon()
+        assert content_of(spool, name) == content
+        return name
+
+    assert is_whole(content_of(spool, wait(scene())))
 
 
 def test_a_caller_that_is_cancelled_leaves_a_whole_message_or_none(spool: Spool, directory: Path) -> None:
