@@ -14,7 +14,7 @@ _OVERLAP = len(END_OF_DATA) - 1
 # dot is one that some drop. CR CR LF before a whole end is none of these: it ends there for everybody. The dot stands
 # first and what is before it is looked back at: the search then skips from dot to dot.
 _DOUBTFUL = re.compile(
-    rb"\.(?:(?:(?<=\r\.)|(?<=[^\r]\n\.)|(?<=[\r\n]\0\.))[\r\n]|(?<=\r\n\.)(?:\n|\r[^\n]))", re.DOTALL
+    rb"\.[\r\n](?<=[\r\n\0]..)(?:(?<=\r..)|(?<=[^\r]\n..)|(?<=[\r\n]\0..)|(?<=\r\n.\n)|(?<=\r\n.\r)[^\n])", re.DOTALL
 )
 
 

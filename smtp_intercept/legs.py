@@ -173,8 +173,8 @@ class Pair:
                 client.write(out.data)
             else:
                 self._obey(out)
-        if client.reading is not self._client_wanted:
-            self.regulate()
+        if self._paused_until or not (client.reading and self.session.wants_client):
+            self.regulate()  # a leg that fills up says so itself
 
     def _obey(self, out: Out) -> None:
         assert self.client is not None
