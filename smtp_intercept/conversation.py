@@ -20,7 +20,7 @@ from smtp_intercept.limits import Phase
 from smtp_intercept.policy import Stage
 from smtp_intercept.replies import Replies
 from smtp_intercept.rules import Rules
-from smtp_intercept.wire import Command, begins_foreign, parse_command
+from smtp_intercept.wire import Command, announces_client, begins_foreign, parse_command
 
 _FORGET = b"RSET\r\n"
 # What an owed reply means for whoever waits for it; one that is not here is a reply like any other.
@@ -86,6 +86,8 @@ class Conversation(Replies):
         if not end:
             return position
         self.moved_at = now
+        if not self.welcomed and announces_client(buffer[position:end]):
+            return end
         command = parse_command(buffer[position:end])
         owed = owe(command, self._domains, now)
         if self._inspection is not None and not self._screen.chunking:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 MAX_LOGGED_CHARACTERS = 512
 
 _FOREIGN = re.compile(rb"[^\t\r\n -~]")  # control and 8-bit octets
+_PROXY = re.compile(rb"PROXY (?:TCP4|TCP6|UNKNOWN)[ \r]")
 # RFC 5321 §4.2.
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _KEYWORD = re.compile(rb"\s*(?:FROM|TO)(?:\s*:|\s+(?=<))", re.IGNORECASE)
@@ -69,6 +70,11 @@ def begins_foreign(buffer: bytes, start: int, most_bytes: int) -> bool:
     offered: TLS from the start (RFC 8314), PROXY protocol version 2 and the like. Such a client may end no line."""
     end = buffer.find(b"\n", start, start + most_bytes)
     return _FOREIGN.search(buffer, start, end if end >= 0 else start + most_bytes) is not None
+
+
+def announces_client(line: bytes) -> bool:
+    """A whole line is the header of the PROXY protocol, version 1 (its §2.1): no command, and answered by nobody."""
+    return _PROXY.match(line) is not None
 
 
 def parse_command(line: bytes) -> Command:

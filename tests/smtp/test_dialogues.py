@@ -63,7 +63,7 @@ def test_no_credential_is_logged() -> None:
 # Words of both sides, in an order that no honest peer would have: the law holds for nonsense too.
 CLIENT = [
     "EHLO c.example", "HELO c.example", "MAIL FROM:<a@c.example>", "RCPT TO:<b@example.com>", "DATA", ".", "text", "",
-    "Subject: x", "\r\n.", "\n.", ".\r", "\x16\x03\x01", "\0",
+    "Subject: x", "\r\n.", "\n.", ".\r", "\x16\x03\x01", "\0", "PROXY UNKNOWN",
     "BDAT 5", "BDAT 7 LAST", "BDAT 0 LAST", "BDAT x", "AUTH LOGIN", "STARTTLS", "RSET", "NOOP", "QUIT", "ATRN x",
 ]  # fmt: skip
 SERVER = [
