@@ -15,18 +15,18 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import aiosmtpd
 import pytest
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from smtp_intercept.app.lab.host import Host
-from smtp_intercept.mta.courier import Courier, Parcel
+from smtp_intercept.mta.courier import Courier
 from smtp_intercept.mta.envelope import Body, Origin, Outcome, State
 from smtp_intercept.mta.nexthop import Place, Protocol, Security
 from tests.mta.couriers import connected, courier, parcel, run_on, to
 from tests.peers import exim, opensmtpd, postfix, sinks
-from tests.peers.peer import Peer
+from tests.peers.matrix import certificate
+from tests.peers.peer import PLAIN, SIX, Peer, six
 from tests.tools import program
 
 pytestmark = pytest.mark.kernel
@@ -41,7 +41,6 @@ STARTS = {
 }
 # smtp-sink offers no TLS; OpenSMTPD 6.8 offers it and fails in every handshake, whoever the client is.
 SECURITY = dict.fromkeys(("smtp-sink", "opensmtpd"), Security.OPPORTUNISTIC)
-CERTIFICATES = Path(aiosmtpd.__file__).parent / "tests/certs"  # nobody verifies them here
 LINES = b"".join(b".%d of many\r\n" % number for number in range(150_000))
 CONTENTS: Mapping[str, bytes] = {
     "dots": b"Subject: dots\r\n\r\n.\r\n..\r\n...\r\n.x\r\n\r\n.\r\n",
@@ -66,8 +65,8 @@ def host() -> Iterator[Host]:
         machine.run(["ip", "netns", "add", name])
         try:
             machine.run(["ip", "-n", name, "link", "set", "lo", "up"])
-            for address in addresses:
-                machine.run(["ip", "-n", name, "address", "add", f"{address}/32", "dev", "lo"])
+            for each in (*addresses, *map(six, addresses)):
+                machine.run(["ip", "-n", name, "address", "add", each, "dev", "lo"])
             yield host
         finally:
             host.end()
@@ -80,7 +79,7 @@ async def dial_inside(_: Origin | None, place: Place) -> socket.socket:
     with Path("/proc/thread-self/ns/net").open() as own, Path(f"/run/netns/peers{os.getpid()}").open() as other:
         assert not libc.setns(other.fileno(), CLONE_NEWNET)
         try:
-            sock = socket.socket()
+            sock = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET)
         finally:
             assert not libc.setns(own.fileno(), CLONE_NEWNET)
     return await connected(sock, place)
@@ -88,21 +87,19 @@ async def dial_inside(_: Origin | None, place: Place) -> socket.socket:
 
 @pytest.fixture(scope="module")
 def peers(host: Host) -> Mapping[str, Peer]:
-    certificate = "".join((CERTIFICATES / f"server.{part}").read_text() for part in ("key", "crt"))
     started = {
-        name: start(host, NETWORK.format(20 + number), certificate)
+        name: start(host, NETWORK.format(20 + number), certificate())
         for number, (name, start) in enumerate(STARTS.items())
     }
     return {name: peer.wait_ready() for name, peer in started.items()}
 
 
-def message(peer: Peer, content: bytes) -> Parcel:
-    hop = to(Place(peer.address), security=SECURITY.get(peer.name, Security.REQUIRED))
-    return parcel(hop, content, 2, Body.SEVEN_BIT if content.isascii() else Body.EIGHT_BIT, peer.domain)
-
-
-async def give(carrier: Courier, peer: Peer) -> list[Outcome]:
-    outcomes = [await carrier.carry(message(peer, content)) for content in CONTENTS.values()]
+async def give(carrier: Courier, peer: Peer, way: str) -> list[Outcome]:
+    """All contents over IPv4 or IPv6."""
+    domain, address = peer.reached(way)
+    hop = to(Place(address), security=SECURITY.get(peer.name, Security.REQUIRED))
+    bodies = {content: Body.SEVEN_BIT if content.isascii() else Body.EIGHT_BIT for content in CONTENTS.values()}
+    outcomes = [await carrier.carry(parcel(hop, content, 2, body, domain)) for content, body in bodies.items()]
     return [each for one in outcomes for each in one]
 
 
@@ -117,10 +114,11 @@ def is_kept(peer: Peer, content: bytes, stored: bytes) -> bool:
     return body(stored).endswith(body(content))
 
 
-def test_what_is_stored_is_what_was_given(peers: Mapping[str, Peer]) -> None:
+@pytest.mark.parametrize("way", [PLAIN, SIX], ids=["IPv4", "IPv6"])
+def test_what_is_stored_is_what_was_given(peers: Mapping[str, Peer], way: str) -> None:
     async def work() -> None:
         carrier = courier(dial=dial_inside)
-        outcomes = await asyncio.gather(*(give(carrier, peer) for peer in peers.values()))
+        outcomes = await asyncio.gather(*(give(carrier, peer, way) for peer in peers.values()))
         for name, each in zip(peers, outcomes, strict=True):
             assert [outcome.state for outcome in each] == [State.DELIVERED] * 2 * len(CONTENTS), (name, each)
         assert carrier.counters.connections == len(peers) + carrier.counters.in_clear, "one connection carries them all"
@@ -132,9 +130,9 @@ def test_what_is_stored_is_what_was_given(peers: Mapping[str, Peer]) -> None:
         peer.settle()
         stored = peer.deliveries()
         for key, content in CONTENTS.items():
-            found = [each for each in stored if is_kept(peer, content, each.content)]
-            recipients = {recipient for each in found for recipient in each.recipients}
-            assert recipients == {f"0@{peer.domain}", f"1@{peer.domain}"}, (name, key)
+            found = [each.recipients for each in stored if is_kept(peer, content, each.content)]
+            recipients = {recipient for each in found for recipient in each}
+            assert recipients >= {f"{number}@{peer.reached(way)[0]}" for number in range(2)}, (name, key)
 
 
 def test_smtp_sink_over_lmtp(host: Host) -> None:
