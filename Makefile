@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # What the product and its lab need from Debian …
 PACKAGES := nftables iptables iproute2 kmod ethtool procps build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
-TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks haproxy
+TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy
 # Of these only the files, without what they depend on.
 TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin
 

@@ -88,7 +88,7 @@ class Conversation(Replies):
         self.moved_at = now
         command = parse_command(buffer[position:end])
         owed = owe(command, self._domains, now)
-        if not self._screen.chunking:
+        if self._inspection is not None and not self._screen.chunking:
             self._inspection = None
         answer = self._judge(owed, command)
         if answer is not None and position >= self.crossed:

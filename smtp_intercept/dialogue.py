@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cache
 from types import MappingProxyType
 
 from smtp_intercept.answers import Answer
@@ -142,6 +143,7 @@ _EFFECTS: Mapping[Verb, tuple[Effect, Effect, Effect, Effect]] = MappingProxyTyp
 _EXCEPTIONS: Mapping[tuple[Verb, int], Effect] = MappingProxyType({(Verb.OTHER, 220): _D})
 
 
+@cache
 def effect(verb: Verb, code: int) -> Effect:
     """What the final reply ``code`` (200-599) to ``verb`` does."""
     return _EXCEPTIONS.get((verb, code)) or _EFFECTS[verb][code // 100 - 2]
@@ -163,9 +165,15 @@ class Owed:
     silent: bool = False
 
 
+# Of their arguments something is kept.
+_ARGUED = frozenset({Verb.MAIL, Verb.RCPT, Verb.HELO, Verb.EHLO, Verb.BDAT})
+
+
 def owe(command: Command, domains: Domains, now: float) -> Owed:
     """The reply that the server owes to a command."""
     verb = VERBS.get(command.verb, Verb.OTHER)
+    if verb not in _ARGUED:
+        return Owed(verb, now)
     match verb:
         case Verb.MAIL:
             return Owed(verb, now, clip(parse_path(command.argument)))

@@ -89,12 +89,14 @@ class Pair:
         self.client = Leg("client", self, client, self.session.client_sent)
         self.server = Leg("server", self, server, self.session.server_sent)
         legs = self.client, self.server
-        await self._loop.create_connection(lambda: legs[1], sock=server)
+        await self._loop.connect_accepted_socket(lambda: legs[1], sock=server)
         try:
             await self._loop.connect_accepted_socket(lambda: legs[0], sock=client)
         except BaseException:
             legs[1].reset()
             raise
+        if all(leg.lost for leg in legs):  # it is over already
+            return
         self._complete, early, self._early = True, self._early, []
         self.received(lambda _, now: self.session.opened(now), b"")
         self._check_time()
@@ -266,6 +268,7 @@ class Pair:
         if self.session.quitted and self.outcome in {"closed", "reset"}:
             self.outcome, self.reason = "completed", ""
         self._over(self)
+        self.client = self.server = None  # they know us: nothing is left for the collector of cycles
 
     def _both(self, holds: Callable[[Leg], bool]) -> bool:
         return all(leg is not None and holds(leg) for leg in (self.client, self.server))

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.flags
 import dns.name
 import dns.rdata
 import dns.rdatatype
+
+# dnspython loads its parts when it needs them; by then this process may be nobody, who may not read them.
+import dns.rdtypes.ANY.CNAME
+import dns.rdtypes.ANY.MX
+import dns.rdtypes.ANY.NS
+import dns.rdtypes.ANY.OPT
+import dns.rdtypes.ANY.SOA
+import dns.rdtypes.IN.A
+import dns.rdtypes.IN.AAAA
 import dns.resolver
 
 from smtp_intercept.names import Outcome
+
+dns.asyncbackend.get_backend("asyncio")  # which loads it
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,9 +93,10 @@ class Matching:
         limits = self._rules.limits
         most = limits.reply_line_bytes if doubt is Doubt.LONG_REPLY else limits.command_line_bytes
         end = line_end(buffer, position, most)
-        if end < 0:
-            self.give_up(doubt, now)
-        return max(end, 0)
+        if end >= 0:
+            return end
+        self.give_up(doubt, now)
+        return 0
 
     def read_reply(self, line: bytes, now: float) -> None:
         """Give a whole line to the command that has waited longest. A 421 may come unasked (RFC 5321 §3.8)."""
@@ -121,7 +122,8 @@ class Matching:
         if self.reading is Reading.FULL and len(self._owed) <= MAX_OUTSTANDING // 2:
             self.reading = Reading.COMMAND
         self._apply(owed, reply, now)
-        self.settle(now)
+        if self._owed:
+            self.settle(now)
 
     def _read_offer(self, line: bytes, reply: ReplyLine) -> None:
         if len(self._lines) <= MAX_KEYWORDS:

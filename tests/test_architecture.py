@@ -23,8 +23,8 @@ PURE = {
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
         *("failure", "mx", "reply", "request", "stuffing", "exchange"),
-        *("greeting", "delivery", "leaf"),
-        *("replies", "esmtp", "content", "trace"),
+        *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
+        *("trace", "parts"),
     ),
     "smtp_intercept.app": ("explain", "located", "mistakes"),
 }

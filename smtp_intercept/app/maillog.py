@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
 
 class MailLog:
     """One JSON line a record, to a file opened with privilege. A full disk loses lines and counts them, never mail."""
@@ -15,7 +17,7 @@ class MailLog:
         self.lost = 0
 
     def __call__(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+        line = _ENCODE(record) + "\n"
         try:
             os.write(self._fd, line.encode("utf-8", "backslashreplace"))
         except OSError:

@@ -17,6 +17,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -124,12 +125,18 @@ class Mta:
 
     def _report(self) -> None:
         counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, "log_lines_lost": self._log.lost}
-        queue = self._spool.summary()
-        waiting = {name: getattr(queue, name) for name in queue.__slots__}
         channel.tell(
             self._reports,
-            {"pid": os.getpid(), "sessions": self._receiving.sessions, "counts": counts, "queue": waiting},
+            {"pid": os.getpid(), "sessions": self._receiving.sessions, "counts": counts, "queue": self._waiting()},
         )
+
+    def _waiting(self) -> dict[str, Any]:
+        try:
+            queue = asdict(self._spool.summary())
+        except SpoolError as failure:
+            return {"error": str(failure)}
+        oldest_at = queue.pop("oldest_at")
+        return {**queue, "oldest_s": None if oldest_at is None else round(time.time() - oldest_at)}
 
 
 def hostname(settings: config.Config) -> str:

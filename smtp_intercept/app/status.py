@@ -35,7 +35,7 @@ MAPS = ("learned4", "learned6", "client", "server")
 def read(run_dir: RunDir) -> dict[str, Any]:
     """The whole page as JSON data."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
-    diverter, interceptor = ((daemon or {}).get(name) or {} for name in ("diverter", "interceptor"))
+    diverter, interceptor, mta = ((daemon or {}).get(name) or {} for name in ("diverter", "interceptor", "mta"))
     kernel = firewall.counters()
     counts, mail = diverter.get("counts", {}), interceptor.get("counts", {})
     return {
@@ -54,6 +54,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         },
         "not_inspected": _not_inspected(kernel, counts, mail),
         "mail": mail,
+        "mta": {name: mta.get(name) for name in ("sessions", "counts", "queue")} if mta else None,
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
         "tables": {name: firewall.elements("netdev", "map", name) for name in MAPS} if kernel else {},
@@ -112,6 +113,10 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
     found += [f"{a} to {b} passes this box twice: bridged" for a, b in page["seen_twice"]]
     found += [f"{n} SYNs lost in the queue ({name})" for name, n in page["queue"].items() if n]
+    if silent := page["mail"].get("mta_silent"):
+        found.append(f"{silent} connections were not the MTA's: it did not answer")
+    if (page["mta"] or {}).get("queue", {}).get("dead"):
+        found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
@@ -139,4 +144,15 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     for name, number in page["mail"].items():
         if number or name in ("sessions", "messages"):
             mail.add_row(name.replace("_", " "), str(number))
-    return [table for table in (lanes, picked, missed, mail) if table.row_count]
+    return [table for table in (lanes, picked, missed, mail, _mta_table(page["mta"])) if table.row_count]
+
+
+def _mta_table(mta: dict[str, Any] | None) -> Table:
+    table = Table("MTA", "number")
+    if mta is not None:
+        table.add_row("sessions open", str(mta["sessions"]))
+        for name in ("counts", "queue"):
+            for key, number in mta[name].items():
+                if number or key == "messages":
+                    table.add_row(f"{'queue: ' if name == 'queue' else ''}{key.replace('_', ' ')}", str(number))
+    return table

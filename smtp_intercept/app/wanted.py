@@ -8,7 +8,7 @@ from bridge.links import Links
 from hwprofiles.facts import facts, profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile
-from smtp_intercept.app.config import Config, limits, policy
+from smtp_intercept.app.config import Config, limits, policy, uses_mta
 from smtp_intercept.app.fields import OnFailure
 from smtp_intercept.direction import Direction, Servers
 
@@ -26,6 +26,7 @@ def wanted(config: Config, profile: Profile) -> Wanted:
     """What `bridge.plan.make_plan` is asked for."""
     bridge, in_force = config.bridge, limits(config, profile)
     table = policy(config, Servers(), frozenset())
+    dials_by_lane = config.intercept.hidden and not uses_mta(config)
     return Wanted(
         bridge=bridge.name,
         ports=bridge.ports,
@@ -37,6 +38,6 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         gateway=() if bridge.gateway is None else (str(bridge.gateway),),
         closed=frozenset(p for p in bridge.ports if table.by_table(Direction.LOCAL, p).action is Action.DROP),
         limits=Limits(in_force.new_connections_per_s, in_force.new_connections_per_s_per_network, in_force.next_hops),
-        learned_s=LEARNED_S if config.intercept.hidden else LEARNED_UNTIL_BANNER_S,
+        learned_s=LEARNED_S if dials_by_lane else LEARNED_UNTIL_BANNER_S,
         sysctls_at_least=profile.sysctls.by_name(),
     )

@@ -6,6 +6,7 @@ Decides nothing about retries; each recipient's outcome says what the server, th
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -210,4 +211,6 @@ def _label(key: Key) -> str:
 def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "timed out"
-    return error.strerror or str(error) or type(error).__name__
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio's own text names the call, not the reason
+    return str(error) or type(error).__name__

@@ -29,10 +29,16 @@ class Bounds:
 
     total: int = 200  # two for each of the courier's 100 connections: the next one is there when one ends
     each: int = 20  # for one destination: two for each of its 10 connections
-    unproven: int = 100  # to all together that have not answered yet: half is always there for those that do
+    unproven: int = 50  # to all together that have not answered yet: half of the connections are for those that do
     unproven_each: int = 2  # Postfix begins with 5
     first_s: float = 60.0  # a server that restarts
     most_s: float = 1_620.0  # then a failing message has its own second attempt
+
+    @classmethod
+    def of(cls, connections: int, connections_per_host: int) -> Bounds:
+        """That go with the courier's."""
+        unproven = max(connections // 2, 1)
+        return cls(2 * connections, 2 * connections_per_host, unproven, min(2, unproven))
 
 
 @dataclass(frozen=True, slots=True)

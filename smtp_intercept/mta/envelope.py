@@ -115,6 +115,11 @@ class Entry:
     alternate: str = ""
     returning: bool = False
 
+    @property
+    def due_at(self) -> float:
+        """The place, among those taken for delivery, of one of them."""
+        return 0.0 if self.returning else min(each.next_at for each in self.queued)
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -38,13 +38,11 @@ class Inflow(asyncio.StreamReader):
         """A line with its end. Raises what `StreamReader.readuntil` does, or `ConnectionResetError` at the end."""
         self.waiting = not self.has_line
         try:
-            if not self.finished:
-                return await super().readuntil(separator)
-        except asyncio.IncompleteReadError:
-            pass
+            return await super().readuntil(separator)
+        except asyncio.IncompleteReadError as end:
+            raise ConnectionResetError from end
         finally:
             self.waiting = False
-        raise ConnectionResetError
 
     async def block(self) -> bytes:
         """At least one octet; `ConnectionResetError` at the end."""

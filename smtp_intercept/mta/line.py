@@ -110,22 +110,24 @@ class Line(asyncio.Protocol):
 
     async def _stream(self, content: Callable[[], BinaryIO]) -> None:
         try:
-            with closing(await self._loop.run_in_executor(None, content)) as stream:
-                await self._pump(stream)
+            stream, data = await self._loop.run_in_executor(None, _opened, content)
+            with closing(stream):
+                await self._pump(stream, data)
         except TimeoutError:
             self._do(self.session.timed_out(self._loop.time()))
         except OSError as error:
             self._do(self.session.content_lost(f"cannot read the message: {error}", self._loop.time()))
 
-    async def _pump(self, stream: BinaryIO) -> None:
+    async def _pump(self, stream: BinaryIO, data: bytes) -> None:
         while self.session.streaming:
-            data = await self._loop.run_in_executor(None, stream.read, CHUNK_BYTES)
-            self._do(self.session.content(data, self._loop.time()))
+            outs = self.session.content(data, self._loop.time())
             if len(data) < CHUNK_BYTES:
-                self._do(self.session.content_sent(self._loop.time()))
+                self._do(_in_one_go(outs + self.session.content_sent(self._loop.time())))
                 return
+            self._do(outs)
             async with asyncio.timeout(self._block_s):
                 await self._until(lambda: not self._full or not self.session.streaming)
+            data = await self._loop.run_in_executor(None, stream.read, CHUNK_BYTES)
 
     # What the session wants.
 
@@ -201,6 +203,22 @@ class Line(asyncio.Protocol):
         if deadline_at is not None and self._loop.time() >= deadline_at and self._handshake is None:
             self._do(self.session.timed_out(self._loop.time()))
         self._arm()
+
+
+def _opened(content: Callable[[], BinaryIO]) -> tuple[BinaryIO, bytes]:
+    """The content and its beginning, which is the whole of most messages: one turn of a thread."""
+    stream = content()
+    try:
+        return stream, stream.read(CHUNK_BYTES)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _in_one_go(outs: list[Out]) -> list[Out]:
+    """What is sent, joined: one segment for a small message and its end."""
+    sent = b"".join(out.data for out in outs if isinstance(out, Send))
+    return [*([Send(sent)] if sent else []), *(out for out in outs if not isinstance(out, Send))]
 
 
 def _reason(error: BaseException) -> str:

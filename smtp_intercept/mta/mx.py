@@ -55,8 +55,7 @@ def in_order(domain: str, exchanges: Iterable[Exchange], chance: Chance) -> tupl
     named = [exchange for exchange in listed if exchange.host]
     if listed and not named:
         return for_good("5.1.10", f"{domain} takes no mail (null MX)")
-    ranked = sorted((exchange.preference, chance(), exchange) for exchange in named) if len(named) > 1 else []
-    return tuple(each for _, _, each in ranked) or tuple(named) or (Exchange(0, domain),)
+    return tuple(sorted(named, key=lambda each: (each.preference, chance()))) or (Exchange(0, domain),)
 
 
 def usable(
@@ -75,6 +74,13 @@ def usable(
     if ours:
         return for_good("5.4.6", f"mail for {domain} would loop back to this host")
     return for_good("5.4.4", f"{domain} has no mail host with an address")
+
+
+def single(name: str, host: Host, own: Servers, chance: Chance) -> Target | Failure:
+    """One host that was named as the next hop, not by an MX record."""
+    if any(map(_of(own), host.addresses)):
+        return for_good("5.4.6", f"{name} is this host itself")
+    return target(name, host, chance)
 
 
 def target(name: str, host: Host, chance: Chance) -> Target | Failure:

@@ -74,7 +74,7 @@ class Records:
             "reply = iif(?, ?, reply), host = iif(?, ?, host) WHERE seq = ? AND number = ? AND state = 'queued'",
             (
                 *(outcome.state.value, outcome.next_at, outcome.delay_told, outcome.attempted),
-                *(outcome.attempted, reply, outcome.attempted, host, seq, outcome.number),
+                *(bool(reply), reply, bool(reply), host, seq, outcome.number),
             ),
         ).rowcount
         if not changed:

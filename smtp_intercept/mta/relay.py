@@ -22,8 +22,9 @@ from smtp_intercept.mta.fate import Notice
 from smtp_intercept.mta.faults import SpoolError
 from smtp_intercept.mta.nexthop import NextHop
 from smtp_intercept.mta.nexthop import Protocol as Speech
+from smtp_intercept.mta.parts import RECIPIENTS
 from smtp_intercept.mta.printable import one_ascii_line
-from smtp_intercept.mta.runner import RECIPIENTS, Carrier
+from smtp_intercept.mta.runner import Carrier
 from smtp_intercept.mta.settling import Settling, Try, drafted
 
 # A client waits for 10 minutes after its data (RFC 5321 §4.5.3.2.6); with one that is gone the message comes twice.

@@ -84,8 +84,7 @@ class Resolver:
         """One host, a name or an address; a Failure if that is ourselves."""
         address = mx.literal(host)
         found = Host(Outcome.ANSWERED, (address,)) if address else await self._host(host)
-        one = mx.usable(host, (Exchange(0, host),), {host: found}, self._own, self._chance)
-        return one if isinstance(one, Failure) else one[0]
+        return mx.single(host, found, self._own, self._chance)
 
     async def _usable(
         self, domain: str, exchanges: Sequence[Exchange], authentic: bool

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections import Counter
+from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from smtp_intercept.mta import settling
 from smtp_intercept.mta.courier import Parcel
@@ -19,20 +19,17 @@ from smtp_intercept.mta.destinations import Bounds, Destinations, Down, Full, Go
 from smtp_intercept.mta.envelope import Entry, Outcome, Queued, State
 from smtp_intercept.mta.faults import SpoolError
 from smtp_intercept.mta.nexthop import NextHop
+from smtp_intercept.mta.parts import Part, Route, Waiting, split
 from smtp_intercept.mta.settling import Settling, Try
 
 PAGE = 100  # messages taken at a look: some milliseconds of the loop's time
-WAITING_EACH = 40  # parcels in memory for a destination that has enough in flight: twice as many as that
-WAITING = 400  # and for all of them
 JOBS = 1_000  # everything begun and not settled: those in flight, and outcomes that wait for the disk
-RECIPIENTS = 100  # of one parcel: every server takes as many (RFC 5321 §4.5.3.1.8)
 PACE = 4  # looking takes a fifth of the time at most, however much is due for destinations that have enough
+FRESH_S = 3.0  # due for no longer than this: seen at every look, at least twice
 LOOK_S = 1.0  # what the command line changes is seen within that time
 SICK_S = 60.0  # a message that trips over a mistake of ours comes again after it
 
 _LOG = logging.getLogger("tollbridge")
-
-Route: TypeAlias = Callable[[Entry, Queued], NextHop]
 
 
 class Queue(settling.Queue, Protocol):
@@ -40,27 +37,15 @@ class Queue(settling.Queue, Protocol):
 
     changed: asyncio.Event
 
-    def due(self, now: float, limit: int, busy: Collection[str], after: Entry | None = None) -> list[Entry]: ...
+    def due(
+        self, now: float, limit: int, busy: Collection[str], after: tuple[float, str] | None = None
+    ) -> list[Entry]: ...
 
 
 class Carrier(Protocol):
     """What the runner needs of the courier."""
 
     async def carry(self, parcel: Parcel) -> Sequence[Outcome]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The recipients of one message that go to one next hop."""
-
-    entry: Entry
-    hop: NextHop
-    queued: tuple[Queued, ...]
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether an administrator wants it tried, see `Queued`."""
-        return any(each.next_at < self.entry.received_at for each in self.queued)
 
 
 @dataclass(slots=True, eq=False)
@@ -73,11 +58,13 @@ class Runner:
     settling: Settling
     bounds: Bounds = field(default_factory=Bounds)
     _destinations: Destinations = field(init=False)
-    _waiting: dict[NextHop, deque[Part]] = field(default_factory=dict, init=False)
+    _waiting: Waiting = field(default_factory=Waiting, init=False)
     _busy: Counter[str] = field(default_factory=Counter, init=False)
     _jobs: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _carrying: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
-    _after: Entry | None = field(default=None, init=False)  # where the last look ended; None: at the queue's end
+    # Where the last look ended, at what has become due lately and at all; None: there was no more.
+    _fresh: tuple[float, str] | None = field(default=None, init=False)
+    _after: tuple[float, str] | None = field(default=None, init=False)
     _passed_over: bool = field(default=False, init=False)
     _wake: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _stop_within_s: float | None = field(default=None, init=False)
@@ -120,17 +107,23 @@ class Runner:
         """Begin what may begin of the next page of the queue."""
         if len(self._jobs) >= JOBS:
             return
+        now = self.settling.clock()
+        # What has just become due does not wait behind what has waited long: that may be for a server that is down.
+        self._fresh = self._page(now, self._fresh or (now - FRESH_S, ""))
         if self.at_end:
             self._passed_over = False
-        now = self.settling.clock()
+        self._after = self._page(now, self._after)
+
+    def _page(self, now: float, after: tuple[float, str] | None) -> tuple[float, str] | None:
+        """Begin what may begin of one page; the place of its last message, or None if that was the queue's last."""
         try:
-            page = self.queue.due(now, PAGE, self._busy.keys(), self._after)
+            page = self.queue.due(now, PAGE, self._busy.keys(), after)
         except SpoolError as failure:
             _LOG.error("the queue cannot be read: %s", failure)
-            page = []
-        self._after = page[-1] if len(page) == PAGE else None
+            return None
         for entry in page:
             self._take(entry)
+        return (page[-1].due_at, page[-1].id) if len(page) == PAGE else None
 
     async def idle(self) -> None:
         """When nothing is in hand any more."""
@@ -164,28 +157,16 @@ class Runner:
         if entry.returning:
             self._begin(entry, self.settling.give_back(entry))
             return
-        for part in self._parts(entry):
+        parts, unroutable = split(entry, self.route)
+        for queued, reason in unroutable:
+            self._begin(entry, self._unroutable(entry, queued, reason))
+        for part in parts:
             if self._placed(part):
                 continue
-            if self._waits(part):
+            if self._waiting.add(part):
                 self._busy[entry.id] += 1
             else:
                 self._passed_over = True
-
-    def _parts(self, entry: Entry) -> list[Part]:
-        hops: dict[NextHop, list[Queued]] = {}
-        for queued in entry.queued:
-            try:
-                hop = self.route(entry, queued)
-            except ValueError as mistake:
-                self._begin(entry, self._unroutable(entry, queued, str(mistake)))
-            else:
-                hops.setdefault(hop, []).append(queued)
-        return [
-            Part(entry, hop, tuple(queued[start : start + RECIPIENTS]))
-            for hop, queued in hops.items()
-            for start in range(0, len(queued), RECIPIENTS)
-        ]
 
     def _placed(self, part: Part) -> bool:
         """Whether it is on its way, or put off; or else has to wait."""
@@ -201,13 +182,6 @@ class Runner:
                 self._begin(part.entry, self._put_off(part, down))
             case Full():
                 return False
-        return True
-
-    def _waits(self, part: Part) -> bool:
-        waiting = self._waiting.get(part.hop, ())
-        if len(waiting) >= WAITING_EACH or sum(map(len, self._waiting.values())) >= WAITING:
-            return False
-        self._waiting.setdefault(part.hop, deque()).append(part)
         return True
 
     def _begin(self, entry: Entry, work: Coroutine[Any, Any, None]) -> None:
@@ -233,14 +207,10 @@ class Runner:
 
     def _advance(self) -> None:
         """Begin what waited for another to end."""
-        for hop in list(self._waiting):
-            waiting = self._waiting[hop]
-            while waiting and self._placed(waiting[0]):
-                self._release(waiting.popleft().entry.id)
-            if not waiting:
-                del self._waiting[hop]
-            if self._passed_over and len(waiting) < WAITING_EACH // 2:
-                self._wake.set()
+        for part in self._waiting.served(self._placed):
+            self._release(part.entry.id)
+        if self._passed_over and self._waiting.has_room:
+            self._wake.set()
 
     async def _carry(self, part: Part, began_at: float) -> None:
         loop, outcomes = asyncio.get_running_loop(), list[Outcome]()

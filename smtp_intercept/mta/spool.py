@@ -107,11 +107,12 @@ class Spool:
         self.changed.set()
         return ids.of_number(seq)
 
-    def due(self, now: float, limit: int, busy: Collection[str], after: Entry | None = None) -> list[Entry]:
+    def due(self, now: float, limit: int, busy: Collection[str], after: tuple[float, str] | None = None) -> list[Entry]:
         """At most ``limit`` messages to try, the longest due first, each with its due recipients only; none of
-        ``busy``, none held. ``after``: those behind this one, which was the last of another answer."""
-        place = (-1.0, -1) if after is None else (_due_at(after), _number(after.id))
+        ``busy``, none held. ``after``: those behind this place, a message's `due_at` and id ("" is before all ids)."""
+        due_at, queue_id = after or (-1.0, "")
         with database.translated(self._layout.database):
+            place = due_at, _number(queue_id) if queue_id else -1
             return self._records.due(now, limit, {_number(one) for one in busy}, place)
 
     def next_due_at(self) -> float | None:
@@ -239,11 +240,6 @@ def _number(queue_id: str) -> int:
     if (seq := ids.number_of(queue_id)) is None:
         raise NoSuchMessageError(queue_id)
     return seq
-
-
-def _due_at(entry: Entry) -> float:
-    """As the database has it, of a message that `due` gave."""
-    return 0.0 if entry.returning else min(each.next_at for each in entry.queued)
 
 
 def _insert(records: Records, draft: Draft, origin: Origin, envelope: Envelope, now: float) -> int:

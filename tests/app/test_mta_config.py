@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S
+from hwprofiles.facts import profiles
+from hwprofiles.match import named
 from smtp_intercept.app.config import (
     Config,
     ConfigErrors,
@@ -21,6 +24,7 @@ from smtp_intercept.app.config import (
 )
 from smtp_intercept.app.fields import Queue, Source
 from smtp_intercept.app.password import MAX_PASSWORD_BYTES, relay_password
+from smtp_intercept.app.wanted import wanted
 from smtp_intercept.direction import Domains, Servers
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol, Security
 from smtp_intercept.mta.relaying import RelayRule
@@ -417,6 +421,19 @@ class TestTables:
             relay_rule(config),
             resolvers(config),
         )
+
+
+@pytest.mark.parametrize(
+    ("lines", "learned_s"),
+    [
+        ("", LEARNED_S),
+        ("[intercept]\nhidden = false\n", LEARNED_UNTIL_BANNER_S),
+        ("[intercept]\noutgoing = 'mta'\n", LEARNED_UNTIL_BANNER_S),
+        ("[intercept.port.enp1s0]\nincoming = 'mta'\n", LEARNED_UNTIL_BANNER_S),
+    ],
+)
+def test_next_hops_are_kept_until_the_banner_where_no_server_is_dialled_by_the_lane(lines: str, learned_s: int) -> None:
+    assert wanted(parse(BOX + lines), named("generic", profiles())).learned_s == learned_s
 
 
 class TestPassword:

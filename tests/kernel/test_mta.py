@@ -36,7 +36,7 @@ from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.kernel.resolver import Resolver
 from tests.peers import exim, opensmtpd, postfix
 from tests.peers.matrix import certificate
-from tests.peers.peer import Delivery, Peer
+from tests.peers.peer import PLAIN, Delivery, Peer, Route
 
 pytestmark = pytest.mark.kernel
 
@@ -135,7 +135,7 @@ def world(lanes: None, lab: Lab) -> Iterator[World]:
     pem = certificate()
     peers = {
         "postfix": postfix.start(lab.host("server"), SERVER, pem),
-        "opensmtpd": opensmtpd.start(lab.host("second"), SECOND, pem, {"exim.test": WORLD}),
+        "opensmtpd": opensmtpd.start(lab.host("second"), SECOND, pem, [Route("exim.test", WORLD, PLAIN)]),
         "exim": exim.start(lab.host("world"), WORLD, pem),
     }
     with Resolver(lab.gateway, lab.gateway.namespace) as dns, ExitStack() as stack:

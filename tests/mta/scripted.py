@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from email.message import Message
@@ -79,12 +80,16 @@ class Courier:
 
 
 class Office:
-    """Spool, courier and runner; the time is ``now``."""
+    """Spool, courier and runner; the time is ``now``, which passes by itself if it is ``ticking``."""
 
-    def __init__(self, directory: Path, schedule: Schedule | None = None, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, directory: Path, schedule: Schedule | None = None, bounds: Bounds | None = None, ticking: bool = False
+    ) -> None:
         self.now = START
+        self._ticks = time.monotonic if ticking else lambda: 0.0
+        self._began = self._ticks()
         self.spool = Spool.open(directory, reserve_bytes=0)
-        self.courier = Courier(lambda: self.now)
+        self.courier = Courier(self.clock)
         self.log: list[dict[str, Any]] = []
         tokens = iter(range(10**9))
         self.settling = Settling(
@@ -92,18 +97,21 @@ class Office:
             schedule=schedule or Schedule(jitter=0.0),
             reporter=Reporter("gate.example.net"),
             log=self.log.append,
-            clock=lambda: self.now,
+            clock=self.clock,
             chance=lambda: 0.0,
             token=lambda: f"token{next(tokens)}",
         )
         self.runner = Runner(self.spool, self.courier, by_domain, self.settling, bounds or Bounds())
+
+    def clock(self) -> float:
+        return self.now + self._ticks() - self._began
 
     async def post(self, *recipients: str | Recipient, sender: str = "alice@example.com", **envelope: Any) -> str:
         """A message arrives now."""
         draft = self.spool.draft()
         draft.write(CONTENT)
         all_ = tuple(each if isinstance(each, Recipient) else Recipient(each) for each in recipients)
-        return await self.spool.enqueue(draft, ORIGIN, Envelope(sender, all_, **envelope), self.now)
+        return await self.spool.enqueue(draft, ORIGIN, Envelope(sender, all_, **envelope), self.clock())
 
     async def look(self) -> None:
         """Look at the queue until there is nothing to begin, and nothing in hand."""

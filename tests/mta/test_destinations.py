@@ -107,6 +107,11 @@ def test_bounds() -> None:
     assert sum(admitted(known, *hops)) == 50
 
 
+def test_bounds_go_with_the_couriers() -> None:
+    assert Bounds.of(100, 10) == Bounds()
+    assert Bounds.of(1, 1) == Bounds(total=2, each=2, unproven=1, unproven_each=1)
+
+
 def test_memory_is_bounded() -> None:
     known = Destinations()
     for number in range(REMEMBERED + 10):

@@ -23,8 +23,8 @@ from smtp_intercept.mta.drafts import SMALL_BYTES
 from smtp_intercept.mta.envelope import Envelope, Notify, Outcome, Recipient, State
 from smtp_intercept.mta.faults import SpoolFullError
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol
+from smtp_intercept.mta.parts import RECIPIENTS
 from smtp_intercept.mta.relay import NotTakenError, Relay
-from smtp_intercept.mta.runner import RECIPIENTS
 from tests.mta.scripted import CONTENT, ORIGIN, Office, down, greylisted, refused
 
 HOP = NextHop("relay", (Place("192.0.2.25"),))

@@ -19,7 +19,7 @@ from smtp_intercept.mta.destinations import Bounds
 from smtp_intercept.mta.envelope import Entry, Notify, Outcome, Recipient, State
 from smtp_intercept.mta.faults import SpoolError, SpoolFullError
 from smtp_intercept.mta.nexthop import NextHop
-from smtp_intercept.mta.runner import RECIPIENTS, WAITING
+from smtp_intercept.mta.parts import RECIPIENTS, WAITING
 from smtp_intercept.mta.schedule import Schedule
 from tests.mta.scripted import START, Office, delivered, down, greylisted, refused
 
@@ -229,6 +229,9 @@ def test_others_wait_for_a_destination_that_is_down_without_an_attempt_each(offi
             await office.post(f"u{number}@down.example")
         await office.until(30 * MINUTE)
         calm.append(len(office.courier.carried))
+        assert {each.reply for entry in office.entries() for each in entry.queued} == {
+            "192.0.2.7:25: Connection refused"
+        }
         office.courier.answers.clear()
         await office.until(HOUR)
         left.extend(office.entries())
@@ -439,7 +442,7 @@ def test_little_of_a_long_queue_is_in_hand(office: Office) -> None:
     office.courier.answers["one.example"] = slow
 
     async def scene() -> None:
-        await asyncio.gather(*(office.post(f"u{number}@one.example") for number in range(3_000)))
+        await asyncio.gather(*(office.post(f"u{number}@one.example") for number in range(1_500)))
         running = asyncio.create_task(office.runner.run())
         async with asyncio.timeout(30):
             while office.spool.next_due_at() is not None:
@@ -449,6 +452,6 @@ def test_little_of_a_long_queue_is_in_hand(office: Office) -> None:
 
     began_at = time.monotonic()
     asyncio.run(scene())
-    print(f"3,000 messages in and out: {time.monotonic() - began_at:.2f} s, at most {most} in hand")
+    print(f"1,500 messages in and out: {time.monotonic() - began_at:.2f} s, at most {most} in hand")
     assert most <= Bounds().each + WAITING
     assert office.courier.most_flying <= Bounds().each

@@ -15,13 +15,17 @@ import ctypes
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.resources import files
+from importlib.util import find_spec
 from ipaddress import ip_address
 from itertools import cycle, islice, product
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -178,6 +182,18 @@ class Reporter:
         crossed = self._across.crossed - self._before
         with self._path.open("a") as out:
             out.write(json.dumps({"test": report.nodeid, "outcome": report.outcome, "crossed": crossed}) + "\n")
+
+
+def provide_resources() -> None:
+    """aiosmtpd's tests ask setuptools where a file is; Python 3.12 and later comes without it."""
+    if find_spec("pkg_resources") is None:
+        module = ModuleType("pkg_resources")
+        module.resource_filename = lambda package, name: str(files(package) / name)  # type: ignore[attr-defined]
+        sys.modules["pkg_resources"] = module
+
+
+if ENVIRONMENT in os.environ:
+    provide_resources()  # before the suite's own conftest is read
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,6 +15,12 @@ from tests.tools import data
 
 CPYTHON = "usr/lib/python3*/test/test_email/data/msg_*.txt"
 SPAMASSASSIN = "usr/share/doc/spamassassin/examples/sample-*.txt"
+# Ways to send chunks: one after the other, as BINARYMIME where that is offered, and all at once.
+CHUNKED: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("bdat", (), False),
+    ("binary", ("BODY=BINARYMIME",), False),
+    ("ahead", (), True),
+)
 BIG_BYTES = 50_000_000
 SEGMENT_BYTES = 1448  # of TCP on Ethernet
 
@@ -29,6 +35,7 @@ class Mail:
     recipient: str  # its local part
     options: tuple[str, ...] = ()
     bdat_bytes: int = 0  # sent by BDAT in chunks of so many octets; 0: by DATA
+    pipelined: bool = False  # envelope and chunks at once (RFC 3030 §4.2), the last one not empty
 
 
 def mail(name: str, content: bytes, *options: str, sender: str = "", recipient: str = "user") -> Mail:
@@ -93,7 +100,8 @@ def chunked() -> list[Mail]:
     dots = b"Subject: dots\r\n\r\n" + b"\r\n.\r\n" * 60
     sizes = {"noise": (noise, (70_000, 1_000, 16_384)), "dots": (dots, (1, 2, 3, 4, 5, 7))}
     return [
-        Mail(f"bdat-{name}-{size}", content, f"bdat-{name}-{size}@sender.test", "user", bdat_bytes=size)
+        Mail(f"{how}-{name}-{size}", content, f"{how}-{name}-{size}@sender.test", "user", options, size, pipelined)
         for name, (content, all_sizes) in sizes.items()
         for size in all_sizes
+        for how, options, pipelined in CHUNKED
     ]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from smtp_intercept.app.lab.host import Host
 from tests.peers.jail import MAILBOX, SPOOL, jailed
-from tests.peers.peer import DOMAIN, Peer, Routes
+from tests.peers.peer import DOMAIN, WAYS, Peer, Routes, by_way, six
 
 NAME = "exim"
 CONFIG = """
 primary_hostname = {domain}
 daemon_smtp_ports = 25
-local_interfaces = {address}
+local_interfaces = <; {address} ; {six}
 spool_directory = {spool}/exim4
 log_file_path = {spool}/exim4/log/%slog
 keep_environment =
@@ -61,8 +61,11 @@ box:
   envelope_to_add
 remote:
   driver = smtp
-  interface = {address}
-  hosts_avoid_tls = *
+  interface = <; {address} ; {six}
+  hosts_avoid_tls = ${{if match{{$domain}}{{^tls}}{{}}{{*}}}}
+  hosts_require_tls = ${{if match{{$domain}}{{^tls}}{{*}}{{}}}}
+  tls_verify_hosts =
+  tls_try_verify_hosts =
   hosts_try_fastopen =
   connection_max_messages = 1
   message_linelength_limit = 100000000
@@ -75,23 +78,23 @@ route{number}:
   driver = manualroute
   domains = {domain}
   transport = remote
-  route_list = * {server} byname
+  route_list = <| * "<+ {server}" byname
   self = send
 """
 
 
-def start(host: Host, address: str, certificate: str, routes: Routes | None = None) -> Peer:
-    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers."""
+def start(host: Host, address: str, certificate: str, routes: Routes = ()) -> Peer:
+    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers, by their ways."""
     config = CONFIG.format(
         domain=DOMAIN.format(NAME),
-        mine="" if routes else DOMAIN.format(NAME),
+        mine="" if routes else " : ".join(by_way(DOMAIN.format(NAME), way) for way in WAYS),
         address=address,
+        six=six(address),
         spool=SPOOL,
         mailbox=MAILBOX,
         tls="" if routes else "*",
         routes="".join(
-            ROUTE.format(number=number, domain=domain, server=server)
-            for number, (domain, server) in enumerate((routes or {}).items())
+            ROUTE.format(number=number, domain=route.domain, server=route.server) for number, route in enumerate(routes)
         ),
     )
     process = jailed(

@@ -26,7 +26,8 @@ NORMAL = (
     ),
     _row(
         "Exim's trace",
-        r"(by exim\.test with \w+ \(Exim [\d.]+\)FOLD\(envelope-from <[^>]*>\)FOLDid )[\w-]{16}"
+        r"(by exim\.test with \w+ (?: \(TLS[\d.]+\) tls \w+FOLD)?"
+        r"\(Exim [\d.]+\)FOLD\(envelope-from <[^>]*>\)FOLDid )[\w-]{16}"
         r"((?:FOLDfor [^;]+)?;FOLD)DATE()",
     ),
     _row(

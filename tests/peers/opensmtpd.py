@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smtp_intercept.app.lab.host import Host
 from tests.peers.jail import MAILBOX, SPOOL, jailed
-from tests.peers.peer import DOMAIN, Peer, Routes
+from tests.peers.peer import DOMAIN, PLAIN, SIX, TLS, WAYS, Peer, Route, Routes, by_way, six
 
 NAME = "opensmtpd"
 CONFIG = """
@@ -13,26 +13,30 @@ smtp max-message-size 200M
 smtp limit max-mails 100000
 table everybody {{ "@" = "mailbox" }}
 listen on {address} port 25 hostname {domain} {tls}
+listen on {six} port 25 hostname {domain} {tls}
 action box maildir "{mailbox}" virtual <everybody>
 action nowhere mda "cat" virtual <everybody>
 {routes}
-match from any for domain "{mine}" action box
+match from any for domain {{ {mine} }} action box
 match from any for any action nowhere
 """
 PKI = 'pki peer cert "/etc/peer.pem"\npki peer key "/run/key.pem"'
 
+RELAYS = {PLAIN: '"smtp+notls://{}"', SIX: '"smtp+notls://[{}]"', TLS: '"smtp+tls://{}" tls no-verify'}
 
-def start(host: Host, address: str, certificate: str, routes: Routes | None = None) -> Peer:
-    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers."""
+
+def start(host: Host, address: str, certificate: str, routes: Routes = ()) -> Peer:
+    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers, by their ways."""
     lines = [
-        f'action route{number} relay host "smtp+notls://{server}" src {address}\n'
-        f'match from any for domain "{domain}" action route{number}'
-        for number, (domain, server) in enumerate((routes or {}).items())
+        f"action route{number} relay host {RELAYS[route.way].format(route.server)} src {_source(address, route)}\n"
+        f'match from any for domain "{route.domain}" action route{number}'
+        for number, route in enumerate(routes)
     ]
     config = CONFIG.format(
         address=address,
+        six=six(address),
         domain=DOMAIN.format(NAME),
-        mine="none.invalid" if routes else DOMAIN.format(NAME),
+        mine='"none.invalid"' if routes else ", ".join(f'"{by_way(DOMAIN.format(NAME), way)}"' for way in WAYS),
         mailbox=MAILBOX,
         routes="\n".join(lines),
         pki="" if routes else PKI,
@@ -47,3 +51,7 @@ def start(host: Host, address: str, certificate: str, routes: Routes | None = No
     )
     queues = tuple(f"{SPOOL}/smtpd/{queue}/**/*" for queue in ("queue", "incoming", "temporary"))
     return Peer(NAME, host, address, process, queues)
+
+
+def _source(address: str, route: Route) -> str:
+    return six(address) if route.way == SIX else address

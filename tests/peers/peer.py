@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from tests.peers.jail import MAILBOX, seen_inside
 
 START_S = 20.0
 DOMAIN = "{}.test"  # a receiver's own domain, by which the senders route
+# How a message is to travel: as its receiver's domain begins, so that an MTA has a route of its own for each way.
+PLAIN, TLS, SIX = "", "tls", "six"
+WAYS = (PLAIN, TLS, SIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,10 @@ class Peer:
     @property
     def domain(self) -> str:
         return DOMAIN.format(self.name)
+
+    def reached(self, way: str) -> tuple[str, str]:
+        """The recipients' domain and the address to dial."""
+        return by_way(self.domain, way), six(self.address) if way == SIX else self.address
 
     def deliveries(self) -> list[Delivery]:
         """Everything that was stored so far."""
@@ -69,7 +76,26 @@ class Peer:
         return self
 
 
-Routes = Mapping[str, str]  # domain of the recipient -> address of its server
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where mail for a domain goes. ``way`` is TLS: after STARTTLS, or not at all; else without it."""
+
+    domain: str
+    server: str
+    way: str
+
+
+Routes = Sequence[Route]
+
+
+def by_way(domain: str, way: str) -> str:
+    return f"{way}.{domain}" if way else domain
+
+
+def six(address: str) -> str:
+    """The IPv6 address of who has this IPv4 address."""
+    return f"2001:db8::{address.rpartition('.')[2]}"
+
 
 # How the servers name the envelope's parts in what they store, always above the message's own header.
 _FIELD = re.compile(rb"^(return-path|x-mail-args|x-original-to|envelope-to|x-rcpt-args|delivered-to): *(.*?)\r?$", re.I)

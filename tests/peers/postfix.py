@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from smtp_intercept.app.lab.host import Host
 from tests.peers.jail import MAILBOX, SPOOL, jailed
-from tests.peers.peer import DOMAIN, Peer, Routes
+from tests.peers.peer import DOMAIN, TLS, WAYS, Peer, Route, Routes, by_way, six
 
 NAME = "postfix"
 MAIN = """
@@ -20,16 +20,18 @@ setgid_group = postdrop
 maillog_file = /dev/stdout
 myhostname = {domain}
 mydestination =
-inet_interfaces = {address}
-inet_protocols = ipv4
+inet_interfaces = {address}, {six}
+inet_protocols = ipv4, ipv6
 smtp_bind_address = {address}
-mynetworks = 0.0.0.0/0
+smtp_bind_address6 = {six}
+mynetworks = 0.0.0.0/0, [::]/0
 smtpd_peername_lookup = no
 smtpd_client_connection_count_limit = 0
 smtpd_error_sleep_time = 0
 smtpd_tls_security_level = {tls}
 smtpd_tls_chain_files = /etc/peer.pem
 smtp_tls_security_level = none
+smtp_tls_policy_maps = texthash:/etc/postfix/tls
 smtp_dns_support_level = disabled
 smtp_host_lookup = native
 smtp_connection_cache_on_demand = no
@@ -74,20 +76,27 @@ postlog   unix-dgram n - n - 1 postlogd
 """
 
 
-def start(host: Host, address: str, certificate: str, routes: Routes | None = None) -> Peer:
-    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers."""
+def start(host: Host, address: str, certificate: str, routes: Routes = ()) -> Peer:
+    """Serve on ``address``; mail for the domains of ``routes`` goes to their servers, by their ways."""
     domain = DOMAIN.format(NAME)
-    transport = "".join(f"{each} smtp:[{server}]\n" for each, server in (routes or {}).items())
+    transport = "".join(f"{route.domain} smtp:{_next_hop(route)}\n" for route in routes)
+    policy = "".join(f"{_next_hop(route)} encrypt\n" for route in routes if route.way == TLS)
     main = MAIN.format(
         domain=f"relay.{domain}" if routes else domain,  # a Postfix takes no mail for a host that greets as itself
-        mine="none.invalid" if routes else domain,
+        mine="none.invalid" if routes else ", ".join(by_way(domain, way) for way in WAYS),
         address=address,
+        six=six(address),
         spool=SPOOL,
         mailbox=MAILBOX,
         uid="61105",
         tls="none" if routes else "may",
     )
-    files = {"postfix/main.cf": main, "postfix/master.cf": MASTER, "postfix/transport": transport}
+    files = {
+        "postfix/main.cf": main,
+        "postfix/master.cf": MASTER,
+        "postfix/transport": transport,
+        "postfix/tls": policy,
+    }
     process = jailed(
         host,
         NAME,
@@ -97,3 +106,8 @@ def start(host: Host, address: str, certificate: str, routes: Routes | None = No
     )
     queues = tuple(f"{SPOOL}/postfix/{queue}/**/*" for queue in ("maildrop", "incoming", "active", "deferred"))
     return Peer(NAME, host, address, process, queues)
+
+
+def _next_hop(route: Route) -> str:
+    """By which the policy is found too: with a port it is another one than without."""
+    return f"[{route.server}]:25" if route.way == TLS else f"[{route.server}]"

@@ -13,7 +13,7 @@ from pathlib import Path
 from smtp_intercept.app.lab.host import Host, Process
 from tests.peers import exim, opensmtpd, postfix
 from tests.peers.corpus import Mail
-from tests.peers.peer import Peer, Routes
+from tests.peers.peer import SIX, TLS, Peer, Routes, six
 from tests.tools import program
 
 POST = Path(__file__).with_name("post.py")
@@ -46,6 +46,11 @@ MTAS: Mapping[str, Callable[[Host, str, str, Routes], Peer]] = {
 }
 
 
+def labelled(name: str, way: str) -> str:
+    """A sender that uses a way of its own counts as another one."""
+    return f"{name}-{way}" if way else name
+
+
 @dataclass(frozen=True, slots=True)
 class Outbox:
     """The corpus as files on the sending host, whose envelope sender tells which program sent it."""
@@ -56,39 +61,64 @@ class Outbox:
     def sender(self, name: str, mail: Mail) -> str:
         return mail.sender.replace("@", f"@{name}.")
 
+    def source(self, name: str, way: str) -> str:
+        return six(ADDRESSES[name]) if way == SIX else ADDRESSES[name]
+
     def path(self, mail: Mail) -> Path:
         path = self.host.directory / f"mail-{mail.name}"
         if not path.exists():
             path.write_bytes(mail.content)
         return path
 
-    def smtplib(self, name: str, mails: Sequence[Mail], to: str, receivers: Sequence[Peer]) -> Process:
-        """All mails in one session with the server at ``to``, each for a user of every receiver."""
+    def direct(self, mails: Sequence[Mail], receiver: Peer, way: str) -> Process:
+        """All mails in one session with their receiver."""
+        to, name = receiver.reached(way)[1], labelled("smtplib", way)
+        return self._post(name, mails, self.source("smtplib", way), to, [receiver], way, tls=way == TLS)
+
+    def handed(self, mta: str, mails: Sequence[Mail], receivers: Sequence[Peer], way: str) -> Process:
+        """All mails in one session with an MTA of this host, each for a user of every receiver."""
+        own = ADDRESSES[mta]
+        return self._post(labelled(mta, way), mails, own, own, receivers, way)
+
+    def _post(
+        self,
+        name: str,
+        mails: Sequence[Mail],
+        source: str,
+        to: str,
+        receivers: Sequence[Peer],
+        way: str,
+        *,
+        tls: bool = False,
+    ) -> Process:
         items = [
             {
                 "path": str(self.path(mail)),
                 "sender": self.sender(name, mail),
-                "recipients": [f"{mail.recipient}@{receiver.domain}" for receiver in receivers],
+                "recipients": [f"{mail.recipient}@{receiver.reached(way)[0]}" for receiver in receivers],
                 "options": mail.options,
                 "bdat_bytes": mail.bdat_bytes,
+                "pipelined": mail.pipelined,
             }
             for mail in mails
         ]
         job = self.host.directory / f"job-{name}-{to}-{mails[0].name}"
-        job.write_text(json.dumps({"server": to, "source": ADDRESSES[name], "helo": HELO, "mails": items}))
+        job.write_text(json.dumps({"server": to, "source": source, "helo": HELO, "tls": tls, "mails": items}))
         return self.host.spawn([self.host.interpreter, str(POST), str(job)])
 
-    def swaks(self, mail: Mail, receiver: Peer) -> Process:
+    def swaks(self, mail: Mail, receiver: Peer, way: str) -> Process:
         """One mail to one receiver."""
         path, environment = program("swaks")
+        domain, to = receiver.reached(way)
         options = {
-            "--server": receiver.address,
-            "--local-interface": ADDRESSES["swaks"],
+            "--server": to,
+            "--local-interface": self.source("swaks", way),
             "--helo": HELO,
-            "--from": self.sender("swaks", mail),
-            "--to": f"{mail.recipient}@{receiver.domain}",
+            "--from": self.sender(labelled("swaks", way), mail),
+            "--to": f"{mail.recipient}@{domain}",
             "--data": f"@{self.path(mail)}",
         }
         words = [word for option in options.items() for word in option]
         settings = [f"{name}={value}" for name, value in environment.items()]
-        return self.host.spawn(["env", *settings, "perl", path, "--pipeline", "--suppress-data", *words])
+        how = ["--tls"] if way == TLS else ["--pipeline"]
+        return self.host.spawn(["env", *settings, "perl", path, *how, "--suppress-data", *words])

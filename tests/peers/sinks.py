@@ -5,29 +5,41 @@ from __future__ import annotations
 from pathlib import Path
 
 from smtp_intercept.app.lab.host import Host
-from tests.peers.peer import Delivery, Peer, Routes, stored
+from tests.peers.peer import Delivery, Peer, Routes, six, stored
 from tests.tools import program
 
 RECORDER = Path(__file__).with_name("recorder.py")
 BACKLOG = "512"
 
 
-def start_aiosmtpd(host: Host, address: str, certificate: str, routes: Routes | None = None) -> Peer:
+def start_aiosmtpd(host: Host, address: str, certificate: str, routes: Routes = ()) -> Peer:
     """aiosmtpd on ``address``. It cannot pass mail on."""
-    folder = _folder(host, "aiosmtpd")
-    pem = host.directory / "aiosmtpd.pem"
+    return _recorder("aiosmtpd", host, address, certificate)
+
+
+def start_binary(host: Host, address: str, certificate: str, routes: Routes = ()) -> Peer:
+    """An aiosmtpd that knows CHUNKING and BINARYMIME, which no server does that can be had here."""
+    return _recorder("binary", host, address, certificate, "--chunking")
+
+
+def _recorder(name: str, host: Host, address: str, certificate: str, *options: str) -> Peer:
+    folder = _folder(host, name)
+    pem = host.directory / f"{name}.pem"
     pem.write_text(certificate)
-    process = host.spawn([host.interpreter, str(RECORDER), address, str(folder), str(pem)])
-    return Peer("aiosmtpd", host, address, process, read=lambda _: _files(folder))
+    where = [address, six(address), "--folder", str(folder), "--certificate", str(pem)]
+    process = host.spawn([host.interpreter, str(RECORDER), *where, *options])
+    return Peer(name, host, address, process, read=lambda _: _files(folder))
 
 
-def start_smtp_sink(host: Host, address: str, certificate: str, routes: Routes | None = None) -> Peer:
+def start_smtp_sink(host: Host, address: str, certificate: str, routes: Routes = ()) -> Peer:
     """smtp-sink on ``address``, one file a message. It knows no STARTTLS and cannot pass mail on."""
     folder = _folder(host, "smtp-sink")
     path, environment = program("smtp-sink")
     settings = [f"{name}={value}" for name, value in environment.items()]
     template = f"{folder}/%Y%m%d%H%M%S."
-    process = host.spawn(["env", *settings, path, "-u", "nobody", "-d", template, f"inet:{address}:25", BACKLOG])
+    sink = ["env", *settings, path, "-u", "nobody", "-d", template]
+    process = host.spawn([*sink, f"inet:{address}:25", BACKLOG])
+    host.spawn([*sink, f"inet:[{six(address)}]:25", BACKLOG])
     return Peer("smtp-sink", host, address, process, read=lambda _: _files(folder))
 
 

@@ -1,6 +1,6 @@
 """TCP streams put together again from captured frames: what each end of each connection sent and got.
 
-IPv4 only, as the matrix runs. Takes what was repeated once; `ValueError` for a gap.
+Takes what was repeated once; `ValueError` for a gap. No extension headers or options of IP: these wires have none.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 
 from smtp_intercept.app.lab.capture import Frame
 
 SYN = 0x02
+TCP = 6
+IPV4_HEAD, IPV6_HEAD = 20, 40  # octets
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -64,8 +65,8 @@ def transcripts(frames: Iterable[Frame], host: str, port: int = 25) -> Mapping[C
     """The connections to ``port`` as the wire of ``host`` carried them."""
     seen: dict[Ends, list[_Direction]] = defaultdict(list)
     for frame in frames:
-        if frame.host == host and frame.ethertype == 0x0800 and frame.data[23] == 6:
-            _add(seen, frame.data)
+        if frame.host == host:
+            _add(seen, frame)
     return {
         (ends, number): Transcript(client.joined(), server.joined())
         for ends in list(seen)
@@ -74,12 +75,20 @@ def transcripts(frames: Iterable[Frame], host: str, port: int = 25) -> Mapping[C
     }
 
 
-def _add(seen: dict[Ends, list[_Direction]], data: bytes) -> None:
-    head = 14 + (data[14] & 15) * 4
+def _add(seen: dict[Ends, list[_Direction]], frame: Frame) -> None:
+    data = frame.data
+    match frame.ethertype:
+        case 0x0800 if data[23] == TCP:
+            head, end = 14 + IPV4_HEAD, 14 + struct.unpack_from("!H", data, 16)[0]
+        case 0x86DD if data[20] == TCP:
+            head, end = 14 + IPV6_HEAD, 14 + IPV6_HEAD + struct.unpack_from("!H", data, 18)[0]
+        case _:
+            return
+    assert frame.addresses
+    source, destination = frame.addresses
     ports = struct.unpack_from("!HH", data, head)
     sequence, offset, flags = struct.unpack_from("!I4xBB", data, head + 4)
-    ends = Ends(str(IPv4Address(data[26:30])), ports[0], str(IPv4Address(data[30:34])), ports[1])
-    end = 14 + struct.unpack_from("!H", data, 16)[0]
+    ends = Ends(source, ports[0], destination, ports[1])
     if flags & SYN:
         first = (sequence + 1) & 0xFFFFFFFF
         if not seen[ends] or seen[ends][-1].first != first:  # not a SYN repeated

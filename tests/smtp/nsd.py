@@ -48,13 +48,13 @@ class Nsd:
     """Serves ``zones``: name to the text of its records; a zone of None cannot be loaded: SERVFAIL."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._serial, self._port = folder, 0, free_port()
+        self._folder, self._serial, self.port = folder, 0, free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, zones: Mapping[str, str | None], ttl_s: int = 1) -> None:
         """Serve these zones and no others from now on; returns when they are served."""
         names = [*zones, "serial.invalid"]
-        conf = CONF.format(address=ADDRESS, port=self._port, folder=self._folder)
+        conf = CONF.format(address=ADDRESS, port=self.port, folder=self._folder)
         conf += "".join(f'zone:\n  name: "{name}"\n  zonefile: "{name}.zone"\n' for name in names)
         (self._folder / "nsd.conf").write_text(conf)
         self._serial += 1
@@ -76,7 +76,7 @@ class Nsd:
     def resolver(self) -> dns.asyncresolver.Resolver:
         """A stub resolver that asks this server only."""
         resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers, resolver.port = [ADDRESS], self._port
+        resolver.nameservers, resolver.port = [ADDRESS], self.port
         return resolver
 
     def _restart(self) -> None:
@@ -100,7 +100,7 @@ class Nsd:
     def _serves(self) -> bool:
         question = dns.message.make_query("serial.invalid", dns.rdatatype.SOA)
         try:
-            answer = dns.query.udp(question, ADDRESS, port=self._port, timeout=0.2)
+            answer = dns.query.udp(question, ADDRESS, port=self.port, timeout=0.2)
         except (dns.exception.Timeout, OSError):
             return False
         return bool(answer.answer) and answer.answer[0][0].serial == self._serial

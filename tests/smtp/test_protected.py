@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from ipaddress import ip_address
@@ -30,7 +33,7 @@ from smtp_intercept.names import (
     table,
 )
 from smtp_intercept.protected import NameState, ProtectedServers
-from tests.smtp.nsd import Nsd
+from tests.smtp.nsd import ADDRESS, Nsd
 
 LIMITS = Limits()
 MAIL = Question("mail.example.com")
@@ -442,6 +445,37 @@ class TestOverTime:
         nsd.start({**ZONES, "example.com": "mail A 192.0.2.20\n"})
         running = Running(nsd, "x.broken.example", "mail.example.com")
         running.tell(running.until(lambda: running.tables == [Servers.of(["192.0.2.20"])], within_s=3))
+
+
+CONFINED = """
+import asyncio, sys
+import dns.asyncresolver
+from smtp_intercept.protected import ProtectedServers
+
+def resolver():
+    resolver = dns.asyncresolver.Resolver(configure=False)
+    resolver.nameservers, resolver.port = [sys.argv[1]], int(sys.argv[2])
+    return resolver
+
+class Unreadable:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in sys.stdlib_module_names:
+            raise ImportError(name)
+
+protected = ProtectedServers([("example.com", ["mx"]), ("example.org", ["mail.example.com"])], resolver=resolver)
+sys.meta_path.insert(0, Unreadable())
+asyncio.run(protected.resolve_once())
+print([(state.name, len(state.addresses), state.error) for state in protected.state()])
+"""
+
+
+def test_names_are_resolved_by_a_process_that_may_not_read_its_own_program_any_more(served: Nsd) -> None:
+    """As the interceptor is, when it is nobody and the checkout root's."""
+    command = [sys.executable, "-c", CONFINED, ADDRESS, str(served.port)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    names = ast.literal_eval(done.stdout or "None")
+    assert names, done.stderr
+    assert [(count > 0, error) for _, count, error in names] == [(True, None)] * 2, names
 
 
 def test_without_names_run_ends_by_cancellation_only() -> None:

@@ -31,8 +31,9 @@ COMMANDS = {
     "raw6": "ip6tables-save -t raw",
 }
 SYSCTLS = Path("/proc/sys/net")
-_MOVING = re.compile(r"_timer$|^(stats|stats64|valid_life_time|preferred_life_time|qdisc)$")
+_MOVING = re.compile(r"_timer$|^(stats|stats64|valid_life_time|preferred_life_time|qdisc|fdb_n_learned)$")
 _MOVING_SYSCTLS = re.compile(r"/(nf_conntrack_count|flush)$")
+_COUNTED = re.compile(r" \[\d+:\d+\]$")  # packets and octets of a chain, as iptables 1.8.11 tells them
 SETTLE_S = 8.0
 _UNSETTLED = re.compile('"(tentative|NO-CARRIER)"')
 
@@ -74,7 +75,7 @@ def _lines(command: str) -> list[str]:
     done = subprocess.run(command.split(), capture_output=True, text=True, check=False)  # noqa: S603 - the table above
     if "-json" in command:
         return [json.dumps(_still(item), sort_keys=True) for item in json.loads(done.stdout or "[]")]
-    return [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    return [_COUNTED.sub("", line) for line in done.stdout.splitlines() if not line.startswith("#")]
 
 
 def _still(item: Any) -> Any:

@@ -1,0 +1,129 @@
+r"""The MTA as a part of the box: who it is to the server, what happens without it, what an administrator sees.
+
+::
+
+    client .10 ── p0 ┐                ┌ p1 ── server .20 (protected: example.com)
+                     ├─ gateway .2 ───┤
+                     │                └ p2 ── other  .30
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from smtp_intercept.app.lab.gateway import Gateway
+from smtp_intercept.app.lab.mail import MailServer, send
+from smtp_intercept.app.lab.network import THREE_WIRES, Lab
+
+pytestmark = pytest.mark.kernel
+
+WIRES = THREE_WIRES
+CLIENT, BOX, SERVER, OTHER = (f"192.0.2.{n}" for n in (10, 2, 20, 30))
+CLIENT6, SERVER6 = "2001:db8::10", "2001:db8::20"
+
+
+def config(lab: Lab, **tables: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "bridge": {"management": [f"{BOX}/24", "2001:db8::2/64"], **tables.get("bridge", {})},
+        "protected": [{"domain": "example.com", "servers": [SERVER, SERVER6]}],
+        "intercept": {"incoming": "mta"},
+        "mta": {"hostname": "box.test", "spool": str(lab.gateway.directory / "spool"), **tables.get("mta", {})},
+        "limits": {"drain_s": 2},
+    }
+
+
+@pytest.fixture(scope="module")
+def mailbox(lanes: None, lab: Lab) -> MailServer:
+    return MailServer.start(lab.host("server"))
+
+
+def take(mailbox: MailServer, sender: str, timeout_s: float = 15.0) -> dict[str, Any]:
+    """The server's record of the one message from ``sender``, once it is there."""
+    deadline_at = time.monotonic() + timeout_s
+    while not (found := mailbox.messages(sender=sender)):
+        assert time.monotonic() < deadline_at, f"nothing from {sender}"
+        time.sleep(0.05)
+    (record,) = found
+    return record
+
+
+def post(lab: Lab, sender: str, source: str = CLIENT, server: str = SERVER, **settings: Any) -> dict[str, Any]:
+    (report,) = send(lab.host("client"), server, "user@example.com", source=source, sender=sender, **settings)
+    assert report["accepted"], report
+    return report
+
+
+@pytest.mark.parametrize(("source", "server"), [(CLIENT, SERVER), (CLIENT6, SERVER6)], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("name", ["box", "client"])
+def test_who_dials_the_server(lab: Lab, mailbox: MailServer, name: str, source: str, server: str) -> None:
+    """``mta.source``: the box itself, or the client's address and port, as far as the lane knows the way."""
+    sender = f"{name}{source}@example.net".replace(":", "-")
+    with lab.gateway.running(config(lab, mta={"source": name})):
+        report = post(lab, sender, source, server)
+        record = take(mailbox, sender)
+    box = BOX if source == CLIENT else "2001:db8::2"
+    assert record["client"]["address"] == (box if name == "box" else source)
+    if name == "client":
+        assert record["client"]["port"] == report["attempts"][0]["client_port"]
+    assert record["helo"] == "box.test"
+
+
+@pytest.fixture
+def killed(lab: Lab) -> Iterator[Gateway]:
+    """A gateway whose MTA is stopped: it holds its channel, and says nothing."""
+    with lab.gateway.running(config(lab)) as gateway:
+        pid = gateway.pids()["mta"]
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.5)
+        yield gateway
+
+
+def test_without_the_mta_mail_goes_on_live(killed: Gateway, lab: Lab, mailbox: MailServer) -> None:
+    post(lab, "live@example.net")
+    take(mailbox, "live@example.net")
+    assert killed.wait_log(type="message", handler="proxy", sender="live@example.net")
+    deadline_at = time.monotonic() + 5
+    while not any("not the MTA's" in line for line in killed.tollbridge("status").stdout.splitlines()):
+        assert time.monotonic() < deadline_at
+        time.sleep(0.2)
+
+
+def test_with_block_it_waits_at_the_client(lab: Lab, mailbox: MailServer) -> None:
+    with lab.gateway.running(config(lab, bridge={"on_failure": "block"})) as gateway:
+        os.kill(gateway.pids()["mta"], signal.SIGSTOP)
+        time.sleep(1.5)
+        (report,) = send(lab.host("client"), SERVER, "user@example.com", source=CLIENT, sender="later@example.net")
+        assert not report["accepted"]
+        assert "421" in report["attempts"][0]["error"]
+        os.kill(gateway.pids()["mta"], signal.SIGCONT)
+        time.sleep(0.5)
+        post(lab, "later@example.net", retries=5, pause=0.5)
+        take(mailbox, "later@example.net")
+
+
+def test_a_dead_mta_comes_back_with_its_queue(lab: Lab, mailbox: MailServer) -> None:
+    """Mail for a server that is down waits, survives kill -9, and is delivered when the server is there."""
+    with lab.gateway.running(config(lab)) as gateway:
+        mailbox.process.end()
+        post(lab, "kept@example.net")
+        before = gateway.pids()["mta"]
+        os.kill(before, signal.SIGKILL)
+        deadline_at = time.monotonic() + 15
+        while gateway.pids().get("mta", before) == before:
+            assert time.monotonic() < deadline_at
+            time.sleep(0.1)
+        (entry,) = gateway.tollbridge("queue", "list", "--json").json_lines()
+        assert entry["sender"] == "kept@example.net"
+        again = MailServer.start(lab.host("server"))
+        gateway.tollbridge("queue", "retry", "--all")
+        take(again, "kept@example.net")
+        deadline_at = time.monotonic() + 5
+        while gateway.status()["mta"]["queue"]["messages"]:
+            assert time.monotonic() < deadline_at
+            time.sleep(0.2)
