@@ -19,7 +19,7 @@ from smtp_intercept.mta import database, faults
 from smtp_intercept.mta.drafts import Draft, Layout, sync_directory
 from smtp_intercept.mta.faults import SpoolError
 from smtp_intercept.mta.records import Records
-from smtp_intercept.mta.room import Room
+from smtp_intercept.mta.room import Room, spend
 
 GROUP = 256  # works in one commit: some 10 ms and 16 MiB at most, and no caller waits for more than two commits
 TRIM_EVERY_S = 0.2  # a step of giving room back to the disk, while there is nothing else to do
@@ -104,7 +104,7 @@ class Commits:
             if len(works) > 1:  # one of them, or the room for all of them: each for itself
                 for work in works:
                     self._commit([work])
-            elif works[0].urgent and _is_full(error) and self._room.spend():
+            elif works[0].urgent and _is_full(error) and spend(self._layout.directory):
                 self._commit(works)
             else:
                 self._fail(works[0], error)
@@ -154,7 +154,7 @@ class Commits:
 
 
 def _is_full(error: Exception) -> bool:
-    return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(error, "errno", 0) in faults.FULL
+    return getattr(error, "sqlite_errorname", "") in faults.FULL_NAMES or getattr(error, "errno", 0) in faults.FULL
 
 
 def _call(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from smtp_intercept.answers import Answer
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+FULL_NAMES = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")  # the latter: no room for the log's index
 _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
@@ -61,7 +62,7 @@ def of_system(error: OSError, path: Path) -> SpoolError:
 def of_database(error: sqlite3.Error, path: Path) -> SpoolError:
     """An error of SQLite's."""
     name, reason = getattr(error, "sqlite_errorname", None) or "", f"{path}: {error}"
-    if name == "SQLITE_FULL":
+    if name in FULL_NAMES:
         return SpoolFullError(f"{reason}; make room on its disk")
     if name.startswith("SQLITE_READONLY"):
         return _read_only(reason)

@@ -15,9 +15,10 @@ from typing import BinaryIO, TypeVar
 from smtp_intercept.mta import database, faults, ids, listing
 from smtp_intercept.mta.drafts import Layout
 from smtp_intercept.mta.envelope import Entry
-from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError
+from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError, SpoolFullError
 from smtp_intercept.mta.listing import Attempt, Filter
 from smtp_intercept.mta.records import Records
+from smtp_intercept.mta.room import spend
 from smtp_intercept.mta.spool import content_of
 
 Change = Callable[[Records, int], bool]
@@ -74,11 +75,19 @@ class Postmaster:
 
     def _each(self, seqs: Sequence[int], change: Callable[[int], T]) -> list[T]:
         done: list[T] = []
-        with database.translated(self._layout.database):
-            for at in range(0, len(seqs), listing.PAGE):
-                with database.transaction(self._connection):
-                    done += [change(seq) for seq in seqs[at : at + listing.PAGE]]
+        for at in range(0, len(seqs), listing.PAGE):
+            page = seqs[at : at + listing.PAGE]
+            try:
+                done += self._page(page, change)
+            except SpoolFullError:
+                if not spend(self._layout.directory):  # which makes the MTA wait for room, too
+                    raise
+                done += self._page(page, change)
         return done
+
+    def _page(self, seqs: Sequence[int], change: Callable[[int], T]) -> list[T]:
+        with database.translated(self._layout.database), database.transaction(self._connection):
+            return [change(seq) for seq in seqs]
 
 
 @contextmanager
@@ -88,11 +97,20 @@ def queue_in(directory: Path) -> Iterator[Postmaster]:
         path = directory / database.NAME
         if not path.exists():
             raise SpoolError(f"{path}: no queue there (yet); the MTA makes it at its first start, see mta.spool")
-        connection = database.connect(path)
+        connection = _connected(path)
         try:
             yield Postmaster(directory, connection)
         finally:
             connection.close()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    try:
+        return database.connect(path)
+    except SpoolFullError:  # SQLite wants some room even to read
+        if not spend(path.parent):
+            raise
+        return database.connect(path)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 from smtp_intercept.mta import faults
@@ -12,21 +11,26 @@ from smtp_intercept.mta.faults import SpoolFullError
 
 RESERVE_BYTES = 64 << 20  # below this new mail waits at its sender's: what is queued must still be settled
 RESERVE_INODES = 1000  # the database's files and other programs want some, too
+_BALLAST = "ballast"
 BALLAST_BYTES = 16 << 20  # half of the reserve at most: the write-ahead log between two checkpoints, four times
 
 
 class Room:
     """``reserve_bytes`` stay free of new mail. Other programs may fill the disk all the same: then the ballast is
-    given up, so that mail that has been delivered can be taken off the queue and is not delivered again."""
+    given up, so that mail that has been delivered can be taken off the queue and is not delivered again. Nothing new
+    is begun until it is back."""
 
     def __init__(self, directory: Path, reserve_bytes: int) -> None:
-        self.spent = False  # the ballast; nothing new is begun until it is back
         self._directory = directory
         self._reserve_bytes = reserve_bytes
-        self._ballast = directory / "ballast"
         self._ballast_bytes = min(BALLAST_BYTES, reserve_bytes // 2)
         self._lock = threading.Lock()
         self._fill()
+
+    @property
+    def spent(self) -> bool:
+        """Whether the ballast was given up, here or by the command."""
+        return bool(self._ballast_bytes) and not (self._directory / _BALLAST).exists()
 
     def need(self) -> None:
         """`SpoolFullError` if there is no room for new mail. Some microseconds."""
@@ -44,34 +48,16 @@ class Room:
         """Whether what the database does not use should go back to the disk."""
         return self._free()[0] < 2 * self._reserve_bytes
 
-    def spend(self) -> bool:
-        """Give the ballast up; whether there was one."""
-        with self._lock:
-            if self.spent or not self._ballast_bytes:
-                return False
-            self.spent = True
-            with suppress(OSError):
-                self._ballast.unlink()
-            return True
-
     def _fill(self) -> None:
+        """Make the ballast, unless it is there or would take what is left."""
+        path = self._directory / _BALLAST
         with self._lock:
-            if not self._ballast_bytes:
-                return
-            try:
-                fd = os.open(self._ballast, os.O_WRONLY | os.O_CREAT, 0o600)
-            except OSError:
-                self.spent = True
-                return
-            try:
-                lacks_bytes = self._ballast_bytes - os.fstat(fd).st_blocks * 512
-                self.spent = lacks_bytes > 0 and self._free()[0] < self._reserve_bytes
-                if not self.spent:
-                    os.posix_fallocate(fd, 0, self._ballast_bytes)
-            except OSError:
-                self.spent = True
-            finally:
-                os.close(fd)
+            if self.spent and self._free()[0] >= self._reserve_bytes:
+                try:
+                    with path.open("wb") as file:
+                        os.posix_fallocate(file.fileno(), 0, self._ballast_bytes)
+                except OSError:
+                    path.unlink(missing_ok=True)
 
     def _free(self) -> tuple[int, int]:
         """Bytes and inodes, for an ordinary user; some file systems do not count inodes."""
@@ -80,3 +66,12 @@ class Room:
         except OSError as error:
             raise faults.of_system(error, self._directory) from error
         return disk.f_bavail * disk.f_frsize, disk.f_favail if disk.f_files else RESERVE_INODES
+
+
+def spend(directory: Path) -> bool:
+    """Give the ballast up; whether there was one."""
+    try:
+        (directory / _BALLAST).unlink()
+    except OSError:
+        return False
+    return True

@@ -22,7 +22,7 @@ from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError, SpoolFullE
 from smtp_intercept.mta.listing import Attempt, Filter, Summary
 from smtp_intercept.mta.lock import locked
 from smtp_intercept.mta.records import Records
-from smtp_intercept.mta.room import RESERVE_BYTES, Room
+from smtp_intercept.mta.room import RESERVE_BYTES, Room, spend
 
 __all__ = [
     "Attempt",
@@ -72,7 +72,7 @@ class Spool:
             try:
                 return cls._opened(layout, room, lock_fd)
             except SpoolError as error:
-                if not (error.temporary and room.spend()):  # SQLite wants some room even to read
+                if not (error.temporary and spend(directory)):  # SQLite wants some room even to read
                     raise
                 return cls._opened(layout, room, lock_fd)
         except BaseException:

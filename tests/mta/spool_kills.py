@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import select
 import signal
 import sqlite3
 import sys
@@ -22,7 +23,8 @@ from tests.mta.spool_load import load
 from tests.mta.spools import content_of, files, is_whole, spool_in, wait
 
 MOST = 100  # messages in the queue: each is read again after each kill
-LONGEST_S = 0.05  # of a life; the shortest are killed before they have opened the spool
+LONGEST_S = 0.03  # from the start, or after some promises; the shortest lives end before the spool is open
+PATIENCE_S = 5.0
 
 
 @dataclass
@@ -73,16 +75,32 @@ class Promises:
 def life(directory: Path, chance: random.Random) -> list[str]:
     """One, killed; its whole lines."""
     reading, writing = os.pipe()
-    seed, lives_s = chance.randrange(1 << 30), chance.uniform(0, LONGEST_S)
+    seed, lines, lives_s = (
+        chance.randrange(1 << 30),
+        chance.choice((0, chance.randrange(60))),
+        chance.uniform(0, LONGEST_S),
+    )
     if not (child := os.fork()):
         os.close(reading)
         load(directory, writing, seed)
     os.close(writing)
+    said = heard(reading, lines)
     time.sleep(lives_s)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    with os.fdopen(reading) as said:
-        return said.read().split("\n")[:-1]
+    with os.fdopen(reading, "rb") as rest:
+        return (said + rest.read()).decode().split("\n")[:-1]
+
+
+def heard(reading: int, lines: int) -> bytes:
+    """So many, or those of `PATIENCE_S`: a busy machine may let the child do nothing for a while."""
+    said, deadline_at = b"", time.monotonic() + PATIENCE_S
+    while said.count(b"\n") < lines and (left_s := deadline_at - time.monotonic()) > 0:
+        if select.select([reading], [], [], left_s)[0]:
+            if not (more := os.read(reading, 1 << 16)):
+                break  # it has ended by itself
+            said += more
+    return said
 
 
 def empty(directory: Path) -> None:

@@ -21,6 +21,8 @@ import pytest
 
 from smtp_intercept.app.lab.host import Host
 from smtp_intercept.mta.drafts import SMALL_BYTES
+from smtp_intercept.mta.listing import Filter
+from smtp_intercept.mta.postmaster import queue_in
 from smtp_intercept.mta.room import RESERVE_INODES
 from smtp_intercept.mta.spool import Spool, SpoolError, SpoolFullError
 from tests.mta.disks import command, disk_of, image, loop_device, mounted, small_disk
@@ -117,10 +119,22 @@ def test_the_reserve_lets_mail_leave(tmp_path: Path) -> None:
         with spool_in(directory, reserve_bytes=8 << 20) as spool:
             with pytest.raises(SpoolFullError):
                 spool.draft()
-            wait(_settle(spool, names[1::2]))
+            wait(_settle(spool, names[3::2]))
+            wait(spool.delete(names[1:2]))
             assert spool.summary().messages == 0
             other.unlink()
             wait(_room_again(spool))
+
+
+def test_the_postmaster_makes_room(tmp_path: Path) -> None:
+    """On a disk that is full to the last byte, with no MTA."""
+    with small_disk(tmp_path / "spool", "size=32m,mode=700") as directory:
+        with spool_in(directory, reserve_bytes=8 << 20) as spool:
+            names = wait(_fill(spool, SMALL_BYTES + 1))
+        _fill_up(directory / "other")
+        with queue_in(directory) as queue:
+            assert queue.delete(queue.found(Filter())) == len(names)
+        assert not files(directory)
 
 
 def _fill_up(path: Path, mode: str = "wb") -> None:
