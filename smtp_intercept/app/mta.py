@@ -17,7 +17,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from smtp_intercept.mta.runner import Runner
 from smtp_intercept.mta.schedule import Schedule
 from smtp_intercept.mta.settling import Settling
 from smtp_intercept.mta.spool import Spool, SpoolError
+from smtp_intercept.mta.spool import make as make_spool
 
 FILES_PER_SESSION = 2  # its socket, its draft
 FILES_BESIDE = 256
@@ -82,10 +83,9 @@ class Mta:
         table = config.routes(settings)
         settling = _settling(settings, self._spool, self._log)
         self._runner = runner(settings, self._spool, self._courier, table, settling)
-        self._receiving = Receiving(
-            services(settings, links, self._queue(settings, table, settling), self._log, known),
-            sessions=settings.limits.sessions or 1,
-        )
+        served = services(settings, links, self._queue(settings, table, settling), self._log, known)
+        served = replace(served, room_bytes=self._spool.room_bytes)
+        self._receiving = Receiving(served, sessions=settings.limits.sessions or 1)
 
     def _queue(self, settings: config.Config, table: routing.RouteTable, settling: Settling) -> Spool | Relay:
         if settings.mta.queue is Queue.OWN or table.relay is None:
@@ -223,12 +223,6 @@ def certificate(mta: MtaTable) -> ssl.SSLContext | None:
     return context
 
 
-def make_spool(directory: Path, uid: int, gid: int) -> None:
-    """Root makes the directory; all in it is the user's."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.chown(directory, uid, gid)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
@@ -240,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
         make_spool(Path(settings.mta.spool), arguments.uid, arguments.gid)
         with Links() as links:
             own = Servers(links.own_addresses())
-    except (OSError, config.ConfigErrors) as error:
+    except (OSError, SpoolError, config.ConfigErrors) as error:
         _LOG.error("%s", error)
         return 1
     settle_in(arguments, *([Capability.NET_RAW] if settings.mta.source is Source.CLIENT else []))

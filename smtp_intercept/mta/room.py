@@ -44,6 +44,11 @@ class Room:
         if free_inodes < RESERVE_INODES:
             raise SpoolFullError(f"{self._directory}: {free_inodes} inodes free; remove files from its disk")
 
+    @property
+    def left_bytes(self) -> int:
+        """What new mail may take before there is no room; 0 if there is none."""
+        return 0 if self.spent else max(0, self._free()[0] + self._ballast_bytes - self._reserve_bytes)
+
     def is_scarce(self) -> bool:
         """Whether what the database does not use should go back to the disk."""
         return self._free()[0] < 2 * self._reserve_bytes

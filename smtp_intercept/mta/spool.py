@@ -97,6 +97,13 @@ class Spool:
         self._room.need()
         return Draft(self._layout, self._room)
 
+    def room_bytes(self) -> float:
+        """How large a message would still fit; what cannot be known is told when it is written."""
+        try:
+            return self._room.left_bytes
+        except SpoolError:
+            return float("inf")
+
     async def enqueue(self, draft: Draft, origin: Origin, envelope: Envelope, now: float) -> str:
         """The message's id, once it would survive a power cut. On `SpoolError` nothing of it is in the queue. The draft
         is used up either way."""
