@@ -162,7 +162,7 @@ class Exchange:
         count = len(self._unsaid) if together else min(len(self._unsaid), not self._owed)
         said = [self._unsaid.popleft() for _ in range(count)]
         if said:
-            self._since = self._since if self._owed else now
+            self._since = now
             self._owed.extend(owed for _, owed in said)
             self._outs.append(Send(b"".join(line for line, _ in said)))
 

@@ -40,8 +40,8 @@ class Greeting(Exchange):
         self._since = now
 
     def secured(self, now: float) -> list[Out]:
-        """The handshake is done: what was said before it does not hold (RFC 3207 §4.2)."""
-        self.secure, self.offer = True, {}
+        """The handshake is done: what was offered before it does not hold (RFC 3207 §4.2)."""
+        self.secure = True
         self._say_hello()
         self.speak(now)
         return self.take()

@@ -7,8 +7,6 @@ carry(parcel) ── places or MX ── address ── connection ── transa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from functools import partial
 
 import pytest
 
@@ -18,17 +16,12 @@ from smtp_intercept.mta.courier import Bounds
 from smtp_intercept.mta.envelope import Outcome, State
 from smtp_intercept.mta.nexthop import Place, Protocol, Security
 from smtp_intercept.mta.parcel import RECIPIENTS
-from tests.mta.couriers import LOOPS, TAKEN, courier, parcel, run_on, states, to
+from tests.mta.couriers import TAKEN, courier, parcel, states, to
 from tests.mta.remote import serving
+from tests.smtp.box import Run
 
 QUICK = dict.fromkeys(Phase, 0.3)
 REFUSING = Place("127.0.0.1", 1)
-Run = Callable[[Awaitable[None]], None]
-
-
-@pytest.fixture(params=sorted(LOOPS))
-def run(request: pytest.FixtureRequest) -> Run:
-    return partial(run_on, request.param)
 
 
 def test_a_message_arrives(run: Run) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import BinaryIO
 
 import pytest
@@ -13,15 +11,9 @@ import pytest
 from smtp_intercept.limits import RFC_SECONDS, Phase
 from smtp_intercept.mta.envelope import Body, State
 from smtp_intercept.mta.nexthop import Place
-from tests.mta.couriers import LOOPS, SECONDS, TAKEN, courier, parcel, run_on, states, to
+from tests.mta.couriers import SECONDS, TAKEN, courier, parcel, states, to
 from tests.mta.remote import serving
-
-Run = Callable[[Awaitable[None]], None]
-
-
-@pytest.fixture(params=sorted(LOOPS))
-def run(request: pytest.FixtureRequest) -> Run:
-    return partial(run_on, request.param)
+from tests.smtp.box import Run
 
 
 def test_large_content_arrives_whole(run: Run) -> None:

@@ -13,8 +13,6 @@ import asyncio
 import shutil
 import ssl
 import subprocess
-from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,16 +21,9 @@ from smtp_intercept.mta.courier import Bounds, Credentials
 from smtp_intercept.mta.envelope import State
 from smtp_intercept.mta.nexthop import NextHop, Place, Security
 from smtp_intercept.mta.tls import Contexts
-from tests.mta.couriers import CONTENT, LOOPS, TAKEN, courier, parcel, run_on, states, to
+from tests.mta.couriers import CONTENT, TAKEN, courier, parcel, states, to
 from tests.mta.remote import Behaviour, serving
-
-Run = Callable[[Awaitable[None]], None]
-
-
-@pytest.fixture(params=sorted(LOOPS))
-def run(request: pytest.FixtureRequest) -> Run:
-    return partial(run_on, request.param)
-
+from tests.smtp.box import Run
 
 STARTTLS: Behaviour = {"EHLO": "250-remote.example\r\n250 STARTTLS", "STARTTLS": "220 go ahead"}
 AUTH: Behaviour = {**STARTTLS, "EHLO": ["250-remote.example\r\n250 STARTTLS", "250-remote.example\r\n250 AUTH PLAIN"]}
