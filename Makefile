@@ -7,7 +7,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 BIN := $(VENV)/bin
 
 # What the product and its lab need from Debian …
-PACKAGES := nftables iptables iproute2 kmod ethtool procps build-essential libnetfilter-queue-dev python3-dev python3-venv
+PACKAGES := nftables iptables iproute2 kmod ethtool procps openssl build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy
 # Of these only the files, without what they depend on.

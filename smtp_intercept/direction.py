@@ -22,9 +22,9 @@ MAX_DOMAIN = 255  # octets of a domain name, RFC 5321 §4.5.3.1.2; longer ones b
 MAX_LABEL = 63  # octets of one label, RFC 1035 §2.3.4; punycode is quadratic, so longer ones are not converted
 
 # RFC 5321 §4.1.2, A-d-l ":" before the mailbox; a colon inside an address literal does not end it.
-_SOURCE_ROUTE = re.compile(r"\A@[^:\[]*+(?:\[[^\]]*+\][^:\[]*+)*+:")
+_SOURCE_ROUTE = re.compile(r"\A@[^:\[]*+(?:\[[^\]]*+\][^:\[]*+)*:")
 # An unterminated quote runs to the end: one pass whatever the peer sends.
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_QUOTED = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*"?', re.DOTALL)
 _LITERAL = re.compile(r"\[(?:ipv6:([0-9a-f:.]++)|([0-9.]++))\]", re.IGNORECASE)
 _FULL_STOPS = re.compile("[\u3002\uff0e\uff61]")  # the other full stops that read as "." (UTS 46)
 

@@ -16,12 +16,17 @@ _PROXY = re.compile(rb"PROXY (?:TCP4|TCP6|UNKNOWN)[ \r]")
 # RFC 5321 §4.2.
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _KEYWORD = re.compile(rb"\s*(?:FROM|TO)(?:\s*:|\s+(?=<))", re.IGNORECASE)
-_QUOTED = rb'"(?:[^"\\]|\\.)*+"'
-_BARE = re.compile(rb"(?:" + _QUOTED + rb'|[^\s"<])*+', re.DOTALL)
-_BARE_MAILBOX = re.compile(rb"(?:" + _QUOTED + rb'|[^\s"<@])*+@(?:' + _QUOTED + rb'|[^\s"<])*+(?!<)', re.DOTALL)
-_ANGLED = re.compile(rb"<((?:" + _QUOTED + rb'|\\.|[^"\\>])*+)>', re.DOTALL)
+# Possessive are single characters only: Python before 3.11.5 loses its place in a possessive group that fails inside.
+_QUOTED = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_BARE = re.compile(rb"(?:" + _QUOTED + rb'|[^\s"<]++)*', re.DOTALL)
+_BARE_MAILBOX = re.compile(
+    rb"(?:" + _QUOTED + rb'|[^\s"<@]++)*@(?:' + _QUOTED + rb'|[^\s"<]++)*(?![^\s"])(?!' + _QUOTED + rb")", re.DOTALL
+)
+_ANGLED = re.compile(rb"<((?:" + _QUOTED + rb'|\\.|[^"\\>]++)*)>', re.DOTALL)
+# Each that closes nowhere costs a look at the whole line.
+BRACKETS_TRIED = 8
 _ANGLED_OR_BROKEN = re.compile(rb"<([^>\s]*)")  # an unterminated quote or bracket: what stands before a blank
-_SOURCE_ROUTE = re.compile(rb"(?:@(?:\[[^\]]*\]|[^]\[@,:])++\s*,?\s*)++:")
+_SOURCE_ROUTE = re.compile(rb"(?:@(?:\[[^\]]*+\]|[^]\[@,:]++)+\s*+,?\s*+)+:")
 # What nearly every client sends; `parse_path` reads it at a third of the cost, and in the same way.
 _PLAIN = re.compile(rb"(?:FROM|TO):<([a-z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-z0-9.-]+)>(?:[ \t]|\Z)", re.IGNORECASE)
 _CHUNK = re.compile(rb"([0-9]{1,18})(?:\s+(LAST))?\s*", re.IGNORECASE)
@@ -124,9 +129,15 @@ def _bracketed(rest: bytes) -> bytes:
         return mailbox[0]
     bare = _BARE.match(rest)
     word = bare[0] if bare else b""
-    for pattern in (_ANGLED, _ANGLED_OR_BROKEN):
-        if found := pattern.search(rest, len(word)):
+    at = rest.find(b"<", len(word))
+    for _ in range(BRACKETS_TRIED):
+        if at < 0:
+            break
+        if found := _ANGLED.match(rest, at):
             return found[1]
+        at = rest.find(b"<", at + 1)
+    if found := _ANGLED_OR_BROKEN.search(rest, len(word)):
+        return found[1]
     return word or rest.partition(b" ")[0]
 
 

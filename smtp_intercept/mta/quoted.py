@@ -18,7 +18,7 @@ WHOLE_BYTES = 262_144  # above it RET=FULL gets the headers: a notice is built i
 _END_OF_HEADERS = re.compile(rb"\r?\n(?=\r?\n)")
 _NEWLINE = re.compile(rb"\r\n|\r|\n")
 # RFC 5322 §2.1.1 and 2.3, RFC 6152 §2: lines, and no octet that a server may take for the end of one.
-_LINES = re.compile(rb"(?:[^\r\n\0]{0,998}\r\n)*+[^\r\n\0]{0,998}")
+_LINES = re.compile(rb"(?:[^\r\n\0]{0,998}+\r\n)*[^\r\n\0]{0,998}+")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

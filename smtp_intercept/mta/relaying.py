@@ -27,7 +27,7 @@ BAD_MAILBOX = Answer(501, "5.1.3 Not a mailbox")
 # RFC 5321 §4.1.2, RFC 6531 §3.3; dots anywhere, because some providers have given out such addresses.
 _MAILBOX = re.compile(
     r"""
-    (?P<local> [^\s"(),:;<>@\[\\\]]++ | "(?: [^"\\] | \\. )*+" )
+    (?P<local> [^\s"(),:;<>@\[\\\]]++ | " [^"\\]*+ (?: \\. [^"\\]*+ )* " )
     @
     (?P<domain> [^\s"(),;<>@\\]++ )
     """,
