@@ -32,8 +32,8 @@ class Spoken(Protocol):
 @dataclass(slots=True, eq=False)
 class Passage:
     """What the log tells about one connection besides what was said on it. ``client`` and ``server`` are (address,
-    port), ``macs`` theirs; None is what was never known, because the server was never reached. ``handler`` is "proxy"
-    or "mta"."""
+    port), ``macs`` theirs as the client's SYN had them; None is what was never known. ``handler`` is "proxy" or
+    "mta"."""
 
     name: str
     began_at: float

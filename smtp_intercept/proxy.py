@@ -26,7 +26,7 @@ from smtp_intercept.passage import Arrival, Passage
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
-from smtp_intercept.transparent import Address, Dialled, reset_on_close
+from smtp_intercept.transparent import Address, Dialled, reset_on_close, saved_macs
 
 # A server that does not answer is given up before the client is: Postfix waits 30 s for a connection, others longer,
 # and the client has one already and waits for a banner (5 min, RFC 5321 §4.5.3.2.1).
@@ -62,7 +62,7 @@ class Taker(Enum):
 
 
 Choose: TypeAlias = Callable[[socket.socket, Address, Address, Arrival], Taker]
-Macs: TypeAlias = Callable[[Address, Address], tuple[str, str] | None]
+Macs: TypeAlias = Callable[[socket.socket], tuple[str, str] | None]
 COUNTERS = (
     "sessions",
     "handed_over",
@@ -105,7 +105,7 @@ class Gateway:
         log: Callable[[dict[str, Any]], None],
         describe: Callable[[socket.socket], Arrival],
         choose: Choose = lambda sock, client, server, arrival: Taker.SESSION,
-        macs: Macs = lambda client, server: None,
+        macs: Macs = saved_macs,
         sessions: int = 10_000,
         sessions_per_client: int = 0,
         defer_overload: bool = False,
@@ -254,6 +254,7 @@ class Gateway:
         self._counts["sessions"] += 1
         loop = asyncio.get_running_loop()
         passage = Passage(f"{self._series}-{self._number}", loop.time(), client[:2], server[:2], arrival)
+        passage.macs = self._macs(sock)
         self._per_client[client[0]] += 1
         self._ended.clear()
         if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(client[0]):
@@ -281,7 +282,6 @@ class Gateway:
             async with asyncio.timeout(self._dial_timeout_s):
                 dialled = await self._dial(client, server, passage.arrival.away)
             passage.hidden, passage.source_port_kept = dialled.hidden, dialled.source_port_kept
-            passage.macs = self._macs(dialled.sock.getsockname(), server)
             self._counts["source_ports_lost"] += dialled.hidden and not dialled.source_port_kept
             pair = self._open[passage] = self._pair(passage, session)
             await pair.join(sock, dialled.sock)

@@ -29,6 +29,11 @@ _TRANSPARENT = {
 }
 _ANYWHERE = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 
+# linux/tcp.h. 2: the SYN is kept with its link layer's header; freed when it is read.
+_TCP_SAVE_SYN, _TCP_SAVED_SYN, _WITH_MACS = 27, 28, 2
+_ETHERNET_BYTES, _HEADERS_BYTES = 14, 512  # all headers of a SYN must fit, or nothing is given
+_IP_ETHERTYPES = frozenset({b"\x08\x00", b"\x86\xdd"})
+
 # Leave by the lane.
 DIVERTED = MAGIC | DIVERT
 # Connections that may wait for `accept`: while the daemon is stopped for a moment none is refused, and a full
@@ -61,6 +66,8 @@ def listen(
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if device is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+        with suppress(OSError):  # kernels before 5.10: without the MACs in the mail log
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, _WITH_MACS)
         sock.bind((_ANYWHERE[family], port))
         sock.listen(backlog)
     except OSError:
@@ -102,6 +109,18 @@ async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
             raise
     fresh: Address = (client[0], 0) if len(client) == 2 else (client[0], 0, *client[2:])
     return Dialled(await _connect(_bind(_transparent(_family(fresh), mark), fresh), server), source_port_kept=False)
+
+
+def saved_macs(accepted: socket.socket) -> tuple[str, str] | None:
+    """The client's MAC and the one that it sent its SYN to, the server's or the next hop's towards it; None if the
+    kernel kept none (SYN cookies), or the second time."""
+    try:
+        syn = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, _HEADERS_BYTES)
+    except OSError:
+        return None
+    if len(syn) < _ETHERNET_BYTES or syn[12:14] not in _IP_ETHERTYPES:
+        return None
+    return syn[6:12].hex(":"), syn[:6].hex(":")
 
 
 async def dial_own(own: str | None, server: Address) -> socket.socket:

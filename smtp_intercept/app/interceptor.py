@@ -36,7 +36,6 @@ from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.protected import ProtectedServers
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
 from smtp_intercept.transparent import Address, Dialler, listen
-from smtp_intercept.witness import Witness
 
 SERVERS_EVERY_S = 5.0  # a diverter that was started again learns the table by then
 FILES_PER_SESSION = 2
@@ -67,7 +66,6 @@ class Interceptor:
         self._proofs, self._reports = channel.adopt(arguments.prove), channel.adopt(arguments.reports)
         self._log = MailLog(arguments.log)
         self._listeners = _listeners(settings)
-        self._witness = Witness(LANE)
         domains, rules = config.domains(settings), config.rules(settings)
         self._servers = ProtectedServers(config.protected_servers(settings), lambda _: self._tell_servers())
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
@@ -79,7 +77,6 @@ class Interceptor:
             domains=lambda: domains,
             log=self._log,
             describe=describe(tuple(arguments.port)),
-            macs=self._witness.macs,
             sessions=limits.sessions or 1,
             sessions_per_client=limits.sessions_per_client,
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,

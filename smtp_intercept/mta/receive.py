@@ -23,6 +23,7 @@ from smtp_intercept.mta.services import Draft, Intake, Services, Spool
 from smtp_intercept.mta.smtpd import FLUSH_S
 from smtp_intercept.passage import Arrival, Passage
 from smtp_intercept.transaction import Message, Outcome
+from smtp_intercept.transparent import saved_macs
 
 __all__ = ["Draft", "Intake", "Receiving", "Services", "Spool"]
 
@@ -63,6 +64,7 @@ class Receiving:
         now = asyncio.get_running_loop().time()
         arrival = Arrival(origin.port, origin.direction)
         passage = Passage(f"{self._series}-{self._number}", now, origin.client, origin.server, arrival, handler="mta")
+        passage.macs = saved_macs(sock)
         turned_away = STOPPING if self._stopping else BUSY if self.sessions >= self._limit else None
         self._open[passage] = None
         self._ended.clear()

@@ -26,7 +26,7 @@ class Box:
         self.server = server
         options = {
             "dial": self.dial,
-            "macs": lambda client, server: ("02:00:00:00:00:01", "02:00:00:00:00:02"),
+            "macs": lambda accepted: ("02:00:00:00:00:01", "02:00:00:00:00:02"),
             **options,
         }
         self.gateway = Gateway(

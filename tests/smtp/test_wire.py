@@ -198,7 +198,9 @@ def test_quotes_and_brackets_that_never_close(argument: bytes, mailbox: str) -> 
     assert parse_path(argument).lstrip("<") == mailbox
 
 
-@pytest.mark.parametrize("piece", [b"<", b'<"', b'"', b"<\\", b"[", b"@a", b"@a,", b"@a:", b"@[a]", b'"\\', b"a@", b'"a"'])
+@pytest.mark.parametrize(
+    "piece", [b"<", b'<"', b'"', b"<\\", b"[", b"@a", b"@a,", b"@a:", b"@[a]", b'"\\', b"a@", b'"a"']
+)
 def test_no_line_costs_more_than_its_length(piece: bytes) -> None:
     """As long as a command line may be: it took seconds, of everybody's mail."""
     line = b"TO:" + piece * (12_288 // len(piece))
