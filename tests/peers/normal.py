@@ -27,7 +27,7 @@ NORMAL = (
     _row(
         "Exim's trace",
         r"(by exim\.test with \w+ (?: \(TLS[\d.]+\) tls \w+FOLD)?"
-        r"\(Exim [\d.]+\)FOLD\(envelope-from <[^>]*>\)FOLDid )[\w-]{16}"
+        r"\(Exim [\d.]+\)FOLD\(envelope-from <[^>]*>\)FOLDid )[\w-]{16,23}"
         r"((?:FOLDfor [^;]+)?;FOLD)DATE()",
     ),
     _row(
@@ -38,7 +38,7 @@ NORMAL = (
     # in the servers' replies
     _row("Exim's banner", r"^(220 exim\.test ESMTP Exim [\d.]+ )DATE()"),
     _row("Postfix's acceptance", r"^(250 2\.0\.0 Ok: (?:\d+ bytes )?queued as )[0-9A-F]+()"),
-    _row("Exim's acceptance", r"^(250 OK id=)[\w-]{16}()"),
+    _row("Exim's acceptance", r"^(250 OK id=)[\w-]{16,23}()"),
     _row("OpenSMTPD's acceptance", r"^(250 2\.0\.0 )[0-9a-f]{8}( Message accepted for delivery)"),
 )
 

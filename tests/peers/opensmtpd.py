@@ -28,7 +28,7 @@ RELAYS = {PLAIN: '"smtp+notls://{}"', SIX: '"smtp+notls://[{}]"', TLS: '"smtp+tl
 def start(host: Host, address: str, certificate: str, routes: Routes = ()) -> Peer:
     """Serve on ``address``; mail for the domains of ``routes`` goes to their servers, by their ways."""
     lines = [
-        f"action route{number} relay host {RELAYS[route.way].format(route.server)} src {_source(address, route)}\n"
+        f"action route{number} relay host {RELAYS[route.way].format(route.server)} {_source(host, address, route)}\n"
         f'match from any for domain "{route.domain}" action route{number}'
         for number, route in enumerate(routes)
     ]
@@ -53,5 +53,9 @@ def start(host: Host, address: str, certificate: str, routes: Routes = ()) -> Pe
     return Peer(NAME, host, address, process, queues)
 
 
-def _source(address: str, route: Route) -> str:
-    return six(address) if route.way == SIX else address
+def _source(host: Host, address: str, route: Route) -> str:
+    """Where a relay action dials from. OpenSMTPD 7.6 takes no IPv6 address there: the kernel is told instead."""
+    if route.way != SIX:
+        return f"src {address}"
+    host.run(["ip", "-6", "route", "add", f"{route.server}/128", "dev", "eth0", "src", six(address)])
+    return ""
