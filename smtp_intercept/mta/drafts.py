@@ -103,8 +103,8 @@ class Draft:
             self._layout.draft(self.name).rename(self._layout.content(self.name))
 
     def abandon(self) -> None:
-        """Its writer wants nothing left of it. Safe to repeat, and without effect once the queue has it: `Spool.enqueue`
-        and `settle` use a draft up."""
+        """Its writer wants nothing left of it. Safe to repeat, and without effect once the queue has it: `enqueue` and
+        `settle` of the spool use a draft up."""
         if not self._handed_over:
             self.discard()
 
