@@ -74,6 +74,20 @@ def test_who_dials_the_server(lab: Lab, mailbox: MailServer, name: str, source: 
     assert record["helo"] == "box.test"
 
 
+def test_a_relay_has_it_before_the_client_hears_so(lab: Lab, mailbox: MailServer) -> None:
+    """``mta.queue = "relay"``: nothing is kept here, and a relay that is away leaves the mail at the client."""
+    relay = MailServer.start(lab.host("other"))
+    tables = {**config(lab, mta={"queue": "relay"}), "relay": {"host": OTHER}}
+    with lab.gateway.running(tables) as gateway:
+        post(lab, "relayed@example.net")
+        take(relay, "relayed@example.net", timeout_s=0)
+        relay.process.end()
+        (report,) = send(lab.host("client"), SERVER, "user@example.com", source=CLIENT, sender="kept@example.net")
+        assert not report["accepted"]
+        assert "45" in report["attempts"][0]["error"]
+        assert gateway.tollbridge("queue", "list", "--json").json_lines() == []
+
+
 @pytest.fixture
 def killed(lab: Lab) -> Iterator[Gateway]:
     """A gateway whose MTA is stopped: it holds its channel, and says nothing."""
