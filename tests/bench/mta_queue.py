@@ -51,7 +51,7 @@ def fill(spool: Path, messages: int) -> None:
     Spool.open(spool, reserve_bytes=0).close()
     connection: sqlite3.Connection = database.connect(spool / database.NAME)
     records, now = Records(connection), time.time()
-    origin = Origin(("192.0.2.10", 40_000), ("192.0.2.20", 25), Direction.INCOMING, "p0", ("example.com",))
+    origin = Origin(("192.0.2.10", 40_000), ("127.0.0.1", 25), Direction.INCOMING, "p0", ("example.com",))
     for start in range(0, messages, GROUP):
         with database.transaction(connection):
             for number in range(start, min(start + GROUP, messages)):
