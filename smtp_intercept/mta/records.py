@@ -138,8 +138,7 @@ class Records:
         cursor = self._sql.execute(
             f"UPDATE message SET {what} WHERE seq = :seq AND {when}", {"seq": seq, "value": value}
         )
-        if cursor.rowcount:
-            self._sql.execute(_DUE, (seq,))
+        self._sql.execute(_DUE, (seq,))  # recipients may have come to life though the message was so already
         return cursor.rowcount > 0
 
     # --- what is asked ------------------------------------------------------------------------
