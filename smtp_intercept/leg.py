@@ -83,6 +83,13 @@ class Leg:
         if self._closing:
             return
         if not self._unsent:
+            try:
+                sent = self._sock.send(data)
+            except OSError:  # no room; or it is dead, as the next attempt will tell whoever is not in the midst of this
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
             self._readiness.soon(self._flush)
         self._unsent.append(data)
         self.unsent_bytes += len(data)
@@ -118,10 +125,8 @@ class Leg:
     def _ready(self, events: int) -> None:
         if self._watched & WRITE:
             self._flush()
-        if self._watched & READ and events != WRITE:  # an error is read too
-            self._receive()
-
-    def _receive(self) -> None:
+        if not self._watched & READ or events == WRITE:  # an error is read too
+            return
         try:
             size = self._sock.recv_into(_READ_INTO)
         except (BlockingIOError, InterruptedError):

@@ -28,6 +28,7 @@ from smtp_intercept.passage import Arrival, Passage
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
+from smtp_intercept.tally import count_session, tally
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close, saved_macs
 
@@ -57,35 +58,6 @@ class Taker(Enum):
 
 Choose: TypeAlias = Callable[[socket.socket, Address, Address, Arrival], Taker]
 Macs: TypeAlias = Callable[[socket.socket], tuple[str, str] | None]
-COUNTERS = (
-    "sessions",
-    "handed_over",
-    "messages",
-    "tls_started",
-    "doubts",
-    "aborted",
-    "idle",
-    "timeouts",
-    "refused",
-    "deferred",
-    "errors",
-    "dial_failures",
-    "source_ports_lost",
-    "accept_failures",
-    "bytes_from_client",
-    "bytes_from_server",
-)
-
-
-# Outcomes that are counted.
-_COUNTED = {
-    "aborted": "aborted",
-    "idle": "idle",
-    "timeout": "timeouts",
-    "refused": "refused",
-    "deferred": "deferred",
-    "error": "errors",
-}
 
 
 class Gateway:
@@ -114,7 +86,7 @@ class Gateway:
         self._rules, self._limit_per_client, self._defers = rules, sessions_per_client, defer_overload
         self._per_client: Counter[str] = Counter()
         self._series, self._number = secrets.token_hex(4), 0
-        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._counts: Counter[str] = tally()
         self._accepting = Accepting(self._begin, lambda: self.sessions < self._limit + OVERSHOOT)
         self._readiness = Readiness()
         self._connecting = Connecting(self._readiness, dial_timeout_s)
@@ -284,13 +256,7 @@ class Gateway:
         self._per_client[passage.client[0]] -= 1
         if not self._per_client[passage.client[0]]:
             del self._per_client[passage.client[0]]
-        counts = self._counts
-        counts["bytes_from_client"] += session.bytes_from_client
-        counts["bytes_from_server"] += session.bytes_from_server
-        counts["tls_started"] += session.tls == "started"
-        counts["doubts"] += session.doubt is not None
-        if counter := _COUNTED.get(outcome):
-            counts[counter] += 1
+        count_session(self._counts, session, outcome)
         seconds = asyncio.get_running_loop().time() - passage.began_at
         self._write(passage.session(session, seconds, outcome, reason, self._now()))
         if not self._open:
