@@ -85,8 +85,11 @@ class Leg:
         if not self._unsent:
             try:
                 sent = self._sock.send(data)
-            except OSError:  # no room; or it is dead, as the next attempt will tell whoever is not in the midst of this
+            except (BlockingIOError, InterruptedError):
                 sent = 0
+            except OSError as failure:
+                self._fail(failure)
+                return
             if sent == len(data):
                 return
             data = data[sent:]
@@ -196,7 +199,16 @@ class Leg:
         else:
             self._readiness.forget(self._sock)
 
+    def _fail(self, failure: OSError) -> None:
+        """In the midst of the session's work: it is told later. The kernel tells an error once; who read now would see
+        an end of stream."""
+        self._closing, self._watched = True, 0
+        self._unsent.clear()
+        self._readiness.soon(lambda: self._lose(failure))
+
     def _lose(self, failure: OSError | None) -> None:
+        if self.lost:
+            return
         self.lost = self._closing = True
         self._watched, self.unsent_bytes = 0, 0
         self._unsent.clear()
