@@ -16,7 +16,7 @@ PURE = {
     "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
-        *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
+        *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
     "smtp_intercept.mta": (
