@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and those to its left
 
 PURE = {
-    "hwprofiles": ("profile", "match"),
+    "hwprofiles": ("box", "source", "profile", "match", "tuning"),
     "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
@@ -44,6 +44,7 @@ ALLOWED = {
         "difflib",
         "email",
         "enum",
+        "fnmatch",
         "functools",
     ),
     *(
