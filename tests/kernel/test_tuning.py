@@ -266,3 +266,29 @@ def test_a_profile_for_other_hardware_warns_and_the_bridge_is_made() -> None:
         assert "tollbridge: warning: p1: channels.combined" in gateway.tollbridge("hw", "apply").stderr
         gateway.tollbridge("down")
         assert settled_difference(gateway.namespace, before) == []
+
+
+def test_the_commands_make_and_undo_the_settings() -> None:
+    if CPUS < 2:
+        pytest.skip("one CPU has nothing to spread")
+    with Lab() as lab:
+        gateway = lab.gateway
+        gateway.configure({"bridge": {"profile": "virtio"}})
+
+        def masks() -> str:
+            files = [f"/sys/class/net/{port}/queues/rx-0/rps_cpus" for port in PORTS]
+            return gateway.run(["cat", *files]).stdout
+
+        was = masks()
+        assert "+ nic     p0: rps = all" in gateway.tollbridge("hw", "plan").stdout
+        assert masks() == was
+        gateway.tollbridge("hw", "apply")
+        applied_masks = masks()
+        assert applied_masks != was
+        assert "= nic     p0: rps = all" in gateway.tollbridge("hw", "plan").stdout
+        gateway.tollbridge("hw", "revert")
+        assert masks() == was
+        gateway.tollbridge("up")
+        assert masks() == applied_masks
+        gateway.tollbridge("down")
+        assert masks() == was
