@@ -23,6 +23,7 @@ from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.plan import Plan
 from bridge.steps import Step, to_json
+from hwprofiles.nic import Nics
 from hwprofiles.profile import Profile
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
@@ -49,8 +50,8 @@ def print_step(step: Step) -> None:
 
 @contextmanager
 def host_of(run_dir: RunDir) -> Iterator[Host]:
-    with Links() as links:
-        yield Host(links, Ledger(run_dir.ledger))
+    with Links() as links, Nics() as nics:
+        yield Host(links, Ledger(run_dir.ledger), nics)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Config, Profile, Wanted]:
