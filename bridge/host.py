@@ -116,6 +116,11 @@ class Host:
                 refusals += self._try(step) if isinstance(step, SetNic) else self._take(step)
         return refusals
 
+    def up_one(self, step: Step) -> None:
+        """One step more, of no plan; `down` undoes it. Raises `StepError`."""
+        if not self.holds(step):
+            self._take(step)
+
     def down(self, progress: Progress = _silent, among: Among = _every) -> list[str]:
         """Everything back, newest first. Returns what could not be undone, in words, and keeps it in the ledger."""
         return [str(failure) for failure in self._undo(self._names(among), progress)]

@@ -13,7 +13,7 @@ LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and 
 
 PURE = {
     "hwprofiles": ("box", "source", "profile", "match", "tuning"),
-    "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
+    "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "linkloss", "steps"),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
