@@ -18,13 +18,16 @@ JOBS := 2
 # A run that hangs outside any test ends, and says so.
 BOUNDED := timeout --kill-after=10 --verbose 2400
 
-.PHONY: help demo test suites bench fuzz lint lock clean tools
+.PHONY: help demo test suites bench fuzz lint lock clean tools wheel deb deb-test
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
 	@echo "make suites  set up, then run only other people's suites through the gateway"
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
+	@echo "make deb    build the Debian package for this machine's Debian, dist/tollbridge_*.deb"
+	@echo "make wheel  build the wheel, and beside it the wheels that it needs, dist/"
+	@echo "make deb-test  build the package, install, run and purge it in a Debian of its own under systemd"
 	@echo "make lint   format, style and types only"
 	@echo "make lock   choose the newest versions for the tests again"
 	@echo "make clean  remove what the other targets made here"
@@ -33,7 +36,7 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone"
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone and not installed"
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
@@ -47,6 +50,17 @@ fuzz: $(VENV)/.ready
 # e.g. make bench BENCH="--rounds 9 --json bench.json"; the machine must have nothing else to do.
 bench: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m tests.bench $(BENCH)
+
+# For this machine's architecture and python3; build it on the Debian that it is for.
+deb: $(VENV)/.ready
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m package.deb
+
+wheel: $(VENV)/.ready
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m package.deb --wheel
+
+# Minutes, and a Debian of 350 MB in .tools/.
+deb-test: $(VENV)/.ready $(TOOLS)/.ready
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m installed tests/packaging
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -19,7 +19,7 @@ from bridge.firewall import FirewallError, MissingFeatureError
 from bridge.host import StepError
 from bridge.plan import PlanError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app import queue_words, rundir, verbs
+from smtp_intercept.app import boot, queue_words, rundir, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.mistakes import ConfigErrors
@@ -102,12 +102,17 @@ def _verb(
 def _add_setting_up(sub: _Sub[argparse.ArgumentParser]) -> None:
     _verb(sub, "check", verbs.check, "validate the configuration and print the whole that is in force", json=True)
     _verb(sub, "plan", verbs.plan, "print every step of `up` and the nft text, touching nothing", json=True)
-    up = _verb(sub, "up", verbs.up, "make the bridge and the mail lane; safe to run again")
+    up = _verb(sub, "up", boot.up, "make the bridge and the mail lane; safe to run again")
     up.add_argument(
         "--confirm",
         type=_seconds,
         metavar="SECONDS",
         help="undo everything by itself after so many seconds, unless `tollbridge confirm` comes first",
+    )
+    up.add_argument(
+        "--boot",
+        action="store_true",
+        help="wait for the ports; if the lane cannot be made, fail, but leave a plain bridge",
     )
     _verb(sub, "confirm", verbs.confirm, "keep what `up --confirm` made")
     _verb(sub, "down", verbs.down, "stop the daemon and leave the host as it was before `up`")
