@@ -11,7 +11,7 @@ PACKAGES := nftables iptables iproute2 kmod ethtool procps openssl build-essenti
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy
 # Of these only the files, without what they depend on.
-TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin
+TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container
 
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
@@ -60,6 +60,7 @@ wheel: $(VENV)/.ready
 
 # Minutes, and a Debian of 350 MB in .tools/.
 deb-test: $(VENV)/.ready $(TOOLS)/.ready
+	@command -v debootstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m installed tests/packaging
 
 lint: $(VENV)/.ready

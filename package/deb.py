@@ -45,9 +45,10 @@ FILES = {
 }
 CONFFILES = ("/etc/logrotate.d/tollbridge",)
 SCRIPTS = ("postinst", "prerm", "postrm")
-# What a virtual environment starts its commands with; isolated from the caller's directory and environment.
+# What a virtual environment starts its commands with; isolated from the caller's directory and environment,
+# and leaves no file that dpkg does not own.
 COMMAND = f"""\
-#!/{HOME}/bin/python3 -I
+#!/{HOME}/bin/python3 -IB
 import sys
 
 from smtp_intercept.app.cli import main

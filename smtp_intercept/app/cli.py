@@ -19,7 +19,7 @@ from bridge.firewall import FirewallError, MissingFeatureError
 from bridge.host import StepError
 from bridge.plan import PlanError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app import boot, queue_words, rundir, verbs
+from smtp_intercept.app import boot, queue_words, rundir, setup, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.mistakes import ConfigErrors
@@ -43,7 +43,7 @@ _EXPECTED = (
     StepError,
     UsageError,
 )
-_NEEDS_ROOT = frozenset({"up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
+_NEEDS_ROOT = frozenset({"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -100,6 +100,11 @@ def _verb(
 
 
 def _add_setting_up(sub: _Sub[argparse.ArgumentParser]) -> None:
+    questions = _verb(sub, "setup", setup.setup, "ask the few questions and write a commented configuration")
+    questions.add_argument("--answers", type=Path, metavar="FILE", help=f"TOML with answers: {', '.join(setup.KEYS)}")
+    questions.add_argument(
+        "--yes", action="store_true", help="ask nothing: take the defaults, keep the old file as .old"
+    )
     _verb(sub, "check", verbs.check, "validate the configuration and print the whole that is in force", json=True)
     _verb(sub, "plan", verbs.plan, "print every step of `up` and the nft text, touching nothing", json=True)
     up = _verb(sub, "up", boot.up, "make the bridge and the mail lane; safe to run again")
