@@ -9,7 +9,7 @@ from package.words import Option, Word
 _BASH = """\
 # tollbridge(8): completion for bash; made from the command's own words
 _tollbridge() {{
-    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} at= word i words
+    local cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}} at='' word i words
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${{COMP_WORDS[i]}}
@@ -33,7 +33,7 @@ _ZSH = """\
 #compdef tollbridge
 # tollbridge(8): completion for zsh; made from the command's own words
 _tollbridge() {{
-    local at= word i
+    local at='' word i
     local -a offers
     for ((i = 2; i < CURRENT; i++)); do
         word=$words[i]

@@ -24,6 +24,7 @@ from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
+from smtp_intercept.app.template import KEYS
 from smtp_intercept.app.verbs import UsageError
 from smtp_intercept.mta.faults import SpoolError
 
@@ -101,7 +102,7 @@ def _verb(
 
 def _add_setting_up(sub: _Sub[argparse.ArgumentParser]) -> None:
     questions = _verb(sub, "setup", setup.setup, "ask the few questions and write a commented configuration")
-    questions.add_argument("--answers", type=Path, metavar="FILE", help=f"TOML with answers: {', '.join(setup.KEYS)}")
+    questions.add_argument("--answers", type=Path, metavar="FILE", help=f"TOML with answers: {', '.join(KEYS)}")
     questions.add_argument(
         "--yes", action="store_true", help="ask nothing: take the defaults, keep the old file as .old"
     )

@@ -81,7 +81,7 @@ LEFT = ("/usr/lib/tollbridge", "/etc/tollbridge", "/run/tollbridge", "/var/log/t
 @pytest.fixture(scope="module")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
     work = tmp_path_factory.mktemp("installed")
-    package = deb.build(work / "out", work / "work", quick=True)
+    package = deb.build(work / "out", work / "work")
     root = work / "root"
     subprocess.run(["cp", "-a", "--reflink=auto", str(base()), str(root)], check=True, timeout=300)
     for name, text in (("wires.sh", WIRES), ("server.py", SERVER), ("client.py", CLIENT)):
