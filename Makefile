@@ -11,14 +11,14 @@ PACKAGES := nftables iptables iproute2 kmod ethtool procps openssl build-essenti
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy
 # Of these only the files, without what they depend on.
-TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin
+TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container
 
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
 # A run that hangs outside any test ends, and says so.
 BOUNDED := timeout --kill-after=10 --verbose 2400
 
-.PHONY: help demo test suites bench bench-mta fuzz lint lock clean tools
+.PHONY: help demo test suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
@@ -26,6 +26,9 @@ help:
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge, its MTA against Postfix"
 	@echo "make bench-mta  only the MTA's part of it: against Postfix, on the same disk"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
+	@echo "make deb    build the Debian package for this machine's Debian, dist/tollbridge_*.deb"
+	@echo "make wheel  build the wheel, and beside it the wheels that it needs, dist/"
+	@echo "make deb-test  build the package, install, run and purge it in a Debian of its own under systemd"
 	@echo "make lint   format, style and types only"
 	@echo "make lock   choose the newest versions for the tests again"
 	@echo "make clean  remove what the other targets made here"
@@ -34,7 +37,7 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone"
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone and not installed"
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
@@ -53,6 +56,18 @@ bench: $(VENV)/.ready $(TOOLS)/.ready
 # The second half alone, e.g. make bench-mta BENCH_MTA="--rounds 7 --disk /srv --json bench-mta.json"
 bench-mta: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m tests.bench.mta $(BENCH_MTA)
+
+# For this machine's architecture and python3; build it on the Debian that it is for.
+deb: $(VENV)/.ready
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m package.deb
+
+wheel: $(VENV)/.ready
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m package.deb --wheel
+
+# Minutes, and a Debian of 350 MB in .tools/.
+deb-test: $(VENV)/.ready $(TOOLS)/.ready
+	@command -v debootstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m installed tests/packaging
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import assert_never
 
@@ -14,7 +15,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge import firewall
 from bridge.firewall import FirewallError
-from bridge.lane import Wanted
+from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger, original
 from bridge.links import Links, read_sysctl, read_sysctls, sysctl_path, write_sysctl
 from bridge.plan import Plan, Present, make_plan, sysctls_read, tuning_steps
@@ -120,6 +121,19 @@ class Host:
         """One step more, of no plan; `down` undoes it. Raises `StepError`."""
         if not self.holds(step):
             self._take(step)
+
+    def wire(self, steps: Iterable[Step], progress: Progress = _silent) -> list[str]:
+        """Only what makes the plain bridge of a plan, each step whatever became of the one before. Returns what
+        could not be done, in words."""
+        failures: list[str] = []
+        for step in takewhile(lambda step: step != CreateLink(LANE, "bridge"), steps):
+            try:
+                if not self.holds(step):
+                    progress(step)
+                    self._take(step)
+            except (StepError, *Failure) as error:
+                failures.append(str(error))
+        return failures
 
     def down(self, progress: Progress = _silent, among: Among = _every) -> list[str]:
         """Everything back, newest first. Returns what could not be undone, in words, and keeps it in the ledger."""

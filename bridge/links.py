@@ -210,6 +210,10 @@ class Links:
             case _:
                 self._ip.link("set", index=index, kind="bridge", **{f"br_{attribute}": value})
 
+    def forget_hosts(self, bridge: str) -> None:
+        """All that the bridge has learned of who lives behind which port."""
+        self._ip.link("set", index=self._index(bridge), kind="bridge", br_fdb_flush=True)
+
     def address(self, verb: str, link: str, address: str, broadcast: str = "") -> None:
         text, _, length = address.partition("/")
         extra: dict[str, Any] = {"flags": 0x02} if ":" in text and verb == "add" else {}  # IFA_F_NODAD: no probe

@@ -26,7 +26,7 @@ PURE = {
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
         *("trace", "parts"),
     ),
-    "smtp_intercept.app": ("explain", "located", "mistakes"),
+    "smtp_intercept.app": ("explain", "located", "mistakes", "template"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
 

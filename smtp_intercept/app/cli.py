@@ -20,11 +20,12 @@ from bridge.host import StepError
 from bridge.plan import PlanError
 from hwprofiles.box import FactsError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app import hw_words, queue_words, rundir, verbs
+from smtp_intercept.app import boot, hw_words, queue_words, rundir, setup, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
+from smtp_intercept.app.template import KEYS
 from smtp_intercept.app.verbs import UsageError
 from smtp_intercept.mta.faults import SpoolError
 
@@ -45,7 +46,7 @@ _EXPECTED = (
     StepError,
     UsageError,
 )
-_NEEDS_ROOT = frozenset({"up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
+_NEEDS_ROOT = frozenset({"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,14 +103,24 @@ def _verb(
 
 
 def _add_setting_up(sub: _Sub[argparse.ArgumentParser]) -> None:
+    questions = _verb(sub, "setup", setup.setup, "ask the few questions and write a commented configuration")
+    questions.add_argument("--answers", type=Path, metavar="FILE", help=f"TOML with answers: {', '.join(KEYS)}")
+    questions.add_argument(
+        "--yes", action="store_true", help="ask nothing: take the defaults, keep the old file as .old"
+    )
     _verb(sub, "check", verbs.check, "validate the configuration and print the whole that is in force", json=True)
     _verb(sub, "plan", verbs.plan, "print every step of `up` and the nft text, touching nothing", json=True)
-    up = _verb(sub, "up", verbs.up, "make the bridge and the mail lane; safe to run again")
+    up = _verb(sub, "up", boot.up, "make the bridge and the mail lane; safe to run again")
     up.add_argument(
         "--confirm",
         type=_seconds,
         metavar="SECONDS",
         help="undo everything by itself after so many seconds, unless `tollbridge confirm` comes first",
+    )
+    up.add_argument(
+        "--boot",
+        action="store_true",
+        help="wait for the ports; if the lane cannot be made, fail, but leave a plain bridge",
     )
     _verb(sub, "confirm", verbs.confirm, "keep what `up --confirm` made")
     _verb(sub, "down", verbs.down, "stop the daemon and leave the host as it was before `up`")

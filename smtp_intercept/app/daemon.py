@@ -19,16 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bridge import firewall
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bridge import firewall, stp
 from bridge.firewall import FirewallError
-from bridge.lane import LANE, PortLegs
+from bridge.lane import PortLegs
 from smtp_intercept.app import channel, fields, handover
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import RunDir, write_json
 from smtp_intercept.app.tables import uses_mta
-from smtp_intercept.mta.faults import SpoolError
+from smtp_intercept.mta.faults import NoQueueError, SpoolError
 from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.postmaster import queue_in
 
@@ -38,6 +40,7 @@ TICK_S = 0.1
 HUNG_S = 15.0  # without a report for so long a process is ended and started again
 BACKOFF_S = (0.5, 30.0)  # first and longest wait before a process that died is started again
 STEADY_S = 60.0  # one that lived so long starts again without waiting
+LET_GO_S = 15.0  # a graceful stop takes at most so much longer than limits.drain_s
 SETTLE_S = 0.5  # handshakes that were let in before the switch opened may still complete
 STP_EVERY_S, STP_TIMEOUT_S = 2.0, 6
 
@@ -144,10 +147,10 @@ class Daemon:
 
     def _watch(self, children: list[Child]) -> int:
         poll = select.poll()
+        ready, written_at = False, 0.0
         for child in children:
             child.start(time.monotonic())
             poll.register(child.reports, select.POLLIN)
-        ready, written_at = False, 0.0
         while not self._stopping:
             poll.poll(TICK_S * 1000)
             now = time.monotonic()
@@ -172,29 +175,29 @@ class Daemon:
         return 0
 
     def _status(self, children: list[Child], ready: bool) -> dict[str, Any]:
-        processes = {child.name: child.process.pid for child in children if child.process is not None}
+        pids = {child.name: child.process.pid for child in children if child.process is not None}
         return {
             "ready": ready and _all_up(children),
             "started_at": self._started_at,
             "config": str(self._source),
             "ports": [leg.port for leg in self._legs],
-            "processes": {"supervisor": os.getpid(), **processes},
+            "processes": {"supervisor": os.getpid(), **pids},
             "restarts": {child.name: child.restarts for child in children},
             **{child.name: child.report for child in children},
         }
 
     def _follow_stp(self, now: float) -> None:
         """Mail leaves the plain bridge before the bridge asks for the port's state, so the lane is told of it."""
-        links = [name for leg in self._legs if _forwards(leg.port) for name in (leg.port, leg.wire)]
+        links = [name for leg in self._legs if stp.forwards(leg.port) for name in (leg.port, leg.wire)]
         before, at = self._forwarding
         if links == before and now - at < STP_EVERY_S:
             return
         self._forwarding = (links, now)
         try:
             firewall.forward_ports(links, STP_TIMEOUT_S)
-            if links != before or _topology_changes(self._config.bridge.name):
-                _forget_hosts()
-        except (FirewallError, OSError) as error:
+            if links != before or stp.topology_changes(self._config.bridge.name):
+                stp.forget_hosts()
+        except (FirewallError, NetlinkError, OSError) as error:
             _LOG.error("cannot tell the lane which ports forward: %s", error)
 
     # --- starting and stopping -------------------------------------------------------------------------------------
@@ -222,7 +225,7 @@ class Daemon:
 
     def _let_go(self, children: list[Child]) -> None:
         """First no new connection, then those that run come to their end."""
-        self._notify.stopping()
+        self._notify.stopping((self._config.limits.drain_s or 0) + LET_GO_S)
         diverter, *sessions = children
         diverter.end(timeout_s=1.0)
         try:
@@ -235,6 +238,7 @@ class Daemon:
             time.sleep(TICK_S)
         deadline = time.monotonic() + (self._config.limits.drain_s or 0)
         while any(child.runs for child in sessions) and time.monotonic() < deadline and self._stopping <= 1:
+            self._notify.watchdog(time.monotonic())
             time.sleep(TICK_S)
         for child in sessions:
             child.end(timeout_s=1.0)
@@ -250,7 +254,7 @@ def _cable(config: Config, legs: tuple[PortLegs, ...], run_dir: RunDir) -> LinkL
 
 def _child(name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:
     tell, hear = channel.pair()
-    command = [sys.executable, "-m", f"smtp_intercept.app.{name}", *arguments, "--reports", str(tell.fileno())]
+    command = [sys.executable, "-P", "-m", f"smtp_intercept.app.{name}", *arguments, "--reports", str(tell.fileno())]
     return Child(name, command, (*fds, tell.fileno()), hear, tell)
 
 
@@ -262,6 +266,8 @@ def _needs_mta(config: Config) -> bool:
     try:
         with queue_in(spool) as queue:
             return next(queue.lines(Filter()), None) is not None
+    except NoQueueError:
+        return False
     except SpoolError as error:
         _LOG.warning("no MTA for what may be queued: %s", error)
         return False
@@ -270,24 +276,6 @@ def _needs_mta(config: Config) -> bool:
 def _all_up(children: list[Child]) -> bool:
     reports = {child.name: child.report for child in children}
     return all(reports.values()) and reports["diverter"].get("beating") is True
-
-
-def _forwards(port: str) -> bool:
-    """The bridge port's STP state is forwarding (3, linux/if_bridge.h)."""
-    try:
-        return Path(f"/sys/class/net/{port}/brport/state").read_text(encoding="ascii").strip() == "3"
-    except OSError:
-        return False
-
-
-def _topology_changes(bridge: str) -> bool:
-    """The spanning tree is being rebuilt, here or elsewhere: hosts may now live behind other ports (802.1D §8.3.5)."""
-    return Path(f"/sys/class/net/{bridge}/bridge/topology_change").read_text(encoding="ascii").strip() == "1"
-
-
-def _forget_hosts() -> None:
-    """The lane's bridge takes no part in the spanning tree: it learns anew who lives where, or sends to a dead port."""
-    Path(f"/sys/class/net/{LANE}/bridge/flush").write_text("1", encoding="ascii")
 
 
 def _user() -> tuple[int, int]:

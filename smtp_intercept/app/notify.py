@@ -18,8 +18,9 @@ class Notify:
     def ready(self) -> None:
         self._tell("READY=1")
 
-    def stopping(self) -> None:
-        self._tell("STOPPING=1")
+    def stopping(self, within_s: float) -> None:
+        """It may take so long, whatever TimeoutStopSec of the unit says."""
+        self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round(within_s * 1e6)}")
 
     def watchdog(self, now: float) -> None:
         """Call it as often as you like, while all is well."""

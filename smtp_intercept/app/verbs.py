@@ -187,7 +187,7 @@ def _start_guard(arguments: argparse.Namespace, run_dir: RunDir) -> None:
     words = ["--config", str(arguments.config.absolute()), "--run-dir", str(arguments.run_dir.absolute())]
     with (run_dir.path / "guard.log").open("w", encoding="utf-8") as log:
         subprocess.Popen(  # noqa: S603 - own module
-            [sys.executable, "-m", "smtp_intercept.app", *words, "guard", "--token", token],
+            [sys.executable, "-P", "-m", "smtp_intercept.app", *words, "guard", "--token", token],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -151,7 +151,8 @@ def make(directory: Path, uid: int, gid: int) -> None:
     all in it."""
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
-        if not any(directory.iterdir()):
+        # Root without its power over others' files cannot look into what is theirs, and need not.
+        if directory.stat().st_uid != uid and not any(directory.iterdir()):
             os.chown(directory, uid, gid)
     except OSError as error:
         raise faults.of_system(error, directory) from error

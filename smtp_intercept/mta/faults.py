@@ -33,6 +33,10 @@ class SpoolLockedError(SpoolError):
     """Another process has the spool."""
 
 
+class NoQueueError(SpoolError):
+    """The spool's directory holds no queue: no MTA has ever run there."""
+
+
 class NotTakenError(SpoolError):
     """The relay that is asked in the spool's place took the message for no recipient: the client hears ``answer``, and
     keeps it."""

@@ -15,7 +15,7 @@ from typing import BinaryIO, TypeVar
 from smtp_intercept.mta import database, faults, ids, listing
 from smtp_intercept.mta.drafts import Layout
 from smtp_intercept.mta.envelope import Entry
-from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError, SpoolFullError
+from smtp_intercept.mta.faults import NoQueueError, NoSuchMessageError, SpoolError, SpoolFullError
 from smtp_intercept.mta.listing import Attempt, Filter
 from smtp_intercept.mta.records import Records
 from smtp_intercept.mta.room import spend
@@ -96,7 +96,7 @@ def queue_in(directory: Path) -> Iterator[Postmaster]:
     with _as_owner(directory):
         path = directory / database.NAME
         if not path.exists():
-            raise SpoolError(f"{path}: no queue there (yet); the MTA makes it at its first start, see mta.spool")
+            raise NoQueueError(f"{path}: no queue there (yet); the MTA makes it at its first start, see mta.spool")
         connection = _connected(path)
         try:
             yield Postmaster(directory, connection)

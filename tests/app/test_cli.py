@@ -19,7 +19,7 @@ import pytest
 
 from smtp_intercept.app import cli
 
-VERBS = ("check", "plan", "up", "confirm", "down", "run", "status", "explain", "queue", "demo")
+VERBS = ("setup", "check", "plan", "up", "confirm", "down", "run", "status", "explain", "queue", "demo")
 FOR_MACHINES = ("check", "plan", "status", "explain", "demo")
 
 

@@ -1,0 +1,249 @@
+"""`make deb`: the wheel and its locked dependencies in a virtual environment of their own, as a Debian package.
+
+Needs no root and no debhelper. The package fits this machine's architecture and its python3 only: netfilterqueue,
+uvloop and pydantic are compiled. Nothing is fetched or compiled where it is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import compileall
+import gzip
+import hashlib
+import os
+import py_compile
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+from package import completion, manual
+from package.words import words_of
+from smtp_intercept.app import cli, config
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+HOME = "usr/lib/tollbridge"  # of the virtual environment
+PYTHON = "python{}.{}".format(*sys.version_info[:2])
+SITE = f"{HOME}/lib/{PYTHON}/site-packages"
+LOCK = ROOT / "tests" / "requirements.txt"
+MAINTAINER = "The Tollbridge authors <tollbridge@example.org>"
+
+# source below package/ or the checkout → where it is installed
+FILES = {
+    "package/files/tollbridge.service": "usr/lib/systemd/system/tollbridge.service",
+    "package/files/tollbridge-bridge.service": "usr/lib/systemd/system/tollbridge-bridge.service",
+    "package/files/sysusers.conf": "usr/lib/sysusers.d/tollbridge.conf",
+    "package/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
+    "package/files/logrotate": "etc/logrotate.d/tollbridge",
+    "package/debian/copyright": "usr/share/doc/tollbridge/copyright",
+    "smtp_intercept/app/sample.toml": "usr/share/doc/tollbridge/tollbridge.toml",
+    "README.md": "usr/share/doc/tollbridge/README.md",
+    "docs/install.md": "usr/share/doc/tollbridge/install.md",
+}
+CONFFILES = ("/etc/logrotate.d/tollbridge",)
+SCRIPTS = ("postinst", "prerm", "postrm")
+# What a virtual environment starts its commands with; isolated from the caller's directory and environment,
+# and leaves no file that dpkg does not own.
+COMMAND = f"""\
+#!/{HOME}/bin/python3 -IB
+import sys
+
+from smtp_intercept.app.cli import main
+
+sys.exit(main())
+"""
+
+
+def control(version: str, architecture: str, libraries: str, size_kib: int) -> str:
+    """The package's own words, deb-control(5)."""
+    major, minor = sys.version_info[:2]
+    depends = [
+        f"python3 (>= {major}.{minor})",
+        f"python3 (<< {major}.{minor + 1})",
+        f"{PYTHON}",
+        *("nftables", "kmod", "init-system-helpers", "passwd", "systemd"),
+        libraries,
+    ]
+    return f"""\
+Package: tollbridge
+Version: {version}
+Architecture: {architecture}
+Maintainer: {MAINTAINER}
+Installed-Size: {size_kib}
+Depends: {", ".join(depends)}
+Recommends: iptables, logrotate, man-db
+Suggests: bash-completion
+Section: mail
+Priority: optional
+Description: transparent, packet-level SMTP gateway
+ An invisible bridge between two or more ports that inspects mail and passes
+ everything else. With its libraries in {PYTHON}'s own
+ virtual environment, /{HOME}.
+"""
+
+
+def build(out: Path, work: Path, *, quick: bool = False) -> Path:
+    """Make ``out``/tollbridge_VERSION_ARCHITECTURE.deb; ``work`` is emptied. Raises CalledProcessError.
+    ``quick``: neither compiled nor compressed, for those who only want to look inside."""
+    shutil.rmtree(work, ignore_errors=True)
+    stage = work / "stage"
+    wheels = work / "wheels"
+    _environment(stage, wheels)
+    if not quick:
+        _compile(stage / SITE)
+    _install_files(stage)
+    _install_pages(stage)
+    version, architecture = metadata.version("tollbridge"), _said("dpkg", "--print-architecture")
+    _control_area(stage, version, architecture, _libraries(work, stage))
+    _settle_modes(stage)
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"tollbridge_{version}_{architecture}.deb"
+    _run("dpkg-deb", "--root-owner-group", "-Znone" if quick else "-Zxz", "--build", stage, target)
+    return target
+
+
+def wheel(out: Path) -> None:
+    """The product's own wheel, and beside it those of all that it needs, in the locked versions."""
+    out.mkdir(parents=True, exist_ok=True)
+    source = out / "source"  # a copy: setuptools leaves its work, and would pack last time's, in the checkout
+    shutil.rmtree(source, ignore_errors=True)
+    for name in ("bridge", "hwprofiles", "smtp_intercept"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, source / name)
+    _pip("wheel", "--wheel-dir", out, "--constraint", LOCK, source)
+    shutil.rmtree(source)
+
+
+def _environment(stage: Path, wheels: Path) -> None:
+    """What `python3 -m venv` makes, with the wheels installed and compiled; dpkg owns every file of it."""
+    wheel(wheels)
+    site, binaries = stage / SITE, stage / HOME / "bin"
+    # Without dependencies and index: exactly these files and no others.
+    _pip("install", "--no-index", "--no-deps", "--no-compile", "--target", site, *sorted(wheels.glob("*.whl")))
+    shutil.rmtree(site / "bin", ignore_errors=True)  # other people's commands, with this machine's paths in them
+    for trace in (*site.glob("*.dist-info/direct_url.json"), *site.glob("*.dist-info/RECORD")):
+        trace.unlink()
+    binaries.mkdir(parents=True)
+    for name in ("python", "python3", PYTHON):
+        (binaries / name).symlink_to(f"/usr/bin/{PYTHON}")
+    (binaries / "tollbridge").write_text(COMMAND)
+    home = f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {sys.version.split()[0]}\n"
+    (stage / HOME / "pyvenv.cfg").write_text(home)
+    (stage / "usr/bin").mkdir(parents=True)
+    (stage / "usr/bin/tollbridge").symlink_to("../lib/tollbridge/bin/tollbridge")
+
+
+def _compile(site: Path) -> None:
+    """Here, so that nothing is written there; by hash, because times change on the way."""
+    compileall.compile_dir(
+        site,
+        quiet=2,
+        stripdir=str(site),
+        prependdir=f"/{SITE}",
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+
+
+def _install_files(stage: Path) -> None:
+    for source, target in FILES.items():
+        path = stage / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / source, path)
+    _write_gz(stage / "usr/share/doc/tollbridge/changelog.gz", (ROOT / "CHANGELOG.md").read_text())
+    (stage / "etc/tollbridge").mkdir()
+
+
+def pages() -> dict[str, str]:
+    """Where each page and completion goes → its text."""
+    words, version = words_of(cli._parser()), metadata.version("tollbridge")
+    return {
+        "usr/share/man/man8/tollbridge.8.gz": manual.command(words, version),
+        "usr/share/man/man5/tollbridge.toml.5.gz": manual.configuration(config.sample(), version),
+        "usr/share/bash-completion/completions/tollbridge": completion.bash(words),
+        "usr/share/zsh/vendor-completions/_tollbridge": completion.zsh(words),
+        "usr/share/fish/vendor_completions.d/tollbridge.fish": completion.fish(words),
+    }
+
+
+def _install_pages(stage: Path) -> None:
+    for target, text in pages().items():
+        path = stage / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix == ".gz":
+            _write_gz(path, text)
+        else:
+            path.write_text(text)
+
+
+def _write_gz(path: Path, text: str) -> None:
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def _libraries(work: Path, stage: Path) -> str:
+    """The Debian packages that the compiled parts are linked with, as dpkg-shlibdeps finds them."""
+    (work / "debian").mkdir()
+    (work / "debian/control").write_text("Source: tollbridge\n\nPackage: tollbridge\nArchitecture: any\n")
+    objects = [f"-e{path.relative_to(work)}" for path in sorted((stage / SITE).rglob("*.so"))]
+    ignored = "--ignore-missing-info"  # manylinux wheels bring some of their own
+    said = _said("dpkg-shlibdeps", "-O", ignored, "--warnings=0", *objects, cwd=work)
+    return said.removeprefix("shlibs:Depends=")
+
+
+def _control_area(stage: Path, version: str, architecture: str, libraries: str) -> None:
+    area = stage / "DEBIAN"
+    area.mkdir()
+    size = sum(path.lstat().st_size for path in _installed(stage))
+    (area / "control").write_text(control(version, architecture, libraries, size // 1024))
+    (area / "conffiles").write_text("".join(f"{name}\n" for name in CONFFILES))
+    for name in SCRIPTS:
+        shutil.copyfile(HERE / "debian" / name, area / name)
+    files = [path for path in _installed(stage) if not path.is_symlink()]
+    sums = ((hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest(), path) for path in files)
+    (area / "md5sums").write_text("".join(f"{digest}  {path.relative_to(stage)}\n" for digest, path in sums))
+
+
+def _installed(stage: Path) -> Iterator[Path]:
+    return (path for path in sorted(stage.rglob("*")) if not path.is_dir() and "DEBIAN" not in path.parts)
+
+
+def _settle_modes(stage: Path) -> None:
+    """Whatever the umask here: readable by all, written by root, executable only where it must be."""
+    commands = {stage / HOME / "bin/tollbridge", *(stage / "DEBIAN" / name for name in SCRIPTS)}
+    for path in stage.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path in commands else 0o644)
+    stage.chmod(0o755)
+
+
+def _pip(*words: str | Path) -> None:
+    _run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *words)
+
+
+def _run(*words: str | Path, cwd: Path = ROOT) -> None:
+    environment = {**os.environ, "PIP_ROOT_USER_ACTION": "ignore"}
+    subprocess.run(words, cwd=cwd, env=environment, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 - fixed programs
+
+
+def _said(*words: str | Path, cwd: Path = ROOT) -> str:
+    done = subprocess.run(words, cwd=cwd, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603 - fixed programs
+    return done.stdout.strip()
+
+
+def main() -> None:
+    """The words of `make deb` and `make wheel`."""
+    parser = argparse.ArgumentParser(prog="python -m package.deb", description="Build the Debian package, or wheels.")
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where to [%(default)s]")
+    parser.add_argument("--wheel", action="store_true", help="only the wheel, with those that it needs")
+    arguments = parser.parse_args()
+    if arguments.wheel:
+        wheel(arguments.out)
+    else:
+        print(build(arguments.out, ROOT / "build" / "deb"))
+
+
+if __name__ == "__main__":
+    main()

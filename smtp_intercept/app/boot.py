@@ -1,0 +1,63 @@
+"""`tollbridge up --boot`: nobody watches, so it waits for the ports and never leaves the wire cut.
+
+Does not choose between mail and inspection for ever: it fails, and whoever looks finds out why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from pyroute2.netlink.exceptions import NetlinkError
+
+from bridge.firewall import FirewallError, MissingFeatureError
+from bridge.host import Host, StepError
+from bridge.lane import Wanted
+from bridge.ledger import Ledger
+from bridge.links import Links
+from smtp_intercept.app import config as configuration
+from smtp_intercept.app import verbs
+from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.wanted import profile_of, wanted
+
+PORTS_S = 60.0  # drivers load and links are renamed meanwhile
+POLL_S = 0.2
+_FAILURES = (StepError, FirewallError, MissingFeatureError, NetlinkError, OSError)
+
+
+def up(arguments: argparse.Namespace) -> int:
+    """The verb. What only a person can mend (the configuration, a port that does not exist) is raised as ever."""
+    if not arguments.boot:
+        return verbs.up(arguments)
+    config = configuration.load(arguments.config)
+    wait_for(config.bridge.ports, PORTS_S)
+    try:
+        return verbs.up(arguments)
+    except _FAILURES as error:
+        print(f"tollbridge: {error}", file=sys.stderr)
+    return _plain_bridge(RunDir(arguments.run_dir), wanted(config, profile_of(config)[0]))
+
+
+def wait_for(ports: tuple[str, ...], timeout_s: float) -> bool:
+    """Until every port (name of a link or MAC address) is there."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        with Links() as links:
+            facts = links.facts()
+        present = {*facts, *(link.mac for link in facts.values())}
+        if all(port in present or port.lower() in present for port in ports):
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+
+
+def _plain_bridge(run_dir: RunDir, want: Wanted) -> int:
+    with run_dir.lock("up"), Links() as links:
+        host = Host(links, Ledger(run_dir.ledger))
+        failures = host.wire(host.plan(want, nft_queue=False).steps)
+    for failure in failures:
+        print(f"tollbridge: {failure}", file=sys.stderr)
+    print(f"tollbridge: {want.bridge} is a plain bridge: all mail crosses uninspected", file=sys.stderr)
+    return 1

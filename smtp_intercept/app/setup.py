@@ -1,0 +1,175 @@
+"""`tollbridge setup`: asks the few questions, writes a commented configuration, offers to try it.
+
+Changes nothing but that one file; what is tried is `tollbridge up --confirm`, which undoes itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smtp_intercept.app import config as configuration
+from smtp_intercept.app.ports import Port, found
+from smtp_intercept.app.template import KEYS, filled
+from smtp_intercept.app.verbs import UsageError
+from smtp_intercept.protected import ProtectedServers
+
+CONFIRM_S = 120
+Ask = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """``key`` as in the answers file; ``read`` turns the words typed into TOML's value, ValueError if they are none."""
+
+    key: str
+    text: str
+    read: Callable[[str], Any]
+
+
+def _words(text: str) -> list[str]:
+    return text.replace(",", " ").split()
+
+
+def _one_of(*values: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in values:
+            raise ValueError(f"one of {', '.join(values)}")
+        return text
+
+    return read
+
+
+def _two(text: str) -> list[str]:
+    if len(names := _words(text)) < 2:
+        raise ValueError("two or more, with a space between them")
+    return names
+
+
+_HANDLER = "Who answers mail for it: proxy (the server itself, live) or mta (this box accepts, keeps and delivers it)"
+QUESTIONS = (
+    Question("ports", "Ports to bridge", _two),
+    Question("management", "Addresses of the box itself, on the bridge, with prefix length (none: -)", _words),
+    Question("gateway", "The box's default route (none: -)", str),
+    Question("domain", "Domain whose mail is to be inspected", str),
+    Question("servers", "Its mail servers: addresses, networks, names, or mx", _words),
+    Question("handler", _HANDLER, _one_of("proxy", "mta")),
+)
+assert {question.key for question in QUESTIONS} == set(KEYS)
+
+
+def setup(arguments: argparse.Namespace) -> int:
+    """The verb."""
+    path: Path = arguments.config
+    given = _given(arguments.answers)
+    ask: Ask = _silent if arguments.yes else input
+    if path.exists() and not _agreed(arguments, ask, f"{path} exists; replace it, keeping {path}.old?"):
+        raise UsageError(f"{path} exists and was left as it is; to write it anew: tollbridge setup --yes")
+    ports = found()
+    _show_ports(ports)
+    answers = {question.key: _answer(question, given, ports, ask) for question in QUESTIONS}
+    text = filled(configuration.sample(), answers)
+    config = configuration.parse(text, path)
+    _show_servers(config)
+    for warning in configuration.warnings(config):
+        print(f"tollbridge: warning: {warning}", file=sys.stderr)
+    _write(path, text)
+    print(f"written: {path}")
+    return _offer(arguments, ask)
+
+
+def _given(answers: Path | None) -> dict[str, Any]:
+    """The answers of a file, TOML; a key that no question has is a mistake."""
+    if answers is None:
+        return {}
+    try:
+        given = tomllib.loads(answers.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--answers: {answers}: {error}") from None
+    if unknown := given.keys() - set(KEYS):
+        raise UsageError(f"--answers: {answers}: {', '.join(sorted(unknown))}: not asked; known are {', '.join(KEYS)}")
+    return given
+
+
+def _silent(question: str) -> str:
+    return ""
+
+
+def _agreed(arguments: argparse.Namespace, ask: Ask, question: str) -> bool:
+    return arguments.yes or _typed(ask, f"{question} [y/N] ").lower() in ("y", "yes")
+
+
+def _typed(ask: Ask, prompt: str) -> str:
+    try:
+        return ask(prompt).strip()
+    except EOFError:
+        raise UsageError("questions were left open; for machines: tollbridge setup --answers FILE --yes") from None
+
+
+def _answer(question: Question, given: Mapping[str, Any], ports: tuple[Port, ...], ask: Ask) -> Any:
+    """The file's, else the one typed, until it reads; an empty line takes the default."""
+    if question.key in given:
+        return given[question.key]
+    default = _default(question.key, ports)
+    while True:
+        typed = _typed(ask, f"{question.text}{f' [{default}]' if default else ''}: ") or default
+        if typed == "-" or not typed:
+            if question.key in ("management", "gateway"):
+                return None
+            if ask is _silent:
+                raise UsageError(f"{question.key}: has no default; give it in --answers FILE")
+            continue
+        try:
+            return question.read(typed)
+        except ValueError as error:
+            if ask is _silent:
+                raise UsageError(f"{question.key}: {error}") from None
+            print(f"  {error}")
+
+
+def _default(key: str, ports: tuple[Port, ...]) -> str:
+    free = [port for port in ports if not port.addresses and not port.master]
+    wired = [port for port in free if port.carrier] or free
+    two = " ".join(port.name for port in wired[:2]) if len(wired) > 1 else ""
+    return {"ports": two, "servers": "mx", "handler": "proxy"}.get(key, "")
+
+
+def _show_ports(ports: tuple[Port, ...]) -> None:
+    print("Ports of this box:")
+    for port in ports:
+        print(f"  {port}")
+
+
+def _show_servers(config: configuration.Config) -> None:
+    """What the names stand for now, so that a wrong one is seen here and not in the mail log."""
+    servers = ProtectedServers(configuration.protected_servers(config))
+    asyncio.run(servers.resolve_once())
+    for name in servers.state():
+        print(f"  {name.name}: {', '.join(name.addresses) or name.error or 'no address'}")
+
+
+def _write(path: Path, text: str) -> None:
+    """All or nothing; the one before is kept."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    if path.exists():
+        path.replace(path.with_name(f"{path.name}.old"))
+    fresh.replace(path)
+
+
+def _offer(arguments: argparse.Namespace, ask: Ask) -> int:
+    try_it = f"tollbridge up --confirm {CONFIRM_S}"
+    if arguments.yes or _typed(ask, f"Try it now, with `{try_it}`? [y/N] ").lower() not in ("y", "yes"):
+        print(f"next: tollbridge check; {try_it}; tollbridge confirm; systemctl start tollbridge")
+        return 0
+    where = ["--config", str(arguments.config), "--run-dir", str(arguments.run_dir)]
+    words = [sys.executable, "-P", "-m", "smtp_intercept.app", *where, "up", "--confirm", str(CONFIRM_S)]
+    return subprocess.run(words, check=False).returncode  # noqa: S603 - own module

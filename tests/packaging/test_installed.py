@@ -1,0 +1,230 @@
+"""The package installed in a Debian of its own, under systemd, with a client and a server on its wires.
+
+::
+
+    client ── p0 [ Debian: tollbridge-bridge.service, tollbridge.service ] p1 ── server
+
+    install ─ configure ─ start: inspected ─ restart under load: nothing lost ─ stop: a wire ─ stop the bridge: as it
+    was ─ a lane that cannot be made: a plain bridge ─ purge: nothing is left, or the mail that waits
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from package import deb
+from tests.packaging.debian import Debian, base, booted
+
+pytestmark = [pytest.mark.installed, pytest.mark.timeout(900)]
+
+WIRES = """\
+set -e
+for n in c s; do ip netns add $n; done
+ip link add p0 type veth peer name eth0 netns c
+ip link add p1 type veth peer name eth0 netns s
+for n in c s; do ip -n $n link set lo up; ip -n $n link set eth0 up; done
+ip -n c addr add 192.0.2.10/24 dev eth0
+ip -n s addr add 192.0.2.20/24 dev eth0
+"""
+CONFIG = """\
+[bridge]
+ports = ["p0", "p1"]
+management = ["192.0.2.2/24"]
+[intercept]
+incoming = "HANDLER"
+[mta]
+hostname = "gateway.example.com"
+[[protected]]
+domain = "example.com"
+servers = ["192.0.2.20"]
+[limits]
+sessions = 1000
+"""
+SERVER = """\
+import time
+from aiosmtpd.controller import Controller
+class Sink:
+    async def handle_DATA(self, server, session, envelope):
+        print(envelope.mail_from, flush=True)
+        return "250 taken"
+Controller(Sink(), hostname="192.0.2.20", port=25).start()
+time.sleep(600)
+"""
+# Six clients, each message in a session of its own that lasts 0.2 s.
+CLIENT = """\
+import json, smtplib, sys, threading, time
+taken, refused = [], []
+def send(client):
+    for number in range(int(sys.argv[1])):
+        sender = f"{client}-{number}-{time.time_ns()}@example.org"
+        try:
+            with smtplib.SMTP("192.0.2.20", 25, local_hostname="client.example.org", timeout=30) as session:
+                time.sleep(0.2)
+                session.sendmail(sender, ["user@example.com"], "Subject: s\\r\\n\\r\\ntext\\r\\n")
+            taken.append(sender)
+        except (OSError, smtplib.SMTPException) as error:
+            refused.append(repr(error))
+threads = [threading.Thread(target=send, args=(client,)) for client in range(6)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps([taken, refused]))
+"""
+PYTHON = f"/{deb.HOME}/bin/python3"
+LEFT = ("/usr/lib/tollbridge", "/etc/tollbridge", "/run/tollbridge", "/var/log/tollbridge", "/var/spool/tollbridge")
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
+    work = tmp_path_factory.mktemp("installed")
+    package = deb.build(work / "out", work / "work")
+    root = work / "root"
+    subprocess.run(["cp", "-a", "--reflink=auto", str(base()), str(root)], check=True, timeout=300)
+    for name, text in (("wires.sh", WIRES), ("server.py", SERVER), ("client.py", CLIENT)):
+        (root / "root" / name).write_text(text)
+    shutil.copy(package, root / "root" / "tollbridge.deb")
+    with booted(root) as debian:
+        yield debian
+    shutil.rmtree(work, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def server(installed: Debian) -> Iterator[None]:
+    installed.run("sh", "/root/wires.sh")
+    serve = f"echo $$ > /root/server.pid; exec {PYTHON} /root/server.py > /root/taken"
+    process = installed.start("ip", "netns", "exec", "s", "sh", "-c", serve)
+    yield
+    installed.run("sh", "-c", "kill $(cat /root/server.pid)")
+    process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def installed(debian: Debian) -> Debian:
+    debian.run("dpkg", "-i", "/root/tollbridge.deb", timeout_s=300)
+    return debian
+
+
+def configure(debian: Debian, handler: str) -> None:
+    (debian.root / "etc/tollbridge/tollbridge.toml").write_text(CONFIG.replace("HANDLER", handler))
+
+
+def send(debian: Debian, each: int) -> tuple[list[str], list[str]]:
+    said = debian.run("ip", "netns", "exec", "c", PYTHON, "/root/client.py", str(each), timeout_s=120)
+    taken, refused = json.loads(said)
+    return taken, refused
+
+
+def taken_by_the_server(debian: Debian) -> list[str]:
+    return (debian.root / "root/taken").read_text().split()
+
+
+def inspected(debian: Debian) -> list[str]:
+    records = map(json.loads, (debian.root / "var/log/tollbridge/mail.log").read_text().splitlines())
+    return [record["sender"] for record in records if record["type"] == "message"]
+
+
+def active(debian: Debian, unit: str) -> str:
+    return debian.run("systemctl", "is-active", unit, check=False).strip()
+
+
+def test_it_installs_and_speaks(installed: Debian) -> None:
+    assert installed.run("tollbridge", "--version").startswith("tollbridge ")
+    assert "tollbridge.toml" in installed.run("tollbridge", "check", check=False)
+    for unit in ("tollbridge", "tollbridge-bridge"):
+        assert installed.run("systemctl", "is-enabled", unit).strip() == "enabled"
+        assert active(installed, unit) == "inactive", "not before it is configured"
+    for page in deb.pages():
+        assert (installed.root / page).exists()
+    assert installed.run("stat", "-c", "%U %a", "/var/spool/tollbridge").strip() == "tollbridge 700"
+    installed.run("systemd-analyze", "verify", "--man=no", "tollbridge.service", "tollbridge-bridge.service")
+    installed.run("logrotate", "-d", "/etc/logrotate.d/tollbridge")
+
+
+@pytest.mark.usefixtures("server")
+class TestAtWork:
+    def test_mail_is_inspected_in_the_sandbox(self, installed: Debian) -> None:
+        configure(installed, "proxy")
+        installed.run("tollbridge", "check")
+        installed.run("systemctl", "start", "tollbridge")
+        taken, refused = send(installed, 2)
+        assert (len(taken), refused) == (12, [])
+        assert sorted(inspected(installed)) == sorted(taken)
+
+    def test_a_restart_under_load_loses_nothing(self, installed: Debian) -> None:
+        before = len(taken_by_the_server(installed))
+        load = installed.start("ip", "netns", "exec", "c", PYTHON, "/root/client.py", "30")
+        try:
+            installed.run("sh", "-c", "sleep 1; systemctl restart tollbridge")
+        finally:
+            said, _ = load.communicate(timeout=120)
+        taken, refused = json.loads(said)
+        assert (len(taken), refused) == (180, [])
+        assert sorted(taken_by_the_server(installed)[before:]) == sorted(taken), "each once"
+        assert active(installed, "tollbridge") == "active"
+
+    def test_the_mta_works_in_the_sandbox_too(self, installed: Debian) -> None:
+        configure(installed, "mta")
+        installed.run("systemctl", "reload", "tollbridge-bridge")
+        installed.run("systemctl", "restart", "tollbridge")
+        assert "/run/tollbridge" in installed.run("tollbridge", "--help")
+        taken, refused = send(installed, 1)
+        assert (len(taken), refused) == (6, [])
+        installed.run("sh", "-c", "while tollbridge queue list | grep -q '{'; do sleep 0.2; done", timeout_s=30)
+        assert set(taken) <= set(taken_by_the_server(installed))
+
+    def test_stopped_it_is_a_wire(self, installed: Debian) -> None:
+        installed.run("systemctl", "stop", "tollbridge")
+        before = len(inspected(installed))
+        assert send(installed, 1)[1] == []
+        assert (len(inspected(installed)), active(installed, "tollbridge-bridge")) == (before, "active")
+
+    def test_without_the_bridge_the_host_is_as_it_was(self, installed: Debian) -> None:
+        installed.run("systemctl", "start", "tollbridge")
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        assert active(installed, "tollbridge") == "inactive"
+        links = {link["ifname"] for link in json.loads(installed.run("ip", "-json", "link"))}
+        assert links == {"lo", "p0", "p1"}
+
+    def test_a_lane_that_cannot_be_made_leaves_a_plain_bridge(self, installed: Debian) -> None:
+        nft = installed.run("sh", "-c", "command -v nft").strip()
+        installed.run("mv", nft, f"{nft}.away")
+        try:
+            installed.run("systemctl", "start", "tollbridge", check=False)
+        finally:
+            installed.run("mv", f"{nft}.away", nft)
+        assert active(installed, "tollbridge-bridge") == "failed"
+        assert "all mail crosses uninspected" in installed.journal()
+        assert "192.0.2.2/24" in installed.run("ip", "-4", "addr", "show", "br0")
+        assert send(installed, 1)[1] == []
+        installed.run("tollbridge", "down")
+
+    def test_purged_while_mail_waits_it_keeps_that(self, installed: Debian) -> None:
+        configure(installed, "mta")
+        installed.run("systemctl", "reset-failed")
+        installed.run("systemctl", "start", "tollbridge")
+        server = ("lladdr", "02:00:00:00:00:20", "dev", "eth0", "nud", "permanent")
+        installed.run("ip", "-n", "s", "link", "set", "eth0", "down")
+        installed.run("ip", "-n", "c", "neigh", "replace", "192.0.2.20", *server)
+        assert send(installed, 1)[1] == []
+        said = installed.run("dpkg", "--purge", "tollbridge", timeout_s=120)
+        assert "holds mail" in said
+        assert (installed.root / "var/spool/tollbridge/queue.db").exists()
+        assert "tollbridge" in installed.run("getent", "passwd", "tollbridge")
+        links = {link["ifname"] for link in json.loads(installed.run("ip", "-json", "link"))}
+        assert links == {"lo", "p0", "p1"}
+
+
+def test_purged_it_leaves_nothing(installed: Debian) -> None:
+    installed.run("rm", "-r", "/var/spool/tollbridge")
+    installed.run("dpkg", "-i", "/root/tollbridge.deb", timeout_s=300)
+    configure(installed, "proxy")
+    said = installed.run("dpkg", "--purge", "tollbridge", timeout_s=120)
+    assert "warning" not in said
+    assert [path for path in LEFT if (installed.root / path[1:]).exists()] == []
+    assert installed.run("getent", "passwd", "tollbridge", check=False) == ""
+    left = installed.run("sh", "-c", "find / -xdev -name '*tollbridge*' -not -path '/root/*' -not -path '/proc/*'")
+    assert [path for path in left.split() if not path.startswith("/var/log/journal")] == []

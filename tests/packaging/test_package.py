@@ -1,0 +1,114 @@
+"""What `make deb` packs, without installing it: each file where it belongs, root's, and nothing of the machine it was
+built on; and how far the units shut their processes in.
+
+unit                        systemd-analyze security, of 10 (issue: 2.5 for the interceptor)
+tollbridge.service          2.5   the supervisor, diverter, interceptor and MTA together
+tollbridge-bridge.service   3.1   makes links, loads modules, writes sysctls; lives for seconds
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from package import deb
+
+UNITS = {"tollbridge.service": 2.5, "tollbridge-bridge.service": 3.1}
+ROOT = Path(__file__).parents[2]
+
+
+def said(*words: str | Path) -> bytes:
+    return subprocess.run(words, check=True, capture_output=True, timeout=120).stdout
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if shutil.which("dpkg-shlibdeps") is None:
+        pytest.skip("no dpkg-dev here")
+    work = tmp_path_factory.mktemp("deb")
+    return deb.build(work / "out", work / "work", quick=True)
+
+
+@pytest.fixture(scope="module")
+def files(package: Path) -> tarfile.TarFile:
+    return tarfile.open(fileobj=io.BytesIO(said("dpkg-deb", "--fsys-tarfile", package)))
+
+
+def read(files: tarfile.TarFile, name: str) -> bytes:
+    file = files.extractfile(f"./{name}")
+    assert file is not None
+    return file.read()
+
+
+def test_what_is_in_it(files: tarfile.TarFile) -> None:
+    names = {name.removeprefix("./") for name in files.getnames()}
+    assert names >= {
+        *deb.FILES.values(),
+        *deb.pages(),
+        "usr/bin/tollbridge",
+        "etc/tollbridge",
+        f"{deb.HOME}/pyvenv.cfg",
+    }
+    assert "etc/tollbridge/tollbridge.toml" not in names, "an administrator's, or `tollbridge setup`'s"
+    assert f"{deb.SITE}/hwprofiles/models/generic.toml" in names
+    places = ("etc", "usr/bin", "usr/lib/tollbridge", "usr/lib/systemd", "usr/lib/sysusers.d", "usr/lib/tmpfiles.d")
+    stray = [n for n in names if not n.startswith((*places, "usr/share")) and n not in (".", "", "usr", "usr/lib")]
+    assert stray == []
+
+
+def test_it_is_roots_and_nobody_elses_to_write(files: tarfile.TarFile) -> None:
+    assert {(member.uname, member.gname) for member in files} == {("root", "root")}
+    assert [member.name for member in files if not member.issym() and member.mode & 0o7022] == []
+    executable = {member.name for member in files if member.isfile() and member.mode & 0o111}
+    assert executable == {f"./{deb.HOME}/bin/tollbridge"}
+
+
+def test_it_is_not_of_this_machine(files: tarfile.TarFile) -> None:
+    ours = str(ROOT).encode()
+    assert [
+        m.name for m in files if m.isfile() and not m.name.endswith(".so") and ours in read(files, m.name[2:])
+    ] == []
+    assert [m.name for m in files if m.issym() and m.linkname.startswith(str(ROOT))] == []
+
+
+def test_its_versions_are_the_locked_ones(files: tarfile.TarFile) -> None:
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", deb.LOCK.read_text(), re.MULTILINE))
+    found = re.findall(r"site-packages/([\w.]+)-([\w.]+)\.dist-info$", "\n".join(files.getnames()), re.MULTILINE)
+    packed = {name.lower().replace("_", "-"): version for name, version in found}
+    assert {"netfilterqueue", "uvloop", "pydantic"} <= packed.keys()
+    assert packed.pop("tollbridge")
+    assert packed == {name: locked[name] for name in packed}
+
+
+def test_it_says_what_it_needs(package: Path) -> None:
+    depends = said("dpkg-deb", "--field", package, "Depends").decode()
+    major, minor = re.findall(r"\d+", deb.PYTHON)
+    assert f"python3 (>= {major}.{minor}), python3 (<< {major}.{int(minor) + 1})" in depends
+    assert "libnetfilter-queue1" in depends
+    assert said("dpkg-deb", "--field", package, "Architecture").decode().strip() != "all"
+
+
+def test_its_scripts_are_clean(package: Path, tmp_path: Path) -> None:
+    said("dpkg-deb", "--control", package, tmp_path / "control")
+    for name in deb.SCRIPTS:
+        path = tmp_path / "control" / name
+        assert path.stat().st_mode & 0o777 == 0o755
+        assert path.read_text().startswith("#!/bin/sh\nset -e\n")
+        said("sh", "-n", path)
+        if (shellcheck := shutil.which("shellcheck")) is not None:
+            said(shellcheck, path)
+
+
+@pytest.mark.parametrize(("unit", "most"), UNITS.items())
+def test_the_sandbox(unit: str, most: float) -> None:
+    if (analyze := shutil.which("systemd-analyze")) is None:
+        pytest.skip("no systemd-analyze here")
+    told = said(analyze, "security", "--offline=true", "--no-pager", ROOT / "package/files" / unit).decode()
+    (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", told)
+    assert float(exposure) <= most
