@@ -18,12 +18,13 @@ JOBS := 2
 # A run that hangs outside any test ends, and says so.
 BOUNDED := timeout --kill-after=10 --verbose 2400
 
-.PHONY: help demo test suites bench fuzz lint lock clean tools wheel deb deb-test
+.PHONY: help demo test suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
 	@echo "make suites  set up, then run only other people's suites through the gateway"
-	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge"
+	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge, its MTA against Postfix"
+	@echo "make bench-mta  only the MTA's part of it: against Postfix, on the same disk"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make deb    build the Debian package for this machine's Debian, dist/tollbridge_*.deb"
 	@echo "make wheel  build the wheel, and beside it the wheels that it needs, dist/"
@@ -50,6 +51,11 @@ fuzz: $(VENV)/.ready
 # e.g. make bench BENCH="--rounds 9 --json bench.json"; the machine must have nothing else to do.
 bench: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m tests.bench $(BENCH)
+	$(SUDO) $(BIN)/python -m tests.bench.mta $(BENCH_MTA)
+
+# The second half alone, e.g. make bench-mta BENCH_MTA="--rounds 7 --disk /srv --json bench-mta.json"
+bench-mta: $(VENV)/.ready $(TOOLS)/.ready
+	$(SUDO) $(BIN)/python -m tests.bench.mta $(BENCH_MTA)
 
 # For this machine's architecture and python3; build it on the Debian that it is for.
 deb: $(VENV)/.ready

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import assert_never
@@ -17,7 +18,7 @@ from bridge.firewall import FirewallError
 from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger, original
 from bridge.links import Links, read_sysctl, read_sysctls, sysctl_path, write_sysctl
-from bridge.plan import Plan, Present, make_plan, sysctls_read
+from bridge.plan import Plan, Present, make_plan, sysctls_read, tuning_steps
 from bridge.steps import (
     AddAddress,
     AddNeighbour,
@@ -35,12 +36,14 @@ from bridge.steps import (
     RemoveRule,
     Route,
     SetLink,
+    SetNic,
     SetSysctl,
     Step,
     UnloadModule,
     UnloadRuleset,
     key,
 )
+from hwprofiles.nic import Nics
 
 Failure = (OSError, NetlinkError, FirewallError)
 
@@ -53,12 +56,35 @@ class StepError(Exception):
         self.step, self.reason = step, reason
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A setting that the hardware would not take: it works without, only not as well."""
+
+    step: SetNic
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.step.link}: {self.step.setting} = {self.step.value}: refused: {self.reason}"
+
+
+Progress = Callable[[Step], None]
+Among = Callable[[Step], bool]
+
+
+def _silent(_: Step) -> None: ...
+
+
+def _every(_: Step) -> bool:
+    return True
+
+
 class Host:
     """This network namespace and the ledger of what Tollbridge did to it."""
 
-    def __init__(self, links: Links, ledger: Ledger) -> None:
+    def __init__(self, links: Links, ledger: Ledger, nics: Nics | None = None) -> None:
         self._links = links
         self._ledger = ledger
+        self._nics = nics or Nics()
 
     # --- planning --------------------------------------------------------------------------------------------------
 
@@ -71,20 +97,32 @@ class Host:
     def plan(self, wanted: Wanted, *, nft_queue: bool) -> Plan:
         return make_plan(wanted, self.present(wanted, nft_queue=nft_queue))
 
+    def tuning(self, wanted: Wanted) -> tuple[Step, ...]:
+        """Only what suits the box to its hardware; see `bridge.plan.tuning_steps`."""
+        return tuning_steps(wanted, self.present(wanted, nft_queue=True))
+
     # --- doing -----------------------------------------------------------------------------------------------------
 
-    def up(self, steps: Iterable[Step], progress: Callable[[Step], None] = lambda _: None) -> None:
-        """Idempotent. First undoes what an earlier plan did and this one does not want. Raises `StepError`."""
+    def up(self, steps: Iterable[Step], progress: Progress = _silent, among: Among = _every) -> list[Refused]:
+        """Idempotent. First undoes what an earlier plan did and this one does not want, as far as the inverse is
+        ``among`` those of this kind of plan. Returns what the hardware refused; raises `StepError` for all else."""
         steps = list(steps)
         wanted = {key(step) for step in steps}
-        for failure in self._undo([k for k in self._ledger.entries if k not in wanted], progress):
+        for failure in self._undo([name for name in self._names(among) if name not in wanted], progress):
             raise failure
+        refusals: list[Refused] = []
         for step in steps:
             if not self.holds(step):
                 progress(step)
-                self._take(step)
+                refusals += self._try(step) if isinstance(step, SetNic) else self._take(step)
+        return refusals
 
-    def wire(self, steps: Iterable[Step], progress: Callable[[Step], None] = lambda _: None) -> list[str]:
+    def up_one(self, step: Step) -> None:
+        """One step more, of no plan; `down` undoes it. Raises `StepError`."""
+        if not self.holds(step):
+            self._take(step)
+
+    def wire(self, steps: Iterable[Step], progress: Progress = _silent) -> list[str]:
         """Only what makes the plain bridge of a plan, each step whatever became of the one before. Returns what
         could not be done, in words."""
         failures: list[str] = []
@@ -97,17 +135,34 @@ class Host:
                 failures.append(str(error))
         return failures
 
-    def down(self, progress: Callable[[Step], None] = lambda _: None) -> list[str]:
+    def down(self, progress: Progress = _silent, among: Among = _every) -> list[str]:
         """Everything back, newest first. Returns what could not be undone, in words, and keeps it in the ledger."""
-        return [str(failure) for failure in self._undo(list(self._ledger.entries), progress)]
+        return [str(failure) for failure in self._undo(self._names(among), progress)]
 
-    def _take(self, step: Step) -> None:
+    def _names(self, among: Among) -> list[str]:
+        return [name for name, undo in self._ledger.entries.items() if among(undo)]
+
+    def _try(self, step: SetNic) -> list[Refused]:
+        """What was refused and left as it was leaves no entry; what was half done leaves one."""
+        if (before := self._nics.value(step.link, step.setting)) is None:
+            return [Refused(step, "the port has none")]
+        known = key(step) in self._ledger.entries
+        try:
+            self._take(step)
+        except StepError as error:
+            if not known and self._nics.holds(step.link, step.setting, before):
+                self._ledger.forget([key(step)])
+            return [Refused(step, _said(error))]
+        return []
+
+    def _take(self, step: Step) -> tuple[()]:
         try:
             if not self._on_own_link(step):
                 self._ledger.record(key(step), self._inverse(step))
             self._perform(step)
         except Failure as error:
             raise StepError(step, str(error)) from error
+        return ()
 
     def _undo(self, keys: list[str], progress: Callable[[Step], None]) -> list[StepError]:
         """Goes on after a failure."""
@@ -129,6 +184,8 @@ class Host:
         match step:
             case SetLink(link, attribute):
                 return self._links.attribute(link, attribute) is None
+            case SetNic(link, setting):
+                return self._nics.value(link, setting) is None
             case AddAddress(link) | AddNeighbour(link) | AddRoute(Route(_, link)):
                 return self._links.index(link) is None
             case _:
@@ -158,6 +215,8 @@ class Host:
                 return links.index(link) is None
             case SetLink(link, attribute, value):
                 return links.attribute(link, attribute) == value
+            case SetNic(link, setting, value):
+                return self._nics.holds(link, setting, value)
             case SetSysctl(name, value):
                 return read_sysctl(name) in (value, None) if _link_gone(name) else read_sysctl(name) == value
             case LoadModule():
@@ -198,6 +257,8 @@ class Host:
             case SetLink(link, attribute):
                 before = self._links.attribute(link, attribute)
                 return SetLink(link, attribute, 0 if before is None else before)
+            case SetNic(link, setting):
+                return SetNic(link, setting, self._nics.value(link, setting) or "")
             case SetSysctl(name):
                 return SetSysctl(name, read_sysctl(name) or "0")
             case LoadModule(module):
@@ -234,6 +295,8 @@ class Host:
                 links.delete(link)
             case SetLink(link, attribute, value):
                 links.set_attribute(link, attribute, value)
+            case SetNic(link, setting, value):
+                self._nics.set(link, setting, value)
             case SetSysctl(name, value):
                 write_sysctl(name, value)
             case LoadModule(module):
@@ -266,6 +329,17 @@ class Host:
                 firewall.remove_queue_rule(step)
             case _:
                 assert_never(step)
+
+
+def _said(error: StepError) -> str:
+    """The system's words for it, without numbers and files."""
+    match error.__cause__:
+        case NetlinkError(args=(_, str(words))):
+            return words
+        case OSError(strerror=str(words)):
+            return words
+        case _:
+            return error.reason
 
 
 def _seed() -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bridge.steps import SetNic
+
 LANE = "smtp0"
 LANE_MAC = "02:74:62:00:00:01"  # locally administered; never on a wire
 NEXT_HOP_MAC = "02:74:62:00:00:02"  # stands for "not known yet" between the routing table and the egress chain
@@ -76,7 +78,9 @@ class Wanted:
     """The bridge that the administrator asked for, in the bridge's own words.
 
     ``ports`` and ``management`` keep the configuration's order; ``closed`` names the ports on which mail to the box
-    itself is dropped; ``sysctls_at_least`` are floors (from the hardware profile).
+    itself is dropped; ``sysctls_at_least`` are floors. They are the hardware profile's, and so are
+    the settings of the ports: ``tuned_first`` before they are joined, for that may take a link down, ``tuned_last``
+    once they are up.
     """
 
     bridge: str
@@ -91,3 +95,5 @@ class Wanted:
     limits: Limits = Limits()
     learned_s: int = LEARNED_S
     sysctls_at_least: Mapping[str, int] = field(default_factory=dict)
+    tuned_first: tuple[SetNic, ...] = ()
+    tuned_last: tuple[SetNic, ...] = ()

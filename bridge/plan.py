@@ -96,14 +96,21 @@ def make_plan(wanted: Wanted, present: Present) -> Plan:
     rules = _rules(wanted, present, legs, mac)
     ruleset = render(rules)
     steps = [
+        *wanted.tuned_first,
         *_kernel(wanted, present),
         *(_adopted(wanted, present, ports) if wanted.adopt else _plain(wanted, present, ports, mac)),
         *_lane(wanted, present, legs, min(port.mtu for port in ports)),
         *_inwards_and_out(present),
         LoadRuleset(ruleset),
         *_queue(wanted, present),
+        *wanted.tuned_last,
     ]
     return Plan(tuple(steps), legs, ruleset)
+
+
+def tuning_steps(wanted: Wanted, present: Present) -> tuple[Step, ...]:
+    """Those steps of the plan that suit the box to its hardware and make no bridge."""
+    return (*wanted.tuned_first, *_floors(wanted, present), *wanted.tuned_last)
 
 
 def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: str) -> Rules:
@@ -202,10 +209,14 @@ def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:
     if _has_ipv6(present):
         yield SetSysctl("net.ipv6.fwmark_reflect", "1")
     yield SetSysctl("net.ipv4.tcp_tw_reuse", "1")  # a client may dial again from the same source port
+    yield from _floors(wanted, present)
+    yield SetLink("lo", "up", True)
+
+
+def _floors(wanted: Wanted, present: Present) -> Iterator[Step]:
     for name, least in wanted.sysctls_at_least.items():
         if name in present.sysctls and int(present.sysctls[name]) < least:
             yield SetSysctl(name, str(least))
-    yield SetLink("lo", "up", True)
 
 
 def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -> Iterator[Step]:

@@ -48,6 +48,18 @@ class SetLink:
 
 
 @dataclass(frozen=True, slots=True)
+class SetNic:
+    """One setting of a port's hardware, by the names of `hwprofiles.tuning`; the one step that a host may refuse."""
+
+    link: str
+    setting: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"nic     {self.link}: {self.setting} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetSysctl:
     """``name`` as sysctl(8) writes it, with / for dots inside a link's name."""
 
@@ -237,6 +249,7 @@ Step = (
     CreateLink
     | DeleteLink
     | SetLink
+    | SetNic
     | SetSysctl
     | LoadModule
     | UnloadModule

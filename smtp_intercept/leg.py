@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from smtp_intercept.events import Out
+from smtp_intercept.readiness import READ, WRITE, Readiness
 from smtp_intercept.transparent import reset_on_close
 
 if TYPE_CHECKING:
@@ -18,87 +20,198 @@ if TYPE_CHECKING:
 
 # What may wait for a slow reader on one leg, besides the one read that passes it; the other leg is not read then.
 WRITE_BUFFER_BYTES = 131_072
+# A leg that was full takes more when no more than this waits.
+LOW_WATER_BYTES = WRITE_BUFFER_BYTES // 4
+# One read, into memory that all legs share.
+READ_BYTES = 262_144
 # A reset waits so long for what its side has still to be sent: the reply that explains it.
 FLUSH_S = 1.0
 FLUSH_EVERY_S = 0.01
 
+_READ_INTO = memoryview(bytearray(READ_BYTES))
 
-class Leg(asyncio.Protocol):
-    """One connection. ``full``: it takes no more for now; ``ended``: its peer will send no more."""
 
-    __slots__ = ("_loop", "_pair", "_sent", "_sock", "_transport", "ended", "full", "lost", "name", "reading")
+class Leg:
+    """One connection. ``full``: it takes no more for now; ``ended``: its peer will send no more; ``lost``: closed.
+    ``unsent_bytes`` wait in this process for the peer to read."""
 
-    def __init__(self, name: str, pair: Pair, sock: socket.socket, sent: Callable[[bytes, float], list[Out]]) -> None:
+    __slots__ = (
+        "_closing",
+        "_ending",
+        "_loop",
+        "_pair",
+        "_readiness",
+        "_sent",
+        "_sock",
+        "_unsent",
+        "_watched",
+        "ended",
+        "full",
+        "lost",
+        "name",
+        "reading",
+        "unsent_bytes",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        pair: Pair,
+        sock: socket.socket,
+        sent: Callable[[bytes, float], list[Out]],
+        readiness: Readiness,
+    ) -> None:
+        """OSError: the socket cannot be watched."""
         self.name = name
-        self._pair, self._sock, self._sent = pair, sock, sent
+        self._pair, self._sock, self._sent, self._readiness = pair, sock, sent, readiness
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
-        self.full = self.ended = self.lost = False
+        self._unsent: list[bytes | memoryview] = []
+        self.unsent_bytes = 0
+        self.full = self.ended = self.lost = self._ending = self._closing = False
         self.reading = True
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
-
-    def data_received(self, data: bytes) -> None:
-        self._pair.received(self._sent, data)
-
-    def eof_received(self) -> bool:
-        self.ended = True
-        self._pair.ended(self)
-        return True  # this side may still be written to
-
-    def pause_writing(self) -> None:
-        self.full = True
-        self._pair.regulate()
-
-    def resume_writing(self) -> None:
-        self.full = False
-        self._pair.regulate()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
-        self._pair.lost(self, exc)
-
-    @property
-    def unsent_bytes(self) -> int:
-        """What waits in this process for the peer to read."""
-        return 0 if self.lost or self._transport is None else self._transport.get_write_buffer_size()
+        self._watched = READ
+        readiness.watch(sock, READ, self._ready)
 
     def read(self, wanted: bool) -> None:
         """Read this leg, or leave what comes to the kernel and so, in the end, to the sender."""
-        if wanted is self.reading or self._transport is None or self._transport.is_closing():
-            return
-        self.reading = wanted
-        if wanted:
-            self._transport.resume_reading()
-        else:
-            self._transport.pause_reading()
+        if wanted is not self.reading and not self._closing:
+            self.reading = wanted
+            self._watch()
 
     def write(self, data: bytes) -> None:
         """Send, or keep for the peer; nothing if the leg is going."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(data)
+        if self._closing:
+            return
+        if not self._unsent:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as failure:
+                self._fail(failure)
+                return
+            if sent == len(data):
+                return
+            data = data[sent:]
+            self._readiness.soon(self._flush)
+        self._unsent.append(data)
+        self.unsent_bytes += len(data)
+        if self.unsent_bytes > WRITE_BUFFER_BYTES and self._watched & WRITE:
+            self._fill()
 
     def end(self) -> None:
         """Half-close: the peer has everything."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write_eof()
+        if not self._closing:
+            self._ending = True
+            self._readiness.soon(self._go_on)
 
     def close(self) -> None:
         """Close when all has been sent."""
-        if self._transport is not None:
-            self._transport.close()
+        if not self._closing:
+            self._closing = True
+            self._readiness.soon(self._go_on)
 
     def reset(self) -> None:
         """Close with a RST, a little later if something has still to be sent."""
-        self._loop.call_soon(self._reset, self._loop.time() + FLUSH_S)
+        latest_at = self._loop.time() + FLUSH_S
+        self._readiness.soon(lambda: self._reset(latest_at))
 
     def _reset(self, latest_at: float) -> None:
-        if self.lost or self._transport is None:
+        if self.lost:
             return
-        if self._transport.get_write_buffer_size() and self._loop.time() < latest_at:
+        if self._unsent and self._loop.time() < latest_at:
             self._loop.call_later(FLUSH_EVERY_S, self._reset, latest_at)
             return
         reset_on_close(self._sock)
-        self._transport.abort()
+        self._lose(None)
+
+    def _ready(self, events: int) -> None:
+        if self._watched & WRITE:
+            self._flush()
+        if not self._watched & READ or events == WRITE:  # an error is read too
+            return
+        try:
+            size = self._sock.recv_into(_READ_INTO)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as failure:
+            self._lose(failure)
+            return
+        if size:
+            self._pair.received(self._sent, bytes(_READ_INTO[:size]))
+        else:
+            self.ended = True
+            self._watch()
+            self._pair.ended(self)
+
+    def _flush(self) -> None:
+        unsent = self._unsent
+        if not unsent:
+            return
+        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+        try:
+            sent = self._sock.send(data)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError as failure:
+            self._lose(failure)
+            return
+        self.unsent_bytes -= sent
+        if sent == len(data):
+            unsent.clear()
+        else:
+            unsent[:] = [memoryview(data)[sent:]]
+        if unsent or self._watched & WRITE or self._ending or self._closing:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Whatever is to follow what has been sent."""
+        if self.lost:
+            return
+        if self._unsent:
+            self._watch()
+        elif self._closing:
+            self._lose(None)
+            return
+        else:
+            self._watch()
+            if self._ending:
+                self._ending = False
+                with suppress(OSError):  # reset already; reading will tell
+                    self._sock.shutdown(socket.SHUT_WR)
+        self._fill()
+
+    def _fill(self) -> None:
+        full = self.unsent_bytes > (LOW_WATER_BYTES if self.full else WRITE_BUFFER_BYTES)
+        if full is not self.full:
+            self.full = full
+            self._pair.regulate()
+
+    def _watch(self) -> None:
+        """For what is wanted now. A socket without a wish would be told of its end without an end."""
+        reads = self.reading and not self.ended and not self._closing
+        events = (READ if reads else 0) | (WRITE if self._unsent else 0)
+        if self.lost or events == self._watched:
+            return
+        self._watched = events
+        if events:
+            self._readiness.watch(self._sock, events, self._ready)
+        else:
+            self._readiness.forget(self._sock)
+
+    def _fail(self, failure: OSError) -> None:
+        """In the midst of the session's work: it is told later. The kernel tells an error once; who read now would see
+        an end of stream."""
+        self._closing, self._watched = True, 0
+        self._unsent.clear()
+        self._readiness.soon(lambda: self._lose(failure))
+
+    def _lose(self, failure: OSError | None) -> None:
+        if self.lost:
+            return
+        self.lost = self._closing = True
+        self._watched, self.unsent_bytes = 0, 0
+        self._unsent.clear()
+        self._readiness.forget(self._sock, closing=True)
+        self._sock.close()
+        self._pair.lost(self, failure)

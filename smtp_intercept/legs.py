@@ -27,6 +27,7 @@ from smtp_intercept.events import (
     ToServer,
 )
 from smtp_intercept.leg import Leg
+from smtp_intercept.readiness import Readiness
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
 
@@ -44,9 +45,7 @@ class Pair:
 
     __slots__ = (
         "_active_at",
-        "_complete",
         "_dropped",
-        "_early",
         "_idle_s",
         "_left",
         "_loop",
@@ -69,11 +68,8 @@ class Pair:
         self._idle_s, self._tell, self._over = idle_s, tell, over
         self._loop = asyncio.get_running_loop()
         self._active_at = self._loop.time()
-        # What one side sent in the few turns of the loop until the other leg is there as well.
-        self._complete = False
         self._dropped = self._left = False  # the server's leg is gone by our will; the client has had our last word
         self._paused_until = 0.0
-        self._early: list[tuple[Callable[[bytes, float], list[Out]], bytes]] = []
         self._timer: asyncio.TimerHandle | None = None
         self.client: Leg | None = None
         self.server: Leg | None = None
@@ -84,32 +80,15 @@ class Pair:
         """What waits in this process for either side to read."""
         return sum(leg.unsent_bytes for leg in (self.client, self.server) if leg is not None)
 
-    async def join(self, client: socket.socket, server: socket.socket) -> None:
-        """Take over two connected sockets."""
-        self.client = Leg("client", self, client, self.session.client_sent)
-        self.server = Leg("server", self, server, self.session.server_sent)
-        legs = self.client, self.server
-        await self._loop.connect_accepted_socket(lambda: legs[1], sock=server)
-        try:
-            await self._loop.connect_accepted_socket(lambda: legs[0], sock=client)
-        except BaseException:
-            legs[1].reset()
-            raise
-        if all(leg.lost for leg in legs):  # it is over already
-            return
-        self._complete, early, self._early = True, self._early, []
+    def join(self, client: socket.socket, server: socket.socket, readiness: Readiness) -> None:
+        """Take over two connected sockets. OSError: they cannot be watched."""
+        self.server = Leg("server", self, server, self.session.server_sent, readiness)
+        self.client = Leg("client", self, client, self.session.client_sent, readiness)
         self.received(lambda _, now: self.session.opened(now), b"")
         self._check_time()
-        for sent, data in early:
-            self.received(sent, data)
-        if self.outcome:
-            self._each(Leg.reset)
 
     def received(self, sent: Callable[[bytes, float], list[Out]], data: bytes) -> None:
         """Octets from one side. A mistake of ours ends this session and no other."""
-        if not self._complete:
-            self._early.append((sent, data))
-            return
         self._active_at = now = self._loop.time()
         try:
             self._perform(sent(data, now))
@@ -148,7 +127,7 @@ class Pair:
 
     def regulate(self) -> None:
         """Read each leg only while the other takes what comes."""
-        if self.client is not None and self.server is not None and self._complete:
+        if self.client is not None and self.server is not None:
             self.client.read(self._client_wanted)
             self.server.read(not self.client.full)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 import dns.asyncbackend
 import dns.asyncresolver
 import dns.flags
 import dns.name
+import dns.nameserver
 import dns.rdata
 import dns.rdatatype
 
@@ -24,6 +27,7 @@ import dns.resolver
 from smtp_intercept.names import Outcome
 
 dns.asyncbackend.get_backend("asyncio")  # which loads it
+DNS_PORT = 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,32 @@ class Records:
     records: tuple[dns.rdata.Rdata, ...]
     ttl_s: float
     authentic: bool = False
+
+
+def read_nameservers(texts: Iterable[str]) -> list[dns.nameserver.Nameserver]:
+    """As `read_nameserver`."""
+    return [dns.nameserver.Do53Nameserver(*read_nameserver(text)) for text in texts]
+
+
+def read_nameserver(text: str) -> tuple[str, int]:
+    """(address, port) of "192.0.2.53", "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"; ValueError."""
+    host, port = text, str(DNS_PORT)
+    if text.startswith("["):
+        host, _, rest = text[1:].partition("]")
+        port = rest.removeprefix(":") or port
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not (port.isdecimal() and 0 < int(port) < 65_536):
+        raise ValueError(f"{text!r} has no port between 1 and 65535")
+    return str(ip_address(host)), int(port)
+
+
+def stub_resolver(nameservers: Sequence[dns.nameserver.Nameserver]) -> dns.asyncresolver.Resolver:
+    """Asks these, or those of /etc/resolv.conf as it is now."""
+    stub = dns.asyncresolver.Resolver(configure=not nameservers)
+    if nameservers:
+        stub.nameservers = list(nameservers)
+    return stub
 
 
 async def ask(

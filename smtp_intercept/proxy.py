@@ -12,44 +12,39 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
+from smtp_intercept.accepting import Accepting
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, UNAVAILABLE, Answer
+from smtp_intercept.connecting import Connecting
 from smtp_intercept.direction import Domains
 from smtp_intercept.leg import FLUSH_S
 from smtp_intercept.legs import Pair
 from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.readiness import Readiness
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
+from smtp_intercept.tally import count_session, tally
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close, saved_macs
 
 # A server that does not answer is given up before the client is: Postfix waits 30 s for a connection, others longer,
 # and the client has one already and waits for a banner (5 min, RFC 5321 §4.5.3.2.1).
 DIAL_TIMEOUT_S = 30.0
-# Connections accepted at one go, so that a storm of them does not hold up the sessions that are there.
-ACCEPT_BATCH = 64
-# When accepting fails (no descriptor, no memory) it is tried again after this; trying at once would spin.
-ACCEPT_PAUSE_S = 0.1
 # Sessions beyond the limit: those whose SYN was admitted before word of `Gateway.full` had got round.
 OVERSHOOT = 1_024
 
-# accept(2): errors of the connection that was about to be accepted, not of ours.
-_STILLBORN = frozenset({
-    errno.ECONNABORTED, errno.ENETDOWN, errno.EPROTO, errno.ENOPROTOOPT, errno.EHOSTDOWN, errno.ENONET,
-    errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM,
-})  # fmt: skip
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _LOG = logging.getLogger("tollbridge")
 
 __all__ = ["Arrival", "Gateway", "Taker"]
 
-Dial: TypeAlias = Callable[[Address, Address, int | None], Awaitable[Dialled]]
+Dial: TypeAlias = Callable[[Address, Address, int | None], Dialled]
 
 
 class Taker(Enum):
@@ -63,35 +58,6 @@ class Taker(Enum):
 
 Choose: TypeAlias = Callable[[socket.socket, Address, Address, Arrival], Taker]
 Macs: TypeAlias = Callable[[socket.socket], tuple[str, str] | None]
-COUNTERS = (
-    "sessions",
-    "handed_over",
-    "messages",
-    "tls_started",
-    "doubts",
-    "aborted",
-    "idle",
-    "timeouts",
-    "refused",
-    "deferred",
-    "errors",
-    "dial_failures",
-    "source_ports_lost",
-    "accept_failures",
-    "bytes_from_client",
-    "bytes_from_server",
-)
-
-
-# Outcomes that are counted.
-_COUNTED = {
-    "aborted": "aborted",
-    "idle": "idle",
-    "timeout": "timeouts",
-    "refused": "refused",
-    "deferred": "deferred",
-    "error": "errors",
-}
 
 
 class Gateway:
@@ -116,15 +82,16 @@ class Gateway:
     ) -> None:
         self._dial, self._domains, self._log = dial, domains, log
         self._describe, self._choose, self._macs, self._clock = describe, choose, macs, clock
-        self._limit, self._idle_s, self._dial_timeout_s = sessions, session_idle_s, dial_timeout_s
+        self._limit, self._idle_s = sessions, session_idle_s
         self._rules, self._limit_per_client, self._defers = rules, sessions_per_client, defer_overload
         self._per_client: Counter[str] = Counter()
         self._series, self._number = secrets.token_hex(4), 0
-        self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
-        self._listeners: list[socket.socket] = []
-        self._open: dict[Passage, Pair | asyncio.Task[None]] = {}
-        self._held: asyncio.TimerHandle | None = None
-        self._failing = False
+        self._counts: Counter[str] = tally()
+        self._accepting = Accepting(self._begin, lambda: self.sessions < self._limit + OVERSHOOT)
+        self._readiness = Readiness()
+        self._connecting = Connecting(self._readiness, dial_timeout_s)
+        self._open: dict[Passage, Pair | None] = {}  # None: the server is being dialled
+        self._stopped = False
         self._ended = asyncio.Event()  # set while there is no session
 
     @property
@@ -140,107 +107,51 @@ class Gateway:
     @property
     def healthy(self) -> bool:
         """Connections are being accepted."""
-        return bool(self._listeners) and self._held is None
+        return self._accepting.healthy
 
     @property
     def unsent_bytes(self) -> int:
         """What waits in this process for slow readers, of all sessions."""
-        return sum(pair.unsent_bytes for pair in self._open.values() if isinstance(pair, Pair))
+        return sum(pair.unsent_bytes for pair in self._open.values() if pair)
 
     def counters(self) -> dict[str, int]:
         """Totals since the start; octets and doubts are counted when a session ends."""
-        return dict(self._counts)
+        return {**self._counts, "accept_failures": self._accepting.failures}
 
     def accept(self, listeners: Iterable[socket.socket]) -> None:
         """Serve these listeners, non-blocking ones; they are the gateway's from now on."""
-        self._listeners += listeners
-        self._go_on()
+        self._readiness.start()
+        self._accepting.start(listeners)
 
     def stop_accepting(self) -> None:
         """Take what has already been accepted by the kernel, close the listeners, keep the sessions."""
-        self._hold(None)
-        listeners, self._listeners = self._listeners, []
-        for listener in listeners:
-            while self._take(listener):
-                pass
-            listener.close()
+        self._accepting.stop()
 
     async def drain(self, timeout_s: float) -> None:
         """Wait for the sessions to end by themselves; after ``timeout_s`` reset those that are left."""
-        if not self._open:
-            return
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._ended.wait()
-        except TimeoutError:
-            await self._reset_all()
+        if self._open:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._ended.wait()
+            except TimeoutError:
+                await self._reset_all()
+        self._readiness.stop()
 
     async def _reset_all(self) -> None:
-        for pair_or_dialling in tuple(self._open.values()):
-            if isinstance(pair_or_dialling, Pair):
-                pair_or_dialling.abort("stopped", "the gateway was stopped")
-            else:
-                pair_or_dialling.cancel()
+        self._stopped = True
+        self._connecting.give_up()
+        for pair in tuple(self._open.values()):
+            if pair:
+                pair.abort("stopped", "the gateway was stopped")
         with suppress(TimeoutError):
             async with asyncio.timeout(2 * FLUSH_S):
                 await self._ended.wait()
-
-    # Accepting.
-
-    def _ready(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
-            if not self._take(listener):
-                return
-
-    def _take(self, listener: socket.socket) -> bool:
-        """Accept one connection; False if there is none, or none can be taken."""
-        if self.sessions >= self._limit + OVERSHOOT:
-            self._hold(ACCEPT_PAUSE_S)
-            return False
-        try:
-            sock, client = listener.accept()
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError as failure:
-            if failure.errno in _STILLBORN:
-                return True
-            self._counts["accept_failures"] += 1
-            if not self._failing:
-                _LOG.warning("cannot accept connections: %s", failure.strerror)
-            self._failing = True
-            self._hold(ACCEPT_PAUSE_S)
-            return False
-        self._begin(sock, client)
-        return True
-
-    def _hold(self, seconds: float | None) -> None:
-        """Stop accepting, for a time or for good."""
-        loop = asyncio.get_running_loop()
-        for listener in self._listeners:
-            loop.remove_reader(listener.fileno())
-        if self._held is not None:
-            self._held.cancel()
-        self._held = None if seconds is None else loop.call_later(seconds, self._go_on)
-
-    def _go_on(self) -> None:
-        """Accept (again), unless the first attempt fails: no descriptor is an error even when nobody waits."""
-        self._held = None
-        for listener in self._listeners:
-            self._ready(listener)
-        if self._held is not None:
-            return
-        if self._failing:
-            _LOG.warning("accepting connections again")
-        self._failing = False
-        for listener in self._listeners:
-            asyncio.get_running_loop().add_reader(listener.fileno(), self._ready, listener)
 
     # One connection.
 
     def _begin(self, sock: socket.socket, client: Address) -> None:
         try:
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             server, arrival = sock.getsockname(), self._describe(sock)
         except OSError:  # gone before it was looked at
             sock.close()
@@ -260,7 +171,8 @@ class Gateway:
         if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(client[0]):
             self._turn_away(passage, sock, answer)
         else:
-            self._open[passage] = loop.create_task(self._serve(passage, sock, client, server))
+            self._open[passage] = None
+            self._serve(passage, sock, client, server)
 
     def _overloaded(self, client: str) -> Answer | None:
         if 0 < self._limit_per_client < self._per_client[client]:
@@ -274,25 +186,50 @@ class Gateway:
         sock.close()
         self._end(passage, Session(Domains()), "deferred", str(answer.reply))
 
-    async def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
-        """Dial and join; what the client sends meanwhile waits in the kernel. A refused client is reset, as the
-        server would have."""
+    def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
+        """Dial; what the client sends meanwhile waits in the kernel."""
         session = Session(self._domains(), self._rules(passage))
         try:
-            async with asyncio.timeout(self._dial_timeout_s):
-                dialled = await self._dial(client, server, passage.arrival.away)
+            dialled = self._dial(client, server, passage.arrival.away)
             passage.hidden, passage.source_port_kept = dialled.hidden, dialled.source_port_kept
-            self._counts["source_ports_lost"] += dialled.hidden and not dialled.source_port_kept
-            pair = self._open[passage] = self._pair(passage, session)
-            await pair.join(sock, dialled.sock)
-        except OSError as failure:
-            self._counts["dial_failures"] += 1
-            if failure.errno in _EXHAUSTED:
-                self._hold(ACCEPT_PAUSE_S)
-            self._refuse(passage, session, sock, "unreachable", _name(failure))
-        except asyncio.CancelledError:
-            self._refuse(passage, session, sock, "stopped", "the gateway was stopped")
+            self._connecting.wait(
+                dialled.sock, lambda failure: self._join(passage, session, sock, dialled.sock, failure)
+            )
         except Exception as mistake:
+            self._give_up(passage, session, sock, mistake)
+
+    def _join(
+        self,
+        passage: Passage,
+        session: Session,
+        sock: socket.socket,
+        server: socket.socket,
+        failure: OSError | None,
+    ) -> None:
+        """The server has answered, or will not."""
+        if failure is not None:
+            self._give_up(passage, session, sock, failure)
+            return
+        self._counts["source_ports_lost"] += bool(passage.hidden and not passage.source_port_kept)
+        try:
+            pair = self._open[passage] = self._pair(passage, session)
+            pair.join(sock, server, self._readiness)
+        except Exception as mistake:
+            for each in (server, sock):
+                self._readiness.forget(each)
+            server.close()
+            self._give_up(passage, session, sock, mistake)
+
+    def _give_up(self, passage: Passage, session: Session, sock: socket.socket, mistake: Exception) -> None:
+        """A refused client is reset, as the server would have."""
+        if self._stopped:
+            self._refuse(passage, session, sock, "stopped", "the gateway was stopped")
+        elif isinstance(mistake, OSError):
+            self._counts["dial_failures"] += 1
+            if mistake.errno in _EXHAUSTED:
+                self._accepting.rest()
+            self._refuse(passage, session, sock, "unreachable", _name(mistake))
+        else:
             _LOG.error("session %s: %s while dialling", passage.name, type(mistake).__name__)
             self._refuse(passage, session, sock, "error", type(mistake).__name__)
 
@@ -319,13 +256,7 @@ class Gateway:
         self._per_client[passage.client[0]] -= 1
         if not self._per_client[passage.client[0]]:
             del self._per_client[passage.client[0]]
-        counts = self._counts
-        counts["bytes_from_client"] += session.bytes_from_client
-        counts["bytes_from_server"] += session.bytes_from_server
-        counts["tls_started"] += session.tls == "started"
-        counts["doubts"] += session.doubt is not None
-        if counter := _COUNTED.get(outcome):
-            counts[counter] += 1
+        count_session(self._counts, session, outcome)
         seconds = asyncio.get_running_loop().time() - passage.began_at
         self._write(passage.session(session, seconds, outcome, reason, self._now()))
         if not self._open:

@@ -46,7 +46,8 @@ _RESET = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """A connected socket. ``hidden``: the server sees the client's address; ``source_port_kept``: and its port."""
+    """A socket whose connection is under way, or there. ``hidden``: the server sees the client's address;
+    ``source_port_kept``: and its port."""
 
     sock: socket.socket
     source_port_kept: bool
@@ -86,29 +87,36 @@ class Dialler:
     own: Sequence[IPv4Interface | IPv6Interface] = ()
     mark: int | None = DIVERTED
 
-    async def __call__(self, client: Address, server: Address, mark: int | None = None) -> Dialled:
-        """``mark`` replaces our own for this connection. OSError is the server's refusal, or the network's."""
+    def __call__(self, client: Address, server: Address, mark: int | None = None) -> Dialled:
+        """``mark`` replaces our own for this connection. OSError is our own network's; the server's answer comes with
+        the connection."""
         family = _family(server)
         own = self._own(4 if family == socket.AF_INET else 6)
         if self.hidden or (self.own and own is None):
-            return await dial(client, server, self.mark if mark is None else mark)
-        return Dialled(await dial_own(own, server), source_port_kept=False, hidden=False)
+            return call(client, server, self.mark if mark is None else mark)
+        return Dialled(_call_own(own, server), source_port_kept=False, hidden=False)
 
     def _own(self, version: int) -> str | None:
         return next((str(interface.ip) for interface in self.own if interface.version == version), None)
 
 
-async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
-    """Connect to ``server`` as ``client``: from its address and port, else from its address and a fresh port."""
+def call(client: Address, server: Address, mark: int | None) -> Dialled:
+    """Begin to connect to ``server`` as ``client``: from its address and port, else from its address and a fresh port.
+    That a port cannot be had is known at once."""
     try:
-        return Dialled(
-            await _connect(_bind(_transparent(_family(client), mark), client), server), source_port_kept=True
-        )
+        return Dialled(_call(_bind(_transparent(_family(client), mark), client), server), source_port_kept=True)
     except OSError as failure:
         if failure.errno not in _PORT_TAKEN:
             raise
     fresh: Address = (client[0], 0) if len(client) == 2 else (client[0], 0, *client[2:])
-    return Dialled(await _connect(_bind(_transparent(_family(fresh), mark), fresh), server), source_port_kept=False)
+    return Dialled(_call(_bind(_transparent(_family(fresh), mark), fresh), server), source_port_kept=False)
+
+
+async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
+    """Connect to ``server`` as ``client`` (`call`). OSError is the server's refusal, or the network's."""
+    dialled = call(client, server, mark)
+    await _connected(dialled.sock)
+    return dialled
 
 
 def saved_macs(accepted: socket.socket) -> tuple[str, str] | None:
@@ -125,8 +133,9 @@ def saved_macs(accepted: socket.socket) -> tuple[str, str] | None:
 
 async def dial_own(own: str | None, server: Address) -> socket.socket:
     """Connect to ``server`` from the box's address ``own``, or from the one that routing picks."""
-    sock = _plain(_family(server))
-    return await _connect(sock if own is None else _bind(sock, (own, 0)), server)
+    sock = _call_own(own, server)
+    await _connected(sock)
+    return sock
 
 
 def reset_on_close(sock: socket.socket) -> None:
@@ -171,19 +180,28 @@ def _bind(sock: socket.socket, address: Address) -> socket.socket:
     return sock
 
 
-async def _connect(sock: socket.socket, server: Address) -> socket.socket:
+def _call_own(own: str | None, server: Address) -> socket.socket:
+    sock = _plain(_family(server))
+    return _call(sock if own is None else _bind(sock, (own, 0)), server)
+
+
+def _call(sock: socket.socket, server: Address) -> socket.socket:
+    failure = sock.connect_ex(server)
+    if failure not in {0, errno.EINPROGRESS}:
+        sock.close()
+        raise OSError(failure, os.strerror(failure))
+    return sock
+
+
+async def _connected(sock: socket.socket) -> None:
     """Not by the loop's `sock_connect`: uvloop's asks a thread to resolve the address, which is resolved."""
     try:
-        failure = sock.connect_ex(server)
-        if failure == errno.EINPROGRESS:
-            await _writable(sock)
-            failure = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if failure:
+        await _writable(sock)
+        if failure := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(failure, os.strerror(failure))
     except BaseException:
         sock.close()
         raise
-    return sock
 
 
 async def _writable(sock: socket.socket) -> None:

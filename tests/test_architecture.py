@@ -12,11 +12,11 @@ ROOT = Path(__file__).parents[1]
 LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and those to its left
 
 PURE = {
-    "hwprofiles": ("profile", "match"),
-    "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "steps"),
+    "hwprofiles": ("box", "source", "profile", "match", "tuning", "relay"),
+    "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "linkloss", "steps"),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
-        *("events", "transaction", "conversation", "matching", "replies", "session", "passage"),
+        *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
     ),
     "smtp_intercept.mta": (
@@ -44,6 +44,7 @@ ALLOWED = {
         "difflib",
         "email",
         "enum",
+        "fnmatch",
         "functools",
     ),
     *(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from bridge.flow import MAX_PORTS, Action
 from hwprofiles.facts import profiles
 from smtp_intercept.app import mta_checks
-from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, OnFailure, StartTls
+from smtp_intercept.app.fields import BareNewline, LinkLoss, LocalAction, OnDoubt, OnFailure, StartTls
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Config, Intercept, PickUp, Protected
 from smtp_intercept.direction import Direction
@@ -39,6 +39,14 @@ def _profile(bridge: Bridge) -> Iterator[Mistake]:
     known = ["auto", *(profile.name for profile in profiles())]
     if bridge.profile not in known:
         yield Mistake(("bridge", "profile"), f"{bridge.profile!r} is not one of {', '.join(known)}", 'use "auto"')
+
+
+def _link_loss(bridge: Bridge) -> Iterator[Mistake]:
+    at = ("bridge", "link_loss")
+    if bridge.link_loss is LinkLoss.PROPAGATE and len(bridge.ports) != MIN_PORTS:
+        yield Mistake(at, f'"propagate" makes a cable of two ports, not of {len(bridge.ports)}', 'set it to "keep"')
+    if bridge.link_loss is LinkLoss.PROPAGATE and bridge.stp:
+        yield Mistake(at, '"propagate" takes ports from a switch that has its own remedy', "choose it or bridge.stp")
 
 
 def _management(bridge: Bridge) -> Iterator[Mistake]:
@@ -124,6 +132,7 @@ def _domains(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
 CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge",), _ports),
     (("bridge",), _profile),
+    (("bridge",), _link_loss),
     (("bridge",), _management),
     (("bridge",), _gateway),
     (("bridge", "intercept"), _not_hidden),

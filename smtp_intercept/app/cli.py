@@ -18,8 +18,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 from bridge.firewall import FirewallError, MissingFeatureError
 from bridge.host import StepError
 from bridge.plan import PlanError
+from hwprofiles.box import FactsError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app import boot, queue_words, rundir, setup, verbs
+from smtp_intercept.app import boot, hw_words, queue_words, rundir, setup, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.mistakes import ConfigErrors
@@ -34,6 +35,7 @@ Verb = Callable[[argparse.Namespace], int]
 _EXPECTED = (
     AlreadyRunningError,
     ConfigErrors,
+    FactsError,
     FirewallError,
     MissingFeatureError,
     NetlinkError,
@@ -137,6 +139,8 @@ def _add_asking(sub: _Sub[argparse.ArgumentParser]) -> None:
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(sub.add_parser("queue", help=queue, description=queue[0].upper() + queue[1:] + "."))
+    hardware = "show what the box is made of and which profile is for it, and make or undo its settings"
+    hw_words.add(sub.add_parser("hw", help=hardware, description=hardware[0].upper() + hardware[1:] + "."))
     demo = _verb(sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True)
     demo.add_argument("--keep", action="store_true", help="leave the files of the run behind")
 

@@ -24,8 +24,9 @@ from pyroute2.netlink.exceptions import NetlinkError
 from bridge import firewall, stp
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
-from smtp_intercept.app import channel, handover
+from smtp_intercept.app import channel, fields, handover
 from smtp_intercept.app.config import Config
+from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import RunDir, write_json
 from smtp_intercept.app.tables import uses_mta
@@ -124,6 +125,7 @@ class Daemon:
         self._stopping = 0
         self._notify = Notify()
         self._forwarding: tuple[list[str], float] = ([], 0.0)
+        self._cable = _cable(config, self._legs, run_dir)
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Raises `StartError`."""
@@ -133,6 +135,8 @@ class Daemon:
         try:
             return self._watch(children)
         finally:
+            if self._cable is not None:
+                self._cable.release()
             self._let_go(children)
             self._run_dir.status.unlink(missing_ok=True)
 
@@ -163,6 +167,8 @@ class Daemon:
                 self._notify.watchdog(now)
             if self._config.bridge.stp:
                 self._follow_stp(now)
+            if self._cable is not None:
+                self._cable.follow(now)
             if now - written_at >= channel.REPORT_EVERY_S / 2:
                 written_at = now
                 write_json(self._run_dir.status, self._status(children, ready))
@@ -236,6 +242,14 @@ class Daemon:
             time.sleep(TICK_S)
         for child in sessions:
             child.end(timeout_s=1.0)
+
+
+def _cable(config: Config, legs: tuple[PortLegs, ...], run_dir: RunDir) -> LinkLoss | None:
+    match config.bridge.link_loss, [leg.port for leg in legs]:
+        case fields.LinkLoss.PROPAGATE, [one, other]:
+            return LinkLoss((one, other), run_dir.ledger)
+        case _:
+            return None
 
 
 def _child(name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from smtp_intercept.app.lab import figure1, hung
+from smtp_intercept.app.lab import figure1, hung, kept
 from smtp_intercept.app.lab.cases import CASES, class_row, identity_row, post, refusals, untouched_row
 from smtp_intercept.app.lab.figure1 import VERSIONS, Row
 from smtp_intercept.app.lab.host import LabError
@@ -76,6 +76,8 @@ def show(lab: Lab) -> Iterator[Row]:
     yield invisible_row(lab, frames)
     say(f"interceptor stopped for {hung.STOPPED_S:.0f} s under load, then continued")
     yield from hung.stopped(lab, servers["relay"])
+    say("the built-in MTA, and a server that is away")
+    yield from kept.kept(lab, servers["relay"])
 
 
 def say(text: str) -> None:

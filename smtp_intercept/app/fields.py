@@ -45,6 +45,13 @@ class OnFailure(StrEnum):
     BLOCK = "block"
 
 
+class LinkLoss(StrEnum):
+    """What a port does when the other one of the bridge has lost its carrier."""
+
+    KEEP = "keep"
+    PROPAGATE = "propagate"
+
+
 class StartTls(StrEnum):
     """What happens to STARTTLS."""
 
@@ -228,6 +235,7 @@ Host = Annotated[str, _text(_host, '"relay.example.net" or "192.0.2.25"')]
 ResolverItem = Annotated[str, _text(_resolver, '"192.0.2.53" or "[2001:db8::53]:5353"')]
 UserName = Annotated[str, _text(_user, '"tollbridge"')]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+LinkLossChoice = Annotated[LinkLoss, _choice(LinkLoss)]
 OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]
 HandlerChoice = Annotated[Handler, _choice(Handler)]
 StartTlsChoice = Annotated[StartTls, _choice(StartTls)]

@@ -32,7 +32,9 @@ from smtp_intercept.app.holder import holders
 from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
+from smtp_intercept.lookup import read_nameservers, stub_resolver
 from smtp_intercept.mta.envelope import Origin
+from smtp_intercept.names import Limits
 from smtp_intercept.protected import ProtectedServers
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
 from smtp_intercept.transparent import Address, Dialler, listen
@@ -67,7 +69,13 @@ class Interceptor:
         self._log = MailLog(arguments.log)
         self._listeners = _listeners(settings)
         domains, rules = config.domains(settings), config.rules(settings)
-        self._servers = ProtectedServers(config.protected_servers(settings), lambda _: self._tell_servers())
+        nameservers = read_nameservers(map(str, config.resolvers(settings)))
+        self._servers = ProtectedServers(
+            config.protected_servers(settings),
+            lambda _: self._tell_servers(),
+            resolver=lambda: stub_resolver(nameservers),
+            limits=Limits(query_timeout_s=float(settings.dns.timeout_s)),
+        )
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None

@@ -85,7 +85,10 @@ class Mta:
         self._runner = runner(settings, self._spool, self._courier, table, settling)
         served = services(settings, links, self._queue(settings, table, settling), self._log, known)
         served = replace(served, room_bytes=self._spool.room_bytes)
-        self._receiving = Receiving(served, sessions=settings.limits.sessions or 1)
+        limits = settings.limits
+        self._receiving = Receiving(
+            served, sessions=limits.sessions or 1, sessions_per_client=limits.sessions_per_client
+        )
 
     def _queue(self, settings: config.Config, table: routing.RouteTable, settling: Settling) -> Spool | Relay:
         if settings.mta.queue is Queue.OWN or table.relay is None:

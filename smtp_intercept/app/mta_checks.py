@@ -6,8 +6,9 @@ Reads data only, as `checks` does, which takes these in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 
+from bridge.flow import Action
 from smtp_intercept.app.fields import OnDoubt, Queue, Source, StartTls
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Config, Intercept, Mta, Protected, Relay
@@ -169,6 +170,25 @@ def _warn_relay_only(config: Config) -> Iterator[str]:
                 yield f'protected[{index}].{key}: says nothing: mta.queue = "relay" sends all mail to the relay host'
 
 
+def _warn_relay_behind(config: Config) -> Iterator[str]:
+    """Whether the relay host's mail crosses the box cannot be known, but what would happen then."""
+    relay, table = config.relay, handling(config)
+    if relay is None or not _is_address(relay.host) or Handler.MTA not in table.possible(Direction.OUTGOING):
+        return
+    host = ip_address(relay.host)
+    exempt = (rule.client for rule in config.pickup.rule if rule.action is not Action.INTERCEPT)
+    if not any(network is not None and network.version == host.version and host in network for network in exempt):
+        yield f"relay.host: if {host} sends its mail on through this box, it comes back to it: add a pickup.rule"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _warn_times(config: Config) -> Iterator[str]:
     mta = config.mta
     if mta.queue is Queue.OWN and mta.delay_notice_s >= mta.give_up_s:
@@ -184,5 +204,6 @@ WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
     _warn_source,
     _warn_password,
     _warn_relay_only,
+    _warn_relay_behind,
     _warn_times,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.lane import LANE
 from bridge.links import Links
-from hwprofiles.facts import driver
+from hwprofiles.facts import nics
 
 _SYSFS = Path("/sys/class/net")
 _OWN = re.compile(rf"lo$|{LANE}")
@@ -37,8 +37,9 @@ def found() -> tuple[Port, ...]:
     """By name; no loopback, no bridge, nothing that is made of others."""
     with Links() as links:
         facts = [link for link in links.facts().values() if link.kind not in _NO_PORTS and not _OWN.match(link.name)]
+    drivers = {nic.name: nic.driver for nic in nics(frozenset(at.name for at in facts))}
     ports = (
-        Port(at.name, at.mac, driver(at.name) or "unknown driver", _carrier(at.name), at.master, at.addresses)
+        Port(at.name, at.mac, drivers.get(at.name) or "unknown driver", _carrier(at.name), at.master, at.addresses)
         for at in facts
     )
     return tuple(sorted(ports, key=lambda port: port.name))

@@ -257,6 +257,8 @@ def _sender(reverse_path: str) -> str:
 
 def _plain(text: str) -> str:
     """A stranger's text could otherwise command the terminal."""
+    if text.isprintable():  # nearly always; a long list is many letters
+        return text
     return "".join(letter if letter.isprintable() or letter == "\t" else ascii(letter)[1:-1] for letter in text)
 
 

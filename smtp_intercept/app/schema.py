@@ -14,7 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from bridge.flow import Action
 from bridge.lane import NEXT_HOP_S
 from smtp_intercept.app import fields
-from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, OnFailure, OnOverload, Queue, Source, StartTls
+from smtp_intercept.app.fields import (
+    BareNewline,
+    LinkLoss,
+    LocalAction,
+    OnDoubt,
+    OnFailure,
+    OnOverload,
+    Queue,
+    Source,
+    StartTls,
+)
 from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, PATIENCE_S, RFC_SECONDS, Phase
 from smtp_intercept.mta.nexthop import Protocol, Security
@@ -38,6 +48,7 @@ class Bridge(Table):
     adopt: bool = False
     stp: bool = False
     on_failure: fields.OnFailureChoice = OnFailure.PASS
+    link_loss: fields.LinkLossChoice = LinkLoss.KEEP
     management: tuple[fields.Interface, ...] = ()
     gateway: fields.Address | None = None
     profile: str = "auto"

@@ -12,18 +12,20 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 
 from bridge import firewall
-from bridge.host import Host, StepError
+from bridge.host import Host, Refused, StepError
 from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.plan import Plan
 from bridge.steps import Step, to_json
+from hwprofiles.nic import Nics
 from hwprofiles.profile import Profile
+from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import status as status_page
@@ -32,7 +34,7 @@ from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
-from smtp_intercept.app.wanted import profile_of, wanted
+from smtp_intercept.app.wanted import Fit, fit, profile_of, tuned, wanted
 
 GUARD_EVERY_S = 0.1
 STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
@@ -42,20 +44,32 @@ class UsageError(Exception):
     """The words are well-formed but ask for what cannot be done; the message names the remedy."""
 
 
-def _print(step: Step) -> None:
+def print_step(step: Step) -> None:
     print(f"  {step}", flush=True)
 
 
 @contextmanager
-def _host(run_dir: RunDir) -> Iterator[Host]:
-    with Links() as links:
-        yield Host(links, Ledger(run_dir.ledger))
+def host_of(run_dir: RunDir) -> Iterator[Host]:
+    with Links() as links, Nics() as nics:
+        yield Host(links, Ledger(run_dir.ledger), nics)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Config, Profile, Wanted]:
     config = configuration.load(arguments.config)
     profile, _ = profile_of(config)
     return config, profile, wanted(config, profile)
+
+
+def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
+    config = configuration.load(arguments.config)
+    found = fit(config)
+    return found, tuned(config, found)
+
+
+def warn(findings: Iterable[Refused | Unfit]) -> None:
+    """Of hardware that is not as the profile would have it; nothing fails by it."""
+    for finding in findings:
+        print(f"tollbridge: warning: {finding}", file=sys.stderr)
 
 
 # --- the configuration --------------------------------------------------------------------------
@@ -82,9 +96,10 @@ def _asdict(limits: object) -> dict[str, int]:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    _, _, want = _load(arguments)
+    found, want = load_tuned(arguments)
     nft_queue = firewall.probe()
-    with _host(RunDir(arguments.run_dir)) as host:
+    warn(found.tuning.unfit)
+    with host_of(RunDir(arguments.run_dir)) as host:
         made = host.plan(want, nft_queue=nft_queue)
         held = [host.holds(step) for step in made.steps]
     if arguments.json:
@@ -102,20 +117,21 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def up(arguments: argparse.Namespace) -> int:
     """A step that fails takes a first `up` back whole; a later one leaves what worked before it."""
-    _, _, want = _load(arguments)
+    found, want = load_tuned(arguments)
     nft_queue = firewall.probe()
+    warn(found.tuning.unfit)
     run_dir = RunDir(arguments.run_dir)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell may be what this command cuts off
-    with run_dir.lock("up"), _host(run_dir) as host:
+    with run_dir.lock("up"), host_of(run_dir) as host:
         first = not run_dir.ledger.exists()
         made = host.plan(want, nft_queue=nft_queue)
         if arguments.confirm:
             _start_guard(arguments, run_dir)
         try:
-            host.up(made.steps, _print)
+            warn(host.up(made.steps, print_step))
         except StepError:
             if first:
-                _report(host.down())
+                report(host.down())
                 run_dir.pending.unlink(missing_ok=True)
             raise
     _say_up(made, want)
@@ -133,15 +149,15 @@ def _say_up(made: Plan, want: Wanted) -> None:
 def down(arguments: argparse.Namespace) -> int:
     run_dir = RunDir(arguments.run_dir)
     _end_daemon(run_dir)
-    with run_dir.lock("up"), _host(run_dir) as host:
+    with run_dir.lock("up"), host_of(run_dir) as host:
         run_dir.pending.unlink(missing_ok=True)
-        failures = host.down(_print)
+        failures = host.down(print_step)
     if not failures:
         print("down: the host is as it was")
-    return _report(failures)
+    return report(failures)
 
 
-def _report(failures: list[str]) -> int:
+def report(failures: list[str]) -> int:
     for failure in failures:
         print(f"tollbridge: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -227,7 +243,7 @@ def confirm(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     config, profile, want = _load(arguments)
     run_dir = RunDir(arguments.run_dir)
-    with run_dir.lock("run"), _host(run_dir) as host:
+    with run_dir.lock("run"), host_of(run_dir) as host:
         with Links() as links:
             if links.index(LANE) is None:
                 raise StartError(f"there is no mail lane ({LANE}); make it first: tollbridge up")

@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
 from bridge.flow import Action
 from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S, Limits, Wanted
-from bridge.links import Links
-from hwprofiles.facts import facts, profiles
+from bridge.links import sysctl_path
+from bridge.steps import SetNic
+from hwprofiles import facts
+from hwprofiles.box import Box
+from hwprofiles.facts import profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile
+from hwprofiles.tuning import Setting, Tuning, tuning
 from smtp_intercept.app.config import Config, limits, policy, uses_mta
 from smtp_intercept.app.fields import OnFailure
 from smtp_intercept.direction import Direction, Servers
 
 
-def profile_of(config: Config) -> tuple[Profile, str]:
-    """The profile in force and why. Raises `hwprofiles.profile.ProfileError` for an unknown name."""
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """The box with the NICs of the bridge, the profile for it, and why that one."""
+
+    box: Box
+    profile: Profile
+    why: str
+
+    @property
+    def tuning(self) -> Tuning:
+        return tuning(self.profile, self.box)
+
+
+def fit(config: Config) -> Fit:
+    """Raises `hwprofiles.profile.ProfileError` for an unknown name."""
+    box = facts.box(config.bridge.ports)
     if config.bridge.profile == "auto":
-        with Links() as links:
-            names = {link.mac: name for name, link in links.facts().items()}
-        return match(facts(names.get(port.lower(), port) for port in config.bridge.ports), profiles())
-    return named(config.bridge.profile, profiles()), "named in bridge.profile"
+        profile, why = match(box, profiles())
+    else:
+        profile, why = named(config.bridge.profile, profiles()), "named in bridge.profile"
+    return Fit(box, profile.fitted(box.memory_mib), why)
+
+
+def profile_of(config: Config) -> tuple[Profile, str]:
+    """The profile in force and why, its limits no more than this box has memory for."""
+    found = fit(config)
+    return found.profile, found.why
+
+
+def tuned(config: Config, found: Fit) -> Wanted:
+    """`wanted`, and the settings of the ports that the profile asks for and the ports have."""
+    settings = found.tuning
+    want = wanted(config, found.profile)
+    return replace(want, tuned_first=_steps(settings.first), tuned_last=_steps(settings.last))
+
+
+def _steps(settings: Iterable[Setting]) -> tuple[SetNic, ...]:
+    return tuple(SetNic(setting.port, setting.name, setting.value) for setting in settings)
+
+
+def _ours(floors: Mapping[str, int]) -> dict[str, int]:
+    """Without those that belong to the whole machine where this namespace may only read them."""
+    return {name: least for name, least in floors.items() if os.access(sysctl_path(name), os.W_OK)}
 
 
 def wanted(config: Config, profile: Profile) -> Wanted:
@@ -39,5 +83,5 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         closed=frozenset(p for p in bridge.ports if table.by_table(Direction.LOCAL, p).action is Action.DROP),
         limits=Limits(in_force.new_connections_per_s, in_force.new_connections_per_s_per_network, in_force.next_hops),
         learned_s=LEARNED_S if dials_by_lane else LEARNED_UNTIL_BANNER_S,
-        sysctls_at_least=profile.sysctls.by_name(),
+        sysctls_at_least=_ours(profile.sysctls.by_name()),
     )

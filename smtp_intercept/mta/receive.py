@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from smtp_intercept.answers import BUSY
+from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, Answer
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.receiver import Receiver
 from smtp_intercept.mta.replies import STOPPING
@@ -36,10 +36,12 @@ _LOG = logging.getLogger("tollbridge")
 
 
 class Receiving:
-    """All sessions of the MTA. ``sessions``: so many at once; whoever comes then is told to come again."""
+    """All sessions of the MTA. ``sessions``: so many at once, ``sessions_per_client`` from one address (0: any number);
+    whoever comes then is told to come again."""
 
-    def __init__(self, services: Services, *, sessions: int = 10_000) -> None:
-        self._services, self._limit = services, sessions
+    def __init__(self, services: Services, *, sessions: int = 10_000, sessions_per_client: int = 0) -> None:
+        self._services, self._limit, self._limit_per_client = services, sessions, sessions_per_client
+        self._per_client: Counter[str] = Counter()
         self._series, self._number = secrets.token_hex(4), 0
         self._open: dict[Passage, Receiver | None] = {}  # None: not connected yet
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
@@ -65,7 +67,8 @@ class Receiving:
         arrival = Arrival(origin.port, origin.direction)
         passage = Passage(f"{self._series}-{self._number}", now, origin.client, origin.server, arrival, handler="mta")
         passage.macs = saved_macs(sock)
-        turned_away = STOPPING if self._stopping else BUSY if self.sessions >= self._limit else None
+        turned_away = self._turned_away(origin.client[0])
+        self._per_client[origin.client[0]] += 1
         self._open[passage] = None
         self._ended.clear()
         if turned_away is None:
@@ -78,6 +81,13 @@ class Receiving:
             sock.send(turned_away.line)
         sock.close()
         self._end(passage, _UNHEARD, "deferred", str(turned_away.reply))
+
+    def _turned_away(self, client: str) -> Answer | None:
+        if self._stopping:
+            return STOPPING
+        if self.sessions >= self._limit:
+            return BUSY
+        return BUSY_FOR_YOU if 0 < self._limit_per_client <= self._per_client[client] else None
 
     async def _begin(self, passage: Passage, sock: socket.socket, origin: Origin) -> None:
         receiver = Receiver(
@@ -127,6 +137,9 @@ class Receiving:
 
     def _end(self, passage: Passage, spoken: Any, outcome: str, reason: str) -> None:
         self._open.pop(passage, None)
+        self._per_client[passage.client[0]] -= 1
+        if not self._per_client[passage.client[0]]:
+            del self._per_client[passage.client[0]]
         fields = spoken.fields()
         self._counts["tls_started"] += fields["tls"] == "started"
         if counter := _COUNTED.get(outcome):

@@ -138,8 +138,7 @@ class Records:
         cursor = self._sql.execute(
             f"UPDATE message SET {what} WHERE seq = :seq AND {when}", {"seq": seq, "value": value}
         )
-        if cursor.rowcount:
-            self._sql.execute(_DUE, (seq,))
+        self._sql.execute(_DUE, (seq,))  # recipients may have come to life though the message was so already
         return cursor.rowcount > 0
 
     # --- what is asked ------------------------------------------------------------------------
@@ -174,10 +173,10 @@ class Records:
         row = self._sql.execute("SELECT file FROM message WHERE seq = ?", (seq,)).fetchone()
         return None if row is None else str(row[0])
 
-    def data(self, seq: int) -> bytes:
-        """The content that is in the database."""
+    def data(self, seq: int) -> bytes | None:
+        """The content that is in the database; None if it is not, or not any more."""
         row = self._sql.execute("SELECT data FROM content WHERE seq = ?", (seq,)).fetchone()
-        return b"" if row is None else bytes(row[0])
+        return None if row is None else bytes(row[0])
 
     def unknown(self, files: Iterable[str]) -> list[str]:
         """Those that belong to no message."""

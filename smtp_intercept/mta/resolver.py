@@ -10,14 +10,12 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from typing import Any
 
 import dns.asyncresolver
 import dns.exception
 import dns.flags
 import dns.name
-import dns.nameserver
 import dns.rdatatype
 import dns.resolver
 from dns.rdtypes.ANY.MX import MX
@@ -25,7 +23,7 @@ from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
 from smtp_intercept.direction import Servers
-from smtp_intercept.lookup import Records, ask, outcome_of, reason_of
+from smtp_intercept.lookup import Records, ask, outcome_of, read_nameservers, reason_of, stub_resolver
 from smtp_intercept.mta import mx
 from smtp_intercept.mta.failure import Failure, for_good, for_now
 from smtp_intercept.mta.mx import Exchange, Host, Target
@@ -37,7 +35,6 @@ CACHED_ANSWERS = 10_000
 QUERIES = 64
 # /etc/resolv.conf may appear or change while we run.
 REREAD_S = 30.0
-_DNS_PORT = 53
 
 
 class Resolver:
@@ -55,7 +52,7 @@ class Resolver:
         """``nameservers`` are addresses, optionally with a port ("192.0.2.53", "192.0.2.53:5353", "[2001:db8::53]:53");
         none: those of /etc/resolv.conf. ValueError for another spelling. ``own``: the box's addresses. ``timeout_s``:
         of one query with its retries. ``chance``: in [0, 1)."""
-        self._nameservers = [dns.nameserver.Do53Nameserver(*read_nameserver(each)) for each in nameservers]
+        self._nameservers = read_nameservers(nameservers)
         self._own, self._timeout_s, self._chance, self._clock = own or Servers(), timeout_s, chance, clock
         self._queries, self._limits = asyncio.Semaphore(QUERIES), Limits()
         self._cache = dns.resolver.LRUCache(CACHED_ANSWERS)
@@ -140,9 +137,7 @@ class Resolver:
         return self._stub
 
     def _fresh(self) -> dns.asyncresolver.Resolver:
-        stub = dns.asyncresolver.Resolver(configure=not self._nameservers)
-        if self._nameservers:
-            stub.nameservers = self._nameservers
+        stub = stub_resolver(self._nameservers)
         stub.cache = self._cache
         stub.flags = dns.flags.RD | dns.flags.AD  # tell us what you have verified: RFC 6840 §5.7
         return stub
@@ -160,16 +155,3 @@ def _failure(domain: str, error: BaseException) -> Failure:
     if outcome_of(error) is Outcome.ABSENT:
         return for_good("5.1.2", f"{domain} does not exist")
     return for_now("4.4.3", reason_of(error))
-
-
-def read_nameserver(text: str) -> tuple[str, int]:
-    """(address, port) of "192.0.2.53", "192.0.2.53:5353", "2001:db8::53" or "[2001:db8::53]:5353"; ValueError."""
-    host, port = text, str(_DNS_PORT)
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    if not (port.isdecimal() and 0 < int(port) < 65_536):
-        raise ValueError(f"{text!r} has no port between 1 and 65535")
-    return str(ip_address(host)), int(port)

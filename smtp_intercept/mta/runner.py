@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Collection, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Protocol
 
@@ -137,11 +138,9 @@ class Runner:
             self._wake.set()
 
     async def _woken(self) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_S):
                 await self._wake.wait()
-        except TimeoutError:
-            pass
 
     async def _wind_up(self, within_s: float) -> None:
         self._waiting.clear()
@@ -247,7 +246,7 @@ class Runner:
             return [Outcome(number, State.QUEUED, 0, "4.3.0", "Local error in delivery") for number in numbers]
 
     def _content(self, name: str) -> BinaryIO:
-        """For the courier. Its OSError is told to senders, and names no file."""
+        """For the courier. Senders are told its OSError, which names no file."""
         try:
             return self.queue.content(name)
         except SpoolError as failure:

@@ -6,7 +6,6 @@ It leaves with the transaction that holds its recipients' final states and the n
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -16,6 +15,7 @@ from typing import BinaryIO
 
 from smtp_intercept.mta import database, faults, ids, listing
 from smtp_intercept.mta.commits import Commits, Done
+from smtp_intercept.mta.contents import Contents, content_of
 from smtp_intercept.mta.drafts import Draft, Layout, check_owner, make
 from smtp_intercept.mta.envelope import OURSELVES, Entry, Envelope, Origin, Outcome
 from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError, SpoolFullError, SpoolLockedError
@@ -46,7 +46,7 @@ _ALL = Filter()
 
 class Spool:
     """The one process that receives and delivers holds it open; the command `queue` changes the same database beside
-    it. All methods are for the thread of the event loop."""
+    it. All methods but `content` are for the thread of the event loop."""
 
     changed: asyncio.Event  # set by every enqueue here; for a runner that would not wait for its next look
 
@@ -57,6 +57,7 @@ class Spool:
         self._lock_fd = lock_fd
         self._reading = database.connect(layout.database, read_only=True)
         self._records = Records(self._reading)
+        self._contents = Contents(layout)
         self._commits = Commits(layout, room, database.connect(layout.database))
         self._pool = ThreadPoolExecutor(FSYNC_THREADS, thread_name_prefix="spool-fsync")
 
@@ -151,8 +152,9 @@ class Spool:
         return ids.of_number(told)
 
     def content(self, queue_id: str) -> BinaryIO:
-        """The content from its first octet; close it. It stays readable if the message goes meanwhile."""
-        return content_of(self._layout.directory, self._records, queue_id)
+        """The content from its first octet; close it. It stays readable if the message goes meanwhile. For any
+        thread."""
+        return self._contents.open(queue_id)
 
     async def _synced(self, draft: Draft) -> None:
         """A large draft is on the disk, or gone; in either case it is its writer's no longer."""
@@ -221,27 +223,8 @@ class Spool:
         self._pool.shutdown()
         self._commits.close()
         self._reading.close()
+        self._contents.close()
         os.close(self._lock_fd)
-
-
-def content_of(directory: Path, records: Records, queue_id: str) -> BinaryIO:
-    """As `Spool.content`; also for the command."""
-    layout = Layout(directory)
-    with database.translated(layout.database):
-        seq = _number(queue_id)
-        file = records.file(seq)
-        if file is None:
-            raise NoSuchMessageError(queue_id)
-        if not file:
-            return io.BytesIO(records.data(seq))
-    try:
-        return layout.content(file).open("rb")
-    except FileNotFoundError:
-        if records.file(seq) is None:
-            raise NoSuchMessageError(queue_id) from None
-        raise SpoolError(f"{layout.content(file)}: the content of {queue_id} is missing; delete it") from None
-    except OSError as error:
-        raise faults.of_system(error, layout.content(file)) from error
 
 
 def _number(queue_id: str) -> int:

@@ -30,7 +30,7 @@ from smtp_intercept.app.config import (
     protected_servers,
     sample,
 )
-from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
+from smtp_intercept.app.fields import BareNewline, LinkLoss, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
 from smtp_intercept.direction import Direction, Domains, Servers
 from smtp_intercept.handling import Handler
 from smtp_intercept.pickup import decide
@@ -55,6 +55,7 @@ class TestGood:
             "adopt": False,
             "stp": False,
             "on_failure": OnFailure.PASS,
+            "link_loss": LinkLoss.KEEP,
             "management": (),
             "gateway": None,
             "profile": "auto",

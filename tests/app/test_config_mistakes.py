@@ -66,7 +66,9 @@ def told(text: str) -> list[str]:
         ("[pickup]\nlocal = 'reject'", "4: pickup.local: 'reject' is not one of allow, drop"),
         ("[pickup]\nlocal = 'intercept'", "4: pickup.local: 'intercept' is not one of allow, drop"),
         ("[pickup.port.enp1s0]\nlocal = 'reject'", "4: pickup.port.enp1s0.local: 'reject' is not one of allow, drop"),
-        ("profile = 'toaster'", "3: bridge.profile: 'toaster' is not one of auto, generic, virtio; use \"auto\""),
+        ("link_loss = 'stop'", "3: bridge.link_loss: 'stop' is not one of keep, propagate; choose one of them"),
+        ("link_loss = 'propagate'\nstp = true", '3: bridge.link_loss: "propagate" takes ports from a switch'),
+        ("profile = 'toaster'", "3: bridge.profile: 'toaster' is not one of auto, appliance-1u, apu2, "),
         # not built
         ("[intercept]\nincoming = 'relay'", "4: intercept.incoming: 'relay' is not one of proxy, mta"),
         (

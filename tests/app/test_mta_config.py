@@ -337,6 +337,15 @@ class TestWarnings:
         (only,) = (line for line in self.those(SERVED + lines) if not line.startswith("intercept.hidden: false"))
         assert only.startswith(warning)
 
+    def test_a_relay_host_that_may_stand_behind_the_box(self) -> None:
+        outgoing = self.MTA + "outgoing = 'mta'\n[relay]\nhost = '192.0.2.21'\n"
+        (only,) = self.those(SERVED + outgoing)
+        assert only.startswith("relay.host: if 192.0.2.21 sends its mail on through this box, it comes back to it")
+        rule = "[[pickup.rule]]\nclient = '192.0.2.16/28'\naction = '{}'\n"
+        assert self.those(SERVED + outgoing + rule.format("pass")) == []
+        assert len(self.those(SERVED + outgoing + rule.format("intercept"))) == 1
+        assert self.those(SERVED + outgoing.replace("192.0.2.21", "relay.example.net")) == []
+
     @pytest.mark.parametrize("key", ["deliver_via_server = true", "deliver_to = ['192.0.2.20']"])
     def test_where_to_deliver_means_nothing_without_the_mta_and_to_a_cluster(self, key: str) -> None:
         name = f"protected[0].{key.split()[0]}"

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hwprofiles.facts import SYSFS_NET, driver, facts, profiles
-from hwprofiles.match import Facts, match, named
-from hwprofiles.profile import Limits, Profile, ProfileError, read
+from hwprofiles.box import from_json, to_json
+from hwprofiles.facts import box, profiles
+from hwprofiles.match import match, named
+from hwprofiles.profile import Limits, Profile, ProfileError, Spread, read
+from hwprofiles.source import BOUNDS, FEATURES, TABLES
+from hwprofiles.sysfs import NET, place
 
 GENERIC = """\
 description = "any"
+sources = []
 [match]
 drivers = []
 [sysctl]
 somaxconn = 16384
 tcp_max_syn_backlog = 16384
 netdev_max_backlog = 10000
+netdev_budget = 300
+netdev_budget_usecs = 2000
+rmem_max = 4194304
+wmem_max = 4194304
+[mtu]
+max_bytes = 1500
 [diverter]
 queue_length = 16384
+queues = 1
+[interceptor]
+workers = 1
+[memory]
+per_session_kib = 40
+sessions_percent = 25
 [limits]
 new_connections_per_s = 10000
 new_connections_per_s_per_network = 1000
@@ -32,8 +47,36 @@ drain_s = 30
 ANY = read("generic", GENERIC)
 
 
-def test_generic_and_virtio_ship_and_are_whole() -> None:
-    assert [profile.name for profile in profiles()] == ["generic", "virtio"]
+SHIPPED = """appliance-1u apu2 e1000e generic hyperv i40e ice igb igc ixgbe lanner-bypass mlx5 raspberry-cm4
+silicom-bypass vbox virtio vmxnet3 xen"""
+
+
+def test_the_profiles_that_ship_are_whole() -> None:
+    assert [profile.name for profile in profiles()] == SHIPPED.split()
+
+
+@pytest.mark.parametrize("profile", profiles(), ids=lambda profile: profile.name)
+def test_a_profile_says_what_it_is_of(profile: Profile) -> None:
+    """Sources of its facts, ports that it has, an MTU that Ethernet has; queues that the product serves."""
+    assert profile.sources
+    assert profile.features.get("rx-lro", False) is False
+    assert (profile.queues, profile.workers) == (1, 1), "more is not in effect yet and must not be claimed"
+    assert bool(profile.bypass.pairs) is (profile.bypass.kind != "none")
+    assert profile.mtu_max_bytes >= 1500
+
+
+def test_every_key_of_the_schema_is_bounded_or_chosen_among() -> None:
+    numbers = {tuple(key.split(".", 1)) for key in BOUNDS}
+    others = {"match", "ports", "features", "affinity"}
+    assert {(t, k) for t, keys in TABLES.items() if t not in others | {"bypass"} for k in keys} <= numbers
+    assert TABLES["features"] == set(FEATURES)
+    assert TABLES["affinity"] == {"rps", "xps", "irq"}
+
+
+def test_sessions_are_no_more_than_the_memory_has_room_for() -> None:
+    """A quarter of it at 40 KiB each: 10000 sessions need 1562.5 MiB."""
+    sessions = [ANY.fitted(memory_mib).limits.sessions for memory_mib in (None, 0, 16, 1562, 1563, 65_536)]
+    assert sessions == [10_000, 1, 102, 9_996, 10_000, 10_000]
 
 
 def test_the_generic_limits_are_the_documented_defaults() -> None:
@@ -51,7 +94,7 @@ class TestReading:
         ("line", "instead", "error"),
         [
             ("sessions = 10000", "", "profile x: limits.sessions: is missing"),
-            ("[diverter]\nqueue_length = 16384", "", "profile x: diverter: is missing"),
+            ("[diverter]\nqueue_length = 16384\nqueues = 1", "", "profile x: diverter: is missing"),
             (
                 "drain_s = 30",
                 "drain_s = 30\ndrain_min = 1",
@@ -59,8 +102,8 @@ class TestReading:
             ),
             ('description = "any"', 'description = "any"\nvendor = "?"', "profile x: vendor: is unknown"),
             ('description = "any"', 'description = " "', "profile x: description: is not a text"),
-            ("drivers = []", 'drivers = "e1000e"', "profile x: match.drivers: is not a list of driver names"),
-            ("drivers = []", "drivers = [1]", "profile x: match.drivers: is not a list of driver names"),
+            ("drivers = []", 'drivers = "e1000e"', "profile x: match.drivers: is not a list of texts"),
+            ("drivers = []", "drivers = [1]", "profile x: match.drivers: is not a list of texts"),
             ("sessions = 10000", "sessions = true", "profile x: limits.sessions: True is not a whole number from 1 to"),
             ("sessions = 10000", 'sessions = "10"', "profile x: limits.sessions: '10' is not a whole number"),
             (
@@ -70,12 +113,35 @@ class TestReading:
             ),
             ("sessions = 10000", "sessions = 1.5", "profile x: limits.sessions: 1.5 is not a whole number"),
             ("sessions = 10000", "sessions = ", "profile x: Invalid value"),
+            ("[mtu]", "[rings]\nrx = 31\n[mtu]", "profile x: rings.rx: 31 is not a whole number from 32 to 32768"),
+            ("[mtu]", "[rings]\nmini = 64\n[mtu]", "profile x: rings.mini: is unknown; known are rx, tx"),
+            ("[mtu]", "[features]\nrx-lro = true\n[mtu]", "profile x: features.rx-lro: must stay off"),
+            ("[mtu]", "[features]\nrx-gro = 1\n[mtu]", "profile x: features.rx-gro: 1 is not true or false"),
+            ("[mtu]", '[affinity]\nrps = "some"\n[mtu]', "profile x: affinity.rps: 'some' is not one of keep, all"),
+            ("[mtu]", "[ports]\norder = 'bus'\n[mtu]", "profile x: ports.labels: is missing"),
+            (
+                "[mtu]",
+                "[ports]\norder = 'bus'\nlabels = ['a']\npairs = [['a', 'b']]\n[mtu]",
+                "profile x: ports.pairs: 'b' is not one of ports.labels",
+            ),
+            (
+                "[mtu]",
+                "[ports]\norder = 'bus'\nlabels = ['a']\npairs = [['a', 'a']]\n[mtu]",
+                "profile x: ports.pairs: is not a list of pairs",
+            ),
+            ("[mtu]", "[ports]\norder = 'bus'\nlabels = ['a', 'a']\n[mtu]", "profile x: ports.labels: names a port"),
+            ("[mtu]", "[ports]\norder = 'path'\nlabels = ['a']\n[mtu]", "profile x: ports.paths: needs one for each"),
+            ("[mtu]", "[bypass]\nkind = 'silicom'\n[mtu]", "profile x: bypass.driven_by: is missing"),
         ],
     )
     def test_mistakes_are_named(self, line: str, instead: str, error: str) -> None:
         assert line in GENERIC
         with pytest.raises(ProfileError, match="^" + error.replace("?", r"\?").replace(".", r"\.")):
             read("x", GENERIC.replace(line, instead))
+
+    def test_what_is_not_said_stays_as_the_driver_has_it(self) -> None:
+        assert (ANY.rings, ANY.channels, ANY.features, ANY.coalesce) == ({}, {}, {}, {})
+        assert (ANY.rps, ANY.xps, ANY.irq) == (Spread.KEEP, Spread.KEEP, Spread.KEEP)
 
     def test_a_table_must_be_a_table(self) -> None:
         with pytest.raises(ProfileError, match="sysctl: is not a table"):
@@ -102,50 +168,24 @@ class TestReading:
                     read("x", text)
 
 
-class TestChoice:
-    VIRTIO = replace(ANY, name="virtio", drivers=frozenset({"virtio_net"}))
-    BROAD = replace(ANY, name="broad", drivers=frozenset({"virtio_net", "e1000e"}))
-
-    @pytest.mark.parametrize(
-        ("drivers", "chosen", "why"),
-        [
-            (("virtio_net", "virtio_net"), "virtio", "profile virtio is for these"),
-            (("virtio_net", "e1000e"), "broad", "enp1s0 is virtio_net, enp2s0 is e1000e: profile broad is for these"),
-            (("virtio_net", "veth"), "generic", "enp2s0 is veth: no profile is for all of these"),
-            (("virtio_net", None), "generic", "enp2s0 is of no known driver: no profile"),
-        ],
-    )
-    def test_the_narrowest_that_covers_every_port(self, drivers: tuple[str | None, ...], chosen: str, why: str) -> None:
-        shelf = (ANY, self.BROAD, self.VIRTIO)
-        profile, because = match(Facts(dict(zip(("enp1s0", "enp2s0"), drivers, strict=True))), shelf)
-        assert profile.name == chosen
-        assert why in because
-
-    def test_no_ports_no_special_profile(self) -> None:
-        assert match(Facts({}), (ANY, self.VIRTIO)) == (ANY, "no ports: no profile is for all of these")
-
-    def test_the_generic_profile_must_exist(self) -> None:
-        with pytest.raises(ProfileError, match="profile generic: is missing"):
-            match(Facts({"enp1s0": "e1000e"}), (self.VIRTIO,))
-
-    def test_by_name(self) -> None:
-        assert named("virtio", (ANY, self.VIRTIO)) is self.VIRTIO
-        with pytest.raises(ProfileError, match="profile virtoi: is unknown; known are generic, virtio"):
-            named("virtoi", (ANY, self.VIRTIO))
-
-
 class TestFacts:
     def test_what_sysfs_says_of_this_machine(self) -> None:
-        ports = [path.name for path in SYSFS_NET.iterdir() if (path / "device" / "driver").exists()]
+        ports = [path.name for path in NET.iterdir() if (path / "device" / "driver").exists() and place(path.name)]
         if not ports:
             pytest.skip("this machine has no NIC with a driver in sysfs")
-        assert facts(ports).drivers == {p: (SYSFS_NET / p / "device" / "driver").resolve().name for p in ports}
+        found = {nic.name: nic.driver for nic in box(ports).nics}
+        assert found == {port: (NET / port / "device" / "driver").resolve().name for port in ports}
+        assert {nic.name for nic in box().nics} >= {*ports}
 
     def test_links_without_a_driver(self) -> None:
-        assert driver("lo") is None
-        assert driver("no-such-port") is None
+        assert [(nic.name, nic.driver) for nic in box(["lo", "no-such-port"]).nics] == [
+            ("lo", None),
+            ("no-such-port", None),
+        ]
 
-    def test_a_shipped_profile_is_found_for_whatever_this_machine_has(self) -> None:
-        profile, why = match(facts(path.name for path in Path("/sys/class/net").iterdir()), profiles())
-        assert isinstance(profile, Profile)
-        assert why
+    def test_this_machine_can_be_replayed_and_has_a_profile(self) -> None:
+        here = box()
+        assert from_json(to_json(here)) == here
+        assert here.cpu.cores >= 1
+        assert (here.memory_mib or 0) > 0
+        assert match(here, profiles())[1]

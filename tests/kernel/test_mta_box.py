@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from smtp_intercept.app.lab.gateway import Gateway
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import THREE_WIRES, Lab
+from tests.mta.test_relaying import DENIED
 
 pytestmark = pytest.mark.kernel
 
@@ -72,6 +74,45 @@ def test_who_dials_the_server(lab: Lab, mailbox: MailServer, name: str, source: 
     if name == "client":
         assert record["client"]["port"] == report["attempts"][0]["client_port"]
     assert record["helo"] == "box.test"
+
+
+RECIPIENTS = """
+import json, smtplib, sys
+sender, *recipients = sys.argv[3:]
+with smtplib.SMTP(sys.argv[2], 25, timeout=20, source_address=(sys.argv[1], 0)) as session:
+    session.command_encoding = "utf-8"
+    session.ehlo("client.example.net")
+    assert session.docmd(f"MAIL FROM:<{sender}> SMTPUTF8")[0] == 250
+    print(json.dumps({each: session.docmd(f"RCPT TO:<{each}>")[0] for each in recipients}))
+"""
+
+
+def test_never_an_open_relay(lab: Lab, mailbox: MailServer) -> None:
+    """The attempts of tests/mta/test_relaying.py, of a client that nobody listed, through the running box: from a
+    protected sender and the null one, on incoming connections and outgoing ones."""
+    tables = config(lab) | {"intercept": {"incoming": "mta", "outgoing": "mta"}, "pickup": {"outgoing": "intercept"}}
+    with lab.gateway.running(tables) as gateway:
+        for server, sender in product((SERVER, OTHER), ("user@example.com", "")):
+            tried = [*DENIED, "user@example.com"]
+            replies = lab.host("client").python(RECIPIENTS, CLIENT, server, sender, *tried).json()
+            assert replies.pop("user@example.com") == 250
+            assert len(replies) >= 20
+            assert {each: code for each, code in replies.items() if code not in (501, 550)} == {}
+        assert gateway.tollbridge("queue", "list", "--json").json_lines() == []
+
+
+def test_a_relay_has_it_before_the_client_hears_so(lab: Lab, mailbox: MailServer) -> None:
+    """``mta.queue = "relay"``: nothing is kept here, and a relay that is away leaves the mail at the client."""
+    relay = MailServer.start(lab.host("other"))
+    tables = {**config(lab, mta={"queue": "relay"}), "relay": {"host": OTHER}}
+    with lab.gateway.running(tables) as gateway:
+        post(lab, "relayed@example.net")
+        take(relay, "relayed@example.net", timeout_s=0)
+        relay.process.end()
+        (report,) = send(lab.host("client"), SERVER, "user@example.com", source=CLIENT, sender="kept@example.net")
+        assert not report["accepted"]
+        assert "45" in report["attempts"][0]["error"]
+        assert gateway.tollbridge("queue", "list", "--json").json_lines() == []
 
 
 @pytest.fixture

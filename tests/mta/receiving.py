@@ -117,7 +117,9 @@ class House:
 
 
 @asynccontextmanager
-async def house(shelf: Shelf | None = None, *, sessions: int = 100, **services: Any) -> AsyncIterator[House]:
+async def house(
+    shelf: Shelf | None = None, *, sessions: int = 100, sessions_per_client: int = 0, **services: Any
+) -> AsyncIterator[House]:
     log: list[dict[str, Any]] = []
     shelf = shelf or Shelf()
     wanted: dict[str, Any] = {
@@ -128,7 +130,8 @@ async def house(shelf: Shelf | None = None, *, sessions: int = 100, **services: 
         "clock": lambda: NOW,
         **services,
     }
-    it = House(shelf, log, Receiving(Services(spool=shelf, **wanted), sessions=sessions))
+    receiving = Receiving(Services(spool=shelf, **wanted), sessions=sessions, sessions_per_client=sessions_per_client)
+    it = House(shelf, log, receiving)
     try:
         yield it
     finally:

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import socket
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Interface
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from smtp_intercept.app.lab.host import Host
+from smtp_intercept.app.lab.network import Lab, Station, missing
 from smtp_intercept.mta.courier import Courier
 from smtp_intercept.mta.envelope import Body, Origin, Outcome, State
 from smtp_intercept.mta.nexthop import Place, Protocol, Security
@@ -55,28 +54,20 @@ CLONE_NEWNET = 0x40000000
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    """A network of its own, with nothing but the peers' addresses."""
-    name = f"peers{os.getpid()}"
-    addresses = [*(NETWORK.format(20 + number) for number in range(len(STARTS))), SINK]
-    with TemporaryDirectory(prefix=name) as folder:
-        Path(folder).chmod(0o755)  # smtp-sink insists on being nobody
-        machine = Host("machine", (), Path(folder))
-        host = Host("peers", ("ip", "netns", "exec", name), Path(folder), tuple(map(IPv4Interface, addresses)))
-        machine.run(["ip", "netns", "add", name])
-        try:
-            machine.run(["ip", "-n", name, "link", "set", "lo", "up"])
-            for each in (*addresses, *map(six, addresses)):
-                machine.run(["ip", "-n", name, "address", "add", each, "dev", "lo"])
-            yield host
-        finally:
-            host.end()
-            machine.run(["ip", "netns", "delete", name])
+    """A host of the lab, with nothing but the peers' addresses: with it go all programs of theirs."""
+    if reasons := missing():
+        pytest.skip("; ".join(reasons))
+    numbers = (*range(20, 20 + len(STARTS)), 30)
+    addresses = (*(f"{NETWORK.format(n)}/24" for n in numbers), *(f"{six(NETWORK.format(n))}/64" for n in numbers))
+    with Lab({"peers": (Station("peers", addresses),)}) as lab:
+        lab.gateway.bridge_bare()
+        yield lab.host("peers")
 
 
-async def dial_inside(_: Origin | None, place: Place) -> socket.socket:
+async def dial_inside(host: Host, _: Origin | None, place: Place) -> socket.socket:
     """A socket belongs for ever to the network that it was made in."""
     libc = ctypes.CDLL(None, use_errno=True)
-    with Path("/proc/thread-self/ns/net").open() as own, Path(f"/run/netns/peers{os.getpid()}").open() as other:
+    with Path("/proc/thread-self/ns/net").open() as own, Path("/run/netns", host.enter[-1]).open() as other:
         assert not libc.setns(other.fileno(), CLONE_NEWNET)
         try:
             sock = socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET)
@@ -115,9 +106,9 @@ def is_kept(peer: Peer, content: bytes, stored: bytes) -> bool:
 
 
 @pytest.mark.parametrize("way", [PLAIN, SIX], ids=["IPv4", "IPv6"])
-def test_what_is_stored_is_what_was_given(peers: Mapping[str, Peer], way: str) -> None:
+def test_what_is_stored_is_what_was_given(host: Host, peers: Mapping[str, Peer], way: str) -> None:
     async def work() -> None:
-        carrier = courier(dial=dial_inside)
+        carrier = courier(dial=partial(dial_inside, host))
         outcomes = await asyncio.gather(*(give(carrier, peer, way) for peer in peers.values()))
         for name, each in zip(peers, outcomes, strict=True):
             assert [outcome.state for outcome in each] == [State.DELIVERED] * 2 * len(CONTENTS), (name, each)
@@ -141,7 +132,7 @@ def test_smtp_sink_over_lmtp(host: Host) -> None:
     sink = host.spawn(["env", *settings, path, "-u", "nobody", "-L", f"inet:{SINK}:24", "10"])
 
     async def work() -> None:
-        carrier = courier(dial=dial_inside)
+        carrier = courier(dial=partial(dial_inside, host))
         hop, outcomes = to(Place(SINK, 24), protocol=Protocol.LMTP), []
         for _ in range(100):
             outcomes = await carrier.carry(parcel(hop, recipients=3))

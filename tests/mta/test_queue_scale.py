@@ -61,16 +61,16 @@ def listed(directory: Path, *words: str) -> tuple[int, float, float, int]:
 
 @pytest.mark.alone
 def test_list(directory: Path) -> None:
-    """Best of three: it says what the program needs, not what else the machine does."""
+    """Best of three, by the processor's seconds: what the program needs, not what else the machine does."""
     runs = [listed(directory) for _ in range(3)]
     assert {lines for lines, *_ in runs} == {MESSAGES + 1}
-    _, seconds, cpu_s, kib = min(runs, key=lambda run: run[1])
+    _, seconds, cpu_s, kib = min(runs, key=lambda run: run[2])
     _, nothing_s, _, nothing_kib = listed(directory, "--to", "nobody@example.com")
     print(
         f"\n{MESSAGES} messages listed in {seconds:.2f} s ({cpu_s:.2f} s of the processor) by {kib >> 10} MiB", end=""
     )
     print(f"; none of them found in {nothing_s:.2f} s by {nothing_kib >> 10} MiB")
-    assert seconds < LIST_S
+    assert cpu_s < LIST_S
     assert kib - nothing_kib < MORE_MEMORY_KIB
 
 

@@ -28,7 +28,7 @@ from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.faults import SpoolError
 from smtp_intercept.mta.receive import Intake
 from smtp_intercept.mta.smtpd import HELD_BYTES
-from tests.mta.receiving import House, Shelf, everything, house, replies, send
+from tests.mta.receiving import ORIGIN, House, Shelf, everything, house, replies, send
 from tests.smtp.box import Run, reset
 
 CERTIFICATES = Path(aiosmtpd.__file__).parent / "tests" / "certs"
@@ -336,6 +336,25 @@ def test_one_too_many(run: Run) -> None:
                 assert it.receiving.sessions == 1
             (refused, _) = await it.over(2)
             assert refused["outcome"] == "deferred"
+
+    run(work())
+
+
+def test_one_too_many_from_one_client(run: Run) -> None:
+    """Its others go on, and so does everybody else; a place that it leaves is its own again."""
+    other = replace(ORIGIN, client=("192.0.2.99", 40_000))
+
+    async def work() -> None:
+        async with house(sessions_per_client=2) as it:
+            with it.enter() as first, it.enter() as second:
+                assert (await replies(first, 1) + await replies(second, 1)).count(b"220 ") == 2
+                with it.enter() as third:
+                    assert (await everything(third)).startswith(b"421 4.7.0 ")
+                with it.enter(other) as another:
+                    assert (await replies(another, 1)).startswith(b"220 ")
+            await it.over(4)
+            with it.enter() as again:
+                assert (await replies(again, 1)).startswith(b"220 ")
 
     run(work())
 

@@ -18,10 +18,11 @@ import dns.rrset
 import pytest
 
 from smtp_intercept.direction import Servers
+from smtp_intercept.lookup import read_nameserver
 from smtp_intercept.mta.envelope import State
 from smtp_intercept.mta.failure import Failure
 from smtp_intercept.mta.mx import Target
-from smtp_intercept.mta.resolver import Resolver, read_nameserver
+from smtp_intercept.mta.resolver import Resolver
 from tests.smtp.nsd import Nsd
 
 ZONES: dict[str, str | None] = {

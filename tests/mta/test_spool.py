@@ -12,6 +12,7 @@ import asyncio
 import os
 import sqlite3
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -168,6 +169,31 @@ def test_what_is_due_the_longest_due_first(spool: Spool) -> None:
         assert len(entry.envelope.recipients) == 2
 
     wait(script())
+
+
+def test_a_message_that_has_gone_is_not_due_while_others_are_read(spool: Spool) -> None:
+    """Content is read by other threads. Were it by the connection that `due` asks, a statement of theirs would hold an
+    old state of the queue open, and a message could be delivered twice."""
+    over = threading.Event()
+
+    async def scene() -> None:
+        kept = await put(spool, b"x" * SMALL_BYTES)
+
+        def read() -> None:
+            while not over.is_set():
+                assert len(content_of(spool, kept)) == SMALL_BYTES
+
+        reading = [asyncio.create_task(asyncio.to_thread(read)) for _ in range(4)]
+        try:
+            for _ in range(150):
+                name = await put(spool)
+                await spool.settle(name, [outcome()], None, 1.0)
+                assert [entry.id for entry in spool.due(2000.0, 10, ())] == [kept]
+        finally:
+            over.set()
+            await asyncio.gather(*reading)
+
+    wait(scene())
 
 
 def test_enqueue_wakes_the_runner(spool: Spool) -> None:

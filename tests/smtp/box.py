@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
 from smtp_intercept.direction import Direction, Domains
@@ -40,8 +40,8 @@ class Box:
         self.listener.setblocking(False)
         self.port: int = self.listener.getsockname()[1]
 
-    async def dial(self, client: Address, server: Address, mark: int | None) -> Dialled:
-        return await Dialler(hidden=False)(client, (LOCAL, self.server))
+    def dial(self, client: Address, server: Address, mark: int | None) -> Dialled:
+        return Dialler(hidden=False)(client, (LOCAL, self.server))
 
     def messages(self) -> list[dict[str, Any]]:
         return [record for record in self.log if record["type"] == "message"]
@@ -76,6 +76,14 @@ async def listening() -> AsyncIterator[tuple[int, Callable[[], Awaitable[socket.
             return sock
 
         yield listener.getsockname()[1], taken
+
+
+@contextmanager
+def busy() -> Iterator[socket.socket]:
+    """A listener that answers no SYN until it has accepted one connection: its backlog is full."""
+    with socket.create_server((LOCAL, 0), backlog=0) as listener, socket.create_connection(listener.getsockname()):
+        listener.setblocking(False)
+        yield listener
 
 
 async def connected(port: int) -> socket.socket:

@@ -16,6 +16,7 @@ import dns.message
 import dns.query
 import dns.rdatatype
 
+from smtp_intercept.lookup import read_nameservers, stub_resolver
 from tests.tools import program
 
 ADDRESS = "127.0.0.53"
@@ -74,10 +75,8 @@ class Nsd:
             self._process = None
 
     def resolver(self) -> dns.asyncresolver.Resolver:
-        """A stub resolver that asks this server only."""
-        resolver = dns.asyncresolver.Resolver(configure=False)
-        resolver.nameservers, resolver.port = [ADDRESS], self.port
-        return resolver
+        """A stub resolver that asks this server only, as `dns.resolvers` makes one."""
+        return stub_resolver(read_nameservers([f"{ADDRESS}:{self.port}"]))
 
     def _restart(self) -> None:
         self.stop()

@@ -13,8 +13,7 @@ import pytest
 
 from smtp_intercept import proxy
 from smtp_intercept.session import Session
-from smtp_intercept.transparent import Address, Dialled, Dialler
-from tests.smtp.box import LOCAL, Run, box, connected, listening, receive, reset, send
+from tests.smtp.box import LOCAL, Run, box, busy, connected, listening, receive, reset, send
 
 
 def test_an_unreachable_server_looks_like_its_own_refusal(run: Run) -> None:
@@ -36,34 +35,29 @@ def test_an_unreachable_server_looks_like_its_own_refusal(run: Run) -> None:
 
 
 def test_a_server_that_does_not_answer_is_given_up(run: Run) -> None:
-    async def never(client: Address, server: Address, mark: int | None) -> Dialled:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     async def work() -> None:
-        async with box(1, dial=never, dial_timeout_s=0.1) as it:
-            client = await connected(it.port)
-            await send(client, b"EHLO early.example\r\n")
-            with pytest.raises(ConnectionResetError):
-                await receive(client, 1)
-            client.close()
-            assert (await it.over())[0]["reason"] == "ETIMEDOUT"
+        with busy() as server:
+            async with box(server.getsockname()[1], dial_timeout_s=0.1) as it:
+                client = await connected(it.port)
+                await send(client, b"EHLO early.example\r\n")
+                with pytest.raises(ConnectionResetError):
+                    await receive(client, 1)
+                client.close()
+                assert (await it.over())[0]["reason"] == "ETIMEDOUT"
 
     run(work())
 
 
 def test_what_a_client_sends_while_the_server_is_dialled_is_not_lost(run: Run) -> None:
     async def work() -> None:
-        async with listening() as (port, taken):
-
-            async def late(client: Address, server: Address, mark: int | None) -> Dialled:
-                await asyncio.sleep(0.2)
-                return await Dialler(hidden=False)(client, (LOCAL, port))
-
-            async with box(port, dial=late) as it:
+        with busy() as late:
+            async with box(late.getsockname()[1]) as it:
                 client = await connected(it.port)
                 await send(client, b"EHLO early.example\r\n")
-                server = await taken()
+                await asyncio.sleep(0.2)
+                assert it.gateway.sessions == 1
+                late.accept()[0].close()
+                server, _ = await asyncio.get_running_loop().sock_accept(late)
                 assert await receive(server, 20) == b"EHLO early.example\r\n"
                 client.close()
                 server.close()

@@ -249,6 +249,26 @@ def test_a_reset_is_mirrored_as_a_reset(run: Run, side: str) -> None:
     run(work())
 
 
+def test_a_reset_that_a_write_meets_first_is_a_reset_too(run: Run) -> None:
+    """The kernel tells an error once; reading after it would see an end of stream."""
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port) as it:
+            client = await connected(it.port)
+            server = await taken()
+            await send(server, b"220 x\r\n")
+            await receive(client, 7)
+            server.send(b"421 bye\r\n")
+            reset(client)  # in the same turn of the gateway's loop, which hears of the server first
+            with pytest.raises(ConnectionResetError):
+                await receive(server, 1)
+            server.close()
+            ended = (await it.over())[0]
+            assert (ended["outcome"], ended["reason"]) == ("reset", "by the client")
+
+    run(work())
+
+
 def test_the_last_reply_arrives_before_the_reset_that_follows_it(run: Run) -> None:
     async def work() -> None:
         async with listening() as (port, taken), box(port) as it:

@@ -112,11 +112,8 @@ def test_the_mark_is_on_the_socket() -> None:
     [((), "127.0.0.1"), ((IPv6Interface("2001:db8::1/64"), IPv4Interface("127.0.9.9/8")), "127.0.9.9")],
 )
 def test_not_hidden_the_box_speaks_for_itself(own: tuple[IPv4Interface | IPv6Interface, ...], seen_from: str) -> None:
-    async def work(server: socket.socket) -> Dialled:
-        return await Dialler(hidden=False, own=own)((CLIENT, 40_000), server.getsockname())
-
     with socket.create_server(("127.0.0.1", 0)) as server:
-        result = asyncio.run(work(server))
+        result = Dialler(hidden=False, own=own)((CLIENT, 40_000), server.getsockname())
         accepted, seen = server.accept()
         assert seen[0] == seen_from
         assert not result.hidden
