@@ -59,10 +59,10 @@ bench-mta: $(VENV)/.ready $(TOOLS)/.ready
 
 # For this machine's architecture and python3; build it on the Debian that it is for.
 deb: $(VENV)/.ready
-	PYTHONPATH=$(CURDIR) $(BIN)/python -m package.deb
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m smtp_intercept.app.packaging.deb
 
 wheel: $(VENV)/.ready
-	PYTHONPATH=$(CURDIR) $(BIN)/python -m package.deb --wheel
+	PYTHONPATH=$(CURDIR) $(BIN)/python -m smtp_intercept.app.packaging.deb --wheel
 
 # Minutes, and a Debian of 350 MB in .tools/.
 deb-test: $(VENV)/.ready $(TOOLS)/.ready

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from package import deb
+from smtp_intercept.app.packaging import deb
 from tests.packaging.debian import Debian, base, booted
 
 pytestmark = [pytest.mark.installed, pytest.mark.timeout(900)]

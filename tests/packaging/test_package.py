@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from package import deb
+from smtp_intercept.app.packaging import deb
 
 UNITS = {"tollbridge.service": 2.5, "tollbridge-bridge.service": 3.1}
 ROOT = Path(__file__).parents[2]
@@ -109,6 +109,8 @@ def test_its_scripts_are_clean(package: Path, tmp_path: Path) -> None:
 def test_the_sandbox(unit: str, most: float) -> None:
     if (analyze := shutil.which("systemd-analyze")) is None:
         pytest.skip("no systemd-analyze here")
-    told = said(analyze, "security", "--offline=true", "--no-pager", ROOT / "package/files" / unit).decode()
+    told = said(
+        analyze, "security", "--offline=true", "--no-pager", ROOT / "smtp_intercept/app/packaging/files" / unit
+    ).decode()
     (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", told)
     assert float(exposure) <= most

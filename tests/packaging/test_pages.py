@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from package import completion, manual
-from package.words import Word, words_of
 from smtp_intercept.app import cli
 from smtp_intercept.app.config import sample
+from smtp_intercept.app.packaging import completion, manual
+from smtp_intercept.app.packaging.words import Word, words_of
 from smtp_intercept.app.schema import Config, Table
 
 WORDS = words_of(cli._parser())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from package.words import Option, Word
+from smtp_intercept.app.packaging.words import Option, Word
 
 _BASH = """\
 # tollbridge(8): completion for bash; made from the command's own words

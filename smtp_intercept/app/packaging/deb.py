@@ -19,26 +19,26 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from package import completion, manual
-from package.words import words_of
 from smtp_intercept.app import cli, config
+from smtp_intercept.app.packaging import completion, manual
+from smtp_intercept.app.packaging.words import words_of
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = HERE.parents[2]
 HOME = "usr/lib/tollbridge"  # of the virtual environment
 PYTHON = "python{}.{}".format(*sys.version_info[:2])
 SITE = f"{HOME}/lib/{PYTHON}/site-packages"
 LOCK = ROOT / "tests" / "requirements.txt"
 MAINTAINER = "The Tollbridge authors <tollbridge@example.org>"
 
-# source below package/ or the checkout → where it is installed
+# source below smtp_intercept/app/packaging/ or the checkout → where it is installed
 FILES = {
-    "package/files/tollbridge.service": "usr/lib/systemd/system/tollbridge.service",
-    "package/files/tollbridge-bridge.service": "usr/lib/systemd/system/tollbridge-bridge.service",
-    "package/files/sysusers.conf": "usr/lib/sysusers.d/tollbridge.conf",
-    "package/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
-    "package/files/logrotate": "etc/logrotate.d/tollbridge",
-    "package/debian/copyright": "usr/share/doc/tollbridge/copyright",
+    "smtp_intercept/app/packaging/files/tollbridge.service": "usr/lib/systemd/system/tollbridge.service",
+    "smtp_intercept/app/packaging/files/tollbridge-bridge.service": "usr/lib/systemd/system/tollbridge-bridge.service",
+    "smtp_intercept/app/packaging/files/sysusers.conf": "usr/lib/sysusers.d/tollbridge.conf",
+    "smtp_intercept/app/packaging/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
+    "smtp_intercept/app/packaging/files/logrotate": "etc/logrotate.d/tollbridge",
+    "smtp_intercept/app/packaging/debian/copyright": "usr/share/doc/tollbridge/copyright",
     "smtp_intercept/app/sample.toml": "usr/share/doc/tollbridge/tollbridge.toml",
     "README.md": "usr/share/doc/tollbridge/README.md",
     "docs/install.md": "usr/share/doc/tollbridge/install.md",
@@ -235,7 +235,7 @@ def _said(*words: str | Path, cwd: Path = ROOT) -> str:
 
 def main() -> None:
     """The words of `make deb` and `make wheel`."""
-    parser = argparse.ArgumentParser(prog="python -m package.deb", description="Build the Debian package, or wheels.")
+    parser = argparse.ArgumentParser(prog="make deb", description="Build the Debian package, or wheels.")
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where to [%(default)s]")
     parser.add_argument("--wheel", action="store_true", help="only the wheel, with those that it needs")
     arguments = parser.parse_args()

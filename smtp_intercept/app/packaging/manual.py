@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from package.words import Option, Word
+from smtp_intercept.app.packaging.words import Option, Word
 
 _FILES = (
     ("/etc/tollbridge/tollbridge.toml", "The configuration, tollbridge.toml(5)."),
