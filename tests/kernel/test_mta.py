@@ -4,7 +4,7 @@ r"""The next-hop table end to end: real servers, a real DNS, and the box's MTA b
 
     client .10 ── p0 ┐                     ┌ p1 ── server  .20 Postfix   (protected: postfix.test)
                      ├─ gateway .2, nsd ───┤       second  .21 OpenSMTPD (relays exim.test to .30)
-                     │                     └ p2 ── world   .30 Exim      (MX of exim.test)
+                     │                     └ p2 ── world   .30 Exim      (MX of exim.test), .31
 
 | row | dialled       | handler | configuration              | recipient    | arrives at | by way of |
 |-----|---------------|---------|----------------------------|--------------|------------|-----------|
@@ -52,14 +52,14 @@ NETWORKS = (("192.0.2.", 24), ("2001:db8::", 64))
 WIRES: Wires = {
     "outside": (station("client", 10, 11),),
     "inside": (station("server", 20), station("second", 21)),
-    "third": (station("world", 30),),
+    "third": (station("world", 30, 31),),
 }
 ZONES: Mapping[str, str | None] = {
     "exim.test": "@ MX 10 mail\nmail A 192.0.2.30\n",
     "null.test": "@ MX 0 .\n",
     "own.test": "@ MX 10 mail\nmail A 192.0.2.2\n",
     "dead.test": "@ MX 10 dead\n@ MX 20 mail.exim.test.\ndead A 192.0.2.99\n",
-    "six.test": "@ MX 10 mail\nmail AAAA 2001:db8::30\n",
+    "six.test": "@ MX 10 mail\nmail AAAA 2001:db8::31\n",
     "broken.test": None,
     "postfix.test": "@ MX 10 mail\nmail A 192.0.2.20\n",
 }
@@ -230,12 +230,12 @@ def test_a_dead_mail_exchanger_is_passed_over(world: World) -> None:
 
 def test_an_exchanger_with_ipv6_only(world: World) -> None:
     gateway = world.with_(INCOMING)
-    exchanger = MailServer.start(world.lab.host("world"), "2001:db8::30")
+    exchanger = MailServer.start(world.lab.host("world"), "2001:db8::31")
     try:
         assert post(world, SERVER, "u@six.test", "six")["accepted"]
         delivery = gateway.wait_log(type="delivery", recipient="u@six.test", timeout_s=10)[-1]
         assert delivery["outcome"] == "delivered"
-        assert "2001:db8::30" in delivery["host"]
+        assert "2001:db8::31" in delivery["host"]
     finally:
         exchanger.process.end()
 

@@ -273,7 +273,7 @@ def test_the_commands_make_and_undo_the_settings() -> None:
         pytest.skip("one CPU has nothing to spread")
     with Lab() as lab:
         gateway = lab.gateway
-        gateway.configure({"bridge": {"profile": "virtio"}})
+        gateway.configure({"bridge": {"profile": "xen"}})
 
         def masks() -> str:
             files = [f"/sys/class/net/{port}/queues/rx-0/rps_cpus" for port in PORTS]

@@ -41,9 +41,9 @@ def nsd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nsd]:
 
 
 def asking(nsd: Nsd) -> Resolver:
-    stub = nsd.resolver()
+    stub = nsd.place
     own = Servers.of(["192.0.2.1"])
-    return Resolver([f"{stub.nameservers[0]}:{stub.port}"], own=own, chance=random.Random(1).random)
+    return Resolver([stub], own=own, chance=random.Random(1).random)
 
 
 def dialling(remotes: Mapping[str, Remote], dialled: list[Place]) -> Dial:

@@ -51,10 +51,8 @@ def nsd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nsd]:
 
 
 def asking(nsd: Nsd, timeout_s: float = 5.0) -> Resolver:
-    stub = nsd.resolver()
-    return Resolver(
-        [f"{stub.nameservers[0]}:{stub.port}"], own=OWN, timeout_s=timeout_s, chance=random.Random(1).random
-    )
+    stub = nsd.place
+    return Resolver([stub], own=OWN, timeout_s=timeout_s, chance=random.Random(1).random)
 
 
 async def ask(resolver: Resolver, domain: str) -> list[tuple[str, set[str]]] | tuple[State, str]:

@@ -76,7 +76,12 @@ class Nsd:
 
     def resolver(self) -> dns.asyncresolver.Resolver:
         """A stub resolver that asks this server only, as `dns.resolvers` makes one."""
-        return stub_resolver(read_nameservers([f"{ADDRESS}:{self.port}"]))
+        return stub_resolver(read_nameservers([self.place]))
+
+    @property
+    def place(self) -> str:
+        """Where it answers, as `dns.resolvers` has it."""
+        return f"{ADDRESS}:{self.port}"
 
     def _restart(self) -> None:
         self.stop()
