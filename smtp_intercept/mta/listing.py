@@ -79,6 +79,12 @@ _LINE = f"""json_object('time', {_TIME.format("received_at")}, 'state', {_STANDI
     'attempts', attempts, 'next_at', iif(state = 'queued', {_TIME.format("next_at")}, NULL), 'host', host,
     'reply', reply)) FROM recipient r WHERE r.seq = message.seq), 'alternate', alternate, 'origin', json(origin))"""
 
+# What a table shows of it, in two thirds of the time.
+_BRIEF = f"""json_object('time', strftime('%Y-%m-%dT%H:%M:%S', received_at, 'unixepoch'), 'state', {_STANDING},
+    'size_bytes', content_bytes, 'sender', reverse_path, 'alternate', alternate, 'recipients', (SELECT json_group_array(
+    json_object('address', address, 'state', state, 'host', host, 'reply', reply)) FROM recipient r
+    WHERE r.seq = message.seq))"""
+
 
 def numbers(connection: sqlite3.Connection, wanted: Filter) -> Iterator[list[int]]:
     """The numbers of the messages that fit, in the order of their arrival, a page at a time."""
@@ -86,9 +92,9 @@ def numbers(connection: sqlite3.Connection, wanted: Filter) -> Iterator[list[int
         yield [seq for seq, _ in page]
 
 
-def lines(connection: sqlite3.Connection, wanted: Filter) -> Iterator[str]:
-    """One JSON object for each message that fits, in the order of their arrival."""
-    for page in _pages(connection, wanted, _LINE):
+def lines(connection: sqlite3.Connection, wanted: Filter, *, brief: bool = False) -> Iterator[str]:
+    """One JSON object for each message that fits, in the order of their arrival; ``brief``: what a table needs."""
+    for page in _pages(connection, wanted, _BRIEF if brief else _LINE):
         for seq, text in page:
             yield f'{{"id":"{ids.of_number(seq)}",{text[1:]}'
 

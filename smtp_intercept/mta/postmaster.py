@@ -33,10 +33,10 @@ class Postmaster:
         self._connection = connection
         self._records = Records(connection)
 
-    def lines(self, wanted: Filter) -> Iterator[str]:
-        """One JSON object for each message that fits, in the order of their arrival."""
+    def lines(self, wanted: Filter, *, brief: bool = False) -> Iterator[str]:
+        """As `listing.lines`."""
         with database.translated(self._layout.database):
-            yield from listing.lines(self._connection, wanted)
+            yield from listing.lines(self._connection, wanted, brief=brief)
 
     def found(self, wanted: Filter) -> list[int]:
         """The numbers of the messages that fit."""

@@ -121,7 +121,14 @@ class Postfix:
         (queue := disk / "postfix").mkdir()
         self._host = host
         main = postfix.MAIN.format(
-            domain="postfix.example", mine="", address=POSTFIX_ADDRESS, spool=SPOOL, mailbox="/", uid="1", tls="none"
+            domain="postfix.example",
+            mine="",
+            address=POSTFIX_ADDRESS,
+            six="",
+            spool=SPOOL,
+            mailbox="/",
+            uid="1",
+            tls="none",
         )
         self.process = jailed(
             host,
@@ -130,6 +137,7 @@ class Postfix:
                 "postfix/main.cf": main + MAIN.format(sink=SINK_PORT),
                 "postfix/master.cf": postfix.MASTER,
                 "postfix/transport": "",
+                "postfix/tls": "",
                 "peer.pem": "",
             },
             [
