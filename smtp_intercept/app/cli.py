@@ -9,7 +9,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -25,11 +25,10 @@ from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
+from smtp_intercept.app.subcommands import Subcommands, Verb, add_verb
 from smtp_intercept.app.template import KEYS
 from smtp_intercept.app.verbs import UsageError
 from smtp_intercept.mta.faults import SpoolError
-
-Verb = Callable[[argparse.Namespace], int]
 
 # What an administrator can cause and mend: said in a line, without a traceback.
 _EXPECTED = (
@@ -89,28 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_Sub = argparse._SubParsersAction  # the only name argparse has for it
-
-
-def _verb(
-    sub: _Sub[argparse.ArgumentParser], name: str, run: Verb, text: str, *, json: bool = False
-) -> argparse.ArgumentParser:
-    parser = sub.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(run=run)
-    if json:
-        parser.add_argument("--json", action="store_true", help="for machines")
-    return parser
-
-
-def _add_setting_up(sub: _Sub[argparse.ArgumentParser]) -> None:
-    questions = _verb(sub, "setup", setup.setup, "ask the few questions and write a commented configuration")
+def _add_setting_up(sub: Subcommands) -> None:
+    questions = add_verb(sub, "setup", setup.setup, "ask the few questions and write a commented configuration")
     questions.add_argument("--answers", type=Path, metavar="FILE", help=f"TOML with answers: {', '.join(KEYS)}")
     questions.add_argument(
         "--yes", action="store_true", help="ask nothing: take the defaults, keep the old file as .old"
     )
-    _verb(sub, "check", verbs.check, "validate the configuration and print the whole that is in force", json=True)
-    _verb(sub, "plan", verbs.plan, "print every step of `up` and the nft text, touching nothing", json=True)
-    up = _verb(sub, "up", boot.up, "make the bridge and the mail lane; safe to run again")
+    add_verb(sub, "check", verbs.check, "validate the configuration and print the whole that is in force", json=True)
+    add_verb(sub, "plan", verbs.plan, "print every step of `up` and the nft text, touching nothing", json=True)
+    up = add_verb(sub, "up", boot.up, "make the bridge and the mail lane; safe to run again")
     up.add_argument(
         "--confirm",
         type=_seconds,
@@ -122,17 +108,19 @@ def _add_setting_up(sub: _Sub[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="wait for the ports; if the lane cannot be made, fail, but leave a plain bridge",
     )
-    _verb(sub, "confirm", verbs.confirm, "keep what `up --confirm` made")
-    _verb(sub, "down", verbs.down, "stop the daemon and leave the host as it was before `up`")
-    _verb(sub, "run", verbs.run, "run the daemon in the foreground: mail is inspected while it runs")
+    add_verb(sub, "confirm", verbs.confirm, "keep what `up --confirm` made")
+    add_verb(sub, "down", verbs.down, "stop the daemon and leave the host as it was before `up`")
+    add_verb(sub, "run", verbs.run, "run the daemon in the foreground: mail is inspected while it runs")
     guard = sub.add_parser("guard")  # the process that `up --confirm` leaves behind; not for people
     guard.add_argument("--token", required=True)
     guard.set_defaults(run=verbs.guard)
 
 
-def _add_asking(sub: _Sub[argparse.ArgumentParser]) -> None:
-    _verb(sub, "status", verbs.status, "show lanes, switch, sessions and counters", json=True)
-    explain = _verb(sub, "explain", verbs.explain, "say what would happen to a connection, sending nothing", json=True)
+def _add_asking(sub: Subcommands) -> None:
+    add_verb(sub, "status", verbs.status, "show lanes, switch, sessions and counters", json=True)
+    explain = add_verb(
+        sub, "explain", verbs.explain, "say what would happen to a connection, sending nothing", json=True
+    )
     explain.add_argument("--from", dest="client", required=True, metavar="A", help="the client's address")
     explain.add_argument("--to", dest="server", required=True, metavar="B", help="the address it dials")
     explain.add_argument("--port", metavar="P", help="the port of arrival [the first of bridge.ports]")
@@ -141,7 +129,9 @@ def _add_asking(sub: _Sub[argparse.ArgumentParser]) -> None:
     queue_words.add(sub.add_parser("queue", help=queue, description=queue[0].upper() + queue[1:] + "."))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"
     hw_words.add(sub.add_parser("hw", help=hardware, description=hardware[0].upper() + hardware[1:] + "."))
-    demo = _verb(sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True)
+    demo = add_verb(
+        sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True
+    )
     demo.add_argument("--keep", action="store_true", help="leave the files of the run behind")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtp_intercept.app import queue
+from smtp_intercept.app.subcommands import add_verb
 from smtp_intercept.mta.listing import Standing
 
 _S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -25,15 +26,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     """To the parser of the verb `queue`."""
     parser.add_argument("--spool", type=Path, metavar="DIR", help="the queue's directory [mta.spool]")
     verbs = parser.add_subparsers(dest="queue_verb", required=True, metavar="WHAT", help="what to do with it")
-    listing = _verb(verbs, "list", queue.list_, "show the messages that fit, the oldest first")
+    listing = add_verb(verbs, "list", queue.list_, "show the messages that fit, the oldest first")
     _add_filters(listing)
     listing.add_argument("--json", action="store_true", help="for machines: one object a line")
-    show = _verb(verbs, "show", queue.show, "show one message: its envelope, its attempts, its header")
+    show = add_verb(verbs, "show", queue.show, "show one message: its envelope, its attempts, its header")
     show.add_argument("id", metavar="ID", help="the message, as `list` names it")
     show.add_argument("--json", action="store_true", help="for machines")
     show.add_argument("--content", action="store_true", help="the whole content instead, as it was received")
     for name, (run, text) in _CHANGES.items():
-        change = _verb(verbs, name, run, text)
+        change = add_verb(verbs, name, run, text)
         _add_filters(change)
         change.add_argument("--all", action="store_true", help="every message")
         if name in _OWN:
@@ -54,17 +55,6 @@ def _add_reroute(parser: argparse.ArgumentParser) -> None:
 
 
 _OWN: dict[str, Callable[[argparse.ArgumentParser], None]] = {"delete": _add_delete, "reroute": _add_reroute}
-
-
-def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser],
-    name: str,
-    run: Callable[[argparse.Namespace], int],
-    text: str,
-) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    parser.set_defaults(run=run)
-    return parser
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
