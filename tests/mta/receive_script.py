@@ -21,7 +21,6 @@ import ast
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,10 @@ from typing import Any
 from smtp_intercept.limits import DEFAULT_LIMITS
 from smtp_intercept.mta.receive import Intake
 from tests.mta.receiving import Kept, Shelf, everything, house, send
+from tests.smtp.cuts import Cut
 
 FILES = sorted((Path(__file__).parent / "receive_dialogues").glob("*.txt"))
 VOLATILE = {"time", "session", "seconds", "port", "client", "server", "bytes_from_client", "bytes_from_server"}
-Cut = Callable[[bytes], Iterable[bytes]]
 Step = tuple[str, bytes | None]  # the side, and what it says; None at the end of its stream
 
 
@@ -148,11 +147,3 @@ def without(record: dict[str, Any]) -> dict[str, Any]:
         for name, value in record.items()
         if name not in VOLATILE and not (name in usual and usual[name] == value)
     }
-
-
-def whole(data: bytes) -> Iterable[bytes]:
-    return [data]
-
-
-def bytewise(data: bytes) -> Iterable[bytes]:
-    return (bytes([octet]) for octet in data)

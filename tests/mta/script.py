@@ -29,20 +29,11 @@ from smtp_intercept.mta.envelope import Envelope, Outcome, Recipient
 from smtp_intercept.mta.exchange import Out, Over, Ready, Send, SendContent, Settled, StartTls, Terms
 from smtp_intercept.mta.nexthop import Protocol, Security
 from smtp_intercept.mta.request import Mail
+from tests.smtp.cuts import Cut
 
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
 TERMS = Terms("box.example", "mx.example", Security.NONE)
 NOW = 0.0
-
-Cut = Callable[[bytes], Iterable[bytes]]
-
-
-def whole(data: bytes) -> Iterable[bytes]:
-    return [data]
-
-
-def bytewise(data: bytes) -> Iterable[bytes]:
-    return (bytes([octet]) for octet in data)
 
 
 def play(text: str, cut: Cut) -> str:

@@ -18,7 +18,8 @@ from smtp_intercept.mta.envelope import Envelope, Outcome, Recipient, State
 from smtp_intercept.mta.exchange import Out, Over, Send, Settled
 from smtp_intercept.mta.reply import REPLY_LINES
 from smtp_intercept.mta.request import Mail
-from tests.mta.script import FILES, TERMS, Cut, bytewise, play, read, whole
+from tests.mta.script import FILES, TERMS, play, read
+from tests.smtp.cuts import Cut, bytewise, whole
 
 # Octets that come after the handshake has begun are the handshake's to refuse, and no event of the session's.
 WHOLE_ONLY = {"tls_injection"}

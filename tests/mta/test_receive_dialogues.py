@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -18,19 +17,10 @@ from hypothesis import strategies as st
 
 from smtp_intercept.limits import DEFAULT_LIMITS
 from smtp_intercept.mta.receive import Intake
-from tests.mta.receive_script import FILES, Cut, bytewise, plain, play, read_script, whole, without
+from tests.mta.receive_script import FILES, plain, play, read_script, without
 from tests.mta.receiving import everything, house, send
 from tests.smtp.box import Run
-
-
-def in_pieces(chance: random.Random) -> Cut:
-    def cut(data: bytes) -> Iterable[bytes]:
-        while data:
-            size = chance.choice([1, 2, 3, 5, 20, 100])
-            yield data[:size]
-            data = data[size:]
-
-    return cut
+from tests.smtp.cuts import Cut, bytewise, in_pieces, whole
 
 
 def test_there_are_dialogues() -> None:

@@ -11,7 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from tests.smtp.box import send
-from tests.smtp.script import Script, play, whole
+from tests.smtp.cuts import whole
+from tests.smtp.script import Script, play
 
 GRACE_S = 3.0
 

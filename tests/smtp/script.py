@@ -46,6 +46,7 @@ from smtp_intercept.events import (
 from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, Verdict
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
+from tests.smtp.cuts import Cut
 
 DOMAINS = Domains.of([("example.com", False)])
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
@@ -53,7 +54,6 @@ NO_LITERALS = {"->", "><", ">>"}
 CROSSING = {"->", "=>"}
 
 Side = Literal["c", "s"]
-Cut = Callable[[bytes], Iterable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +170,6 @@ def play(events: Iterable[Event], cut: Cut, rules: Rules = TRANSPARENT) -> Playe
     played.session = {name: value for name, value in session.fields().items() if name not in uncounted}
     played.abort, played.leave = ended
     return played
-
-
-def whole(data: bytes) -> Iterable[bytes]:
-    return [data]
-
-
-def bytewise(data: bytes) -> Iterable[bytes]:
-    return (bytes([octet]) for octet in data)
 
 
 def read_script(path: Path) -> Script:

@@ -5,7 +5,6 @@ and the law behind them: how the octets were cut makes no difference to anything
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -15,19 +14,10 @@ from hypothesis import strategies as st
 from smtp_intercept.limits import Limits
 from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, Verdict
 from smtp_intercept.rules import TRANSPARENT, Rules
-from tests.smtp.script import FILES, Cut, Event, Side, bytewise, check, play, read_script, whole
+from tests.smtp.cuts import bytewise, in_pieces, whole
+from tests.smtp.script import FILES, Event, Side, check, play, read_script
 
 RANDOM_CUTS = 40
-
-
-def in_pieces(chance: random.Random) -> Cut:
-    def cut(data: bytes) -> Iterable[bytes]:
-        while data:
-            size = chance.choice([1, 2, 3, 5, 20, 100])
-            yield data[:size]
-            data = data[size:]
-
-    return cut
 
 
 def test_there_are_dialogues() -> None:
