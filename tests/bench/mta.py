@@ -11,12 +11,10 @@ import os
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +26,7 @@ from tests.bench import mta_queue
 from tests.bench.__main__ import LEAST_ROUNDS, QUIET_S, foreign_cpu
 from tests.bench.figures import Figures, Measurement, as_json, table, warnings
 from tests.bench.mta_systems import PATIENCE_S, Ours, Postfix, Sink, System
+from tests.bench.systems import timed
 from tests.tools import program
 
 SENDERS = 20  # sessions at a time
@@ -58,20 +57,7 @@ def send(host: Host, system: System, load: Load) -> float:
     path, env = program("smtp-source")
     words = [path, "-4", "-s", str(SENDERS), "-m", str(load.messages), "-l", str(load.size_bytes)]
     words += [*(["-d"] if load.reuse else []), "-f", "a@example.net", "-t", "u@example.com", system.place]
-    log = host.directory / "load.err"
-    with log.open("wb") as out:
-        began_at = time.monotonic()
-        process = Popen([*host.enter, *words], env={**os.environ, **env}, stdout=out, stderr=out)
-        killer = threading.Timer(PATIENCE_S, process.kill)
-        killer.start()
-        try:
-            _, status, _ = os.wait4(process.pid, 0)
-            took_s = time.monotonic() - began_at
-        finally:
-            killer.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{system.name}: smtp-source: exit status {process.returncode}\n{log.read_text()}")
+    took_s, _ = timed(system.name, [*host.enter, *words], env, host.directory / "load.err", PATIENCE_S)
     return took_s
 
 

@@ -150,11 +150,17 @@ def system(name: str) -> System:
 
 
 def run_timed(system: System, argv: list[str], env: Mapping[str, str], timeout_s: float = 120.0) -> tuple[float, float]:
-    """(seconds, CPU seconds) of a program on the client. Waits in the kernel: polling would cost 50 ms of precision."""
-    log = system.lab.directory / "load.err"
+    """(seconds, CPU seconds) of a program on the client."""
+    return timed(
+        system.name, [*system.lab.host("client").enter, *argv], env, system.lab.directory / "load.err", timeout_s
+    )
+
+
+def timed(name: str, argv: list[str], env: Mapping[str, str], log: Path, timeout_s: float) -> tuple[float, float]:
+    """(seconds, CPU seconds) of a program that loads ``name``. Waits in the kernel: polling costs 50 ms."""
     with log.open("wb") as out:
         began_at = time.perf_counter()
-        process = Popen([*system.lab.host("client").enter, *argv], env={**os.environ, **env}, stdout=out, stderr=out)
+        process = Popen(argv, env={**os.environ, **env}, stdout=out, stderr=out)
         killer = threading.Timer(timeout_s, process.kill)
         killer.start()
         try:
@@ -164,7 +170,7 @@ def run_timed(system: System, argv: list[str], env: Mapping[str, str], timeout_s
             killer.cancel()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"{system.name}: {' '.join(argv)}: exit status {process.returncode}\n{log.read_text()}")
+        raise RuntimeError(f"{name}: {' '.join(argv)}: exit status {process.returncode}\n{log.read_text()}")
     return took_s, usage.ru_utime + usage.ru_stime
 
 
