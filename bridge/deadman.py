@@ -6,7 +6,7 @@ themselves by turning their own loops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 BEAT_EVERY_S = 0.25  # several to each kernel time-out, so that one late loop is not a failure
 PROOF_MAX_AGE_S = 1.0  # the interceptor proves itself five times in this
@@ -17,17 +17,17 @@ NEVER = float("-inf")
 
 @dataclass(slots=True)
 class DeadMansSwitch:
-    """Times in seconds of one monotonic clock that both processes share."""
+    """Times in seconds of one monotonic clock that all processes share. The interceptor may be several ``worker``s
+    that accept from the same listeners: while one of them is alive, every connection is served."""
 
-    proof_at: float = NEVER
-    accepting: bool = False
+    _proofs: dict[int, tuple[float, bool]] = field(default_factory=dict)
     _beat_at: float = NEVER
     _turned_at: float = NEVER
 
-    def prove(self, at: float, *, accepting: bool) -> None:
+    def prove(self, at: float, *, accepting: bool, worker: int = 0) -> None:
         """The interceptor turned its loop ``at`` that time, and says whether it can take a connection."""
-        if at >= self.proof_at:
-            self.proof_at, self.accepting = at, accepting
+        if at >= self._proofs.get(worker, (NEVER, False))[0]:
+            self._proofs[worker] = at, accepting
 
     def turn(self, now: float) -> bool:
         """The diverter turned its own loop. True if it had stood still: what waited in the queue is stale."""
@@ -37,7 +37,11 @@ class DeadMansSwitch:
 
     def alive(self, now: float) -> bool:
         """Whether the interceptor has proven itself of late."""
-        return now - self.proof_at <= PROOF_MAX_AGE_S
+        return any(now - at <= PROOF_MAX_AGE_S for at, _ in self._proofs.values())
+
+    def accepting(self, now: float) -> bool:
+        """Whether one that is alive can take a connection."""
+        return any(accepting and now - at <= PROOF_MAX_AGE_S for at, accepting in self._proofs.values())
 
     def beat(self, now: float) -> bool:
         """True if a beat is due now, which then counts as sent."""

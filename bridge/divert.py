@@ -85,8 +85,9 @@ def _raw(family: int) -> socket.socket:
 
 
 class Diverter:
-    """``arrivals`` maps a leg's ifindex to the index of its port; ``stranded`` is what a SYN meets that cannot be
-    inspected (pass, or drop with ``on_failure = "block"``); ``prove`` is called when ``channel`` has something."""
+    """``queue`` is its own of those among which the ruleset shares the SYNs out, from 0. ``arrivals`` maps a leg's
+    ifindex to the index of its port; ``stranded`` is what a SYN meets that cannot be inspected (pass, or drop with
+    ``on_failure = "block"``); ``prove`` is called when ``channel`` has something."""
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class Diverter:
         mail_ports: tuple[int, ...],
         queue_length: int,
         block: bool,
+        queue: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decide, self._arrivals, self._clock = decide, arrivals, clock
@@ -105,9 +107,10 @@ class Diverter:
         self.crossings = Crossings()
         self.counts: Counter[str] = Counter()
         self._raw = RawSockets()
-        self._heart = Heartbeat(mail_ports)
+        self._heart = Heartbeat(mail_ports, queue)
         self._queue = NetfilterQueue()
-        self._queue.bind(QUEUE_NUMBER, self._on_packet, queue_length, COPY_PACKET, COPY_OCTETS, SOCKET_OCTETS)
+        number = QUEUE_NUMBER + queue
+        self._queue.bind(number, self._on_packet, queue_length, COPY_PACKET, COPY_OCTETS, SOCKET_OCTETS)
 
     def run(self, channel: socket.socket, hear: Callable[[], None], report: Callable[[], None]) -> None:
         """Until an exception (SystemExit of a signal) ends it. ``hear`` is called when ``channel`` is readable,
@@ -160,7 +163,7 @@ class Diverter:
             return verdict
         if not self.switch.alive(now):
             return self._strand("interceptor_silent")
-        if not self.switch.accepting:
+        if not self.switch.accepting(now):
             return self._strand("interceptor_full")
         if self.crossings.again(syn, port, now):
             self.counts["not_inspected.seen_twice"] += 1

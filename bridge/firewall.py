@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import Any
 
+from bridge.flow import MAX_QUEUES, queue_mark
 from bridge.lane import LANE
 from bridge.ruleset import NAME, TABLES, digest, unload
 from bridge.steps import AddQueueRule, RemoveQueueRule
@@ -99,9 +100,11 @@ def elements(family: str, kind: str, name: str) -> int:
     return sum(len(item[kind].get("elem", ())) for item in _list(f"list {kind} {family} {NAME} {name}") if kind in item)
 
 
-def live() -> bool:
-    """Whether the dead-man's switch lets SYNs in at this moment."""
-    return elements("inet", "set", "live") > 0
+def live() -> frozenset[int]:
+    """The queues, from 0, into which the dead-man's switch lets SYNs at this moment."""
+    items = [element for item in _list(f"list set inet {NAME} live") for element in item.get("set", {}).get("elem", ())]
+    marks = [element["elem"]["val"]["concat"][1] for element in items]
+    return frozenset(queue for queue in range(MAX_QUEUES) if queue_mark(queue) in marks)
 
 
 def open_switch() -> None:

@@ -30,6 +30,12 @@ TAG_SHIFT, TAG_BITS = 4, 4
 PORT_SHIFT, PORT_BITS = 8, 6
 LIMITED = 0x4000  # this SYN is more than the rate lets in
 MAX_PORTS = 1 << PORT_BITS  # ports of one bridge; more than any appliance has
+MAX_QUEUES = 1 << PORT_BITS  # of diverters
+
+
+def queue_mark(queue: int) -> int:
+    """Of a SYN that goes to that queue; the number stands where the port will. Of the beat of its diverter, too."""
+    return MAGIC | QUEUE | queue << PORT_SHIFT
 
 
 class Action(Enum):

@@ -6,19 +6,19 @@ import contextlib
 import socket
 from collections.abc import Iterable
 
-from bridge.lane import BEAT_MARK
+from bridge.flow import queue_mark
 
 
 class Heartbeat:
-    """A socket opened while there is privilege (SO_MARK) and used without."""
+    """Of one queue's diverter. A socket opened while there is privilege (SO_MARK) and used without."""
 
-    def __init__(self, ports: Iterable[int]) -> None:
+    def __init__(self, ports: Iterable[int], queue: int = 0) -> None:
         self._ports = tuple(ports)
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, BEAT_MARK)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, queue_mark(queue))
 
     def beat(self) -> None:
-        """Keep every port live for another `bridge.lane.LIVE_TIMEOUT_S`."""
+        """Keep the queue live for every port for another `bridge.lane.LIVE_TIMEOUT_S`."""
         for port in self._ports:
             # The rule that counted the datagram also dropped it, which reads as EPERM here. Any other error is a beat
             # that was not heard, and opens the switch.

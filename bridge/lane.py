@@ -14,8 +14,7 @@ NEXT_HOP4 = "169.254.116.98"
 NEXT_HOP6 = "fe80::7462"
 INWARD_TABLE = 2525  # route table and rule preference: marked frames from the lane belong to this host
 OUTWARD_TABLE = 2526  # and what marked sockets send leaves by the lane
-BEAT_MARK = 0x7B25_BEA7
-QUEUE_NUMBER = 25
+QUEUE_NUMBER = 25  # of the first diverter; the others' follow
 
 # How long a beat keeps the switch closed. Design: one missed second is noise, two are a dead daemon.
 LIVE_TIMEOUT_S = 2
@@ -93,6 +92,7 @@ class Wanted:
     gateway: tuple[str, ...] = ()
     closed: frozenset[str] = frozenset()
     limits: Limits = Limits()
+    queues: int = 1
     learned_s: int = LEARNED_S
     sysctls_at_least: Mapping[str, int] = field(default_factory=dict)
     tuned_first: tuple[SetNic, ...] = ()

@@ -128,6 +128,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         stp=wanted.stp,
         silent=not addresses and not wanted.adopt,
         nft_queue=present.nft_queue,
+        queues=wanted.queues,
     )
 
 
@@ -314,7 +315,9 @@ def _inwards_and_out(present: Present) -> Iterator[Step]:
 def _queue(wanted: Wanted, present: Present) -> Iterator[Step]:
     if not present.nft_queue:
         for family in (4, 6) if _has_ipv6(present) else (4,):
-            yield AddQueueRule(family, LANE, flow.MAGIC | flow.QUEUE, at.QUEUE_NUMBER, bypass=not wanted.block)
+            for queue in range(wanted.queues):
+                number = at.QUEUE_NUMBER + queue
+                yield AddQueueRule(family, LANE, flow.queue_mark(queue), number, bypass=not wanted.block)
 
 
 def _has_ipv6(present: Present) -> bool:

@@ -23,7 +23,7 @@ FAMILIES = ((4, "ip"), (6, "ip6"))
 class Rules:
     """Everything the text depends on. ``bridge_mac`` is the plain bridge's own address; ``silent`` that it has no
     business of its own on the wire (no management address); ``seed`` 32 secret bits, the same at every rendering;
-    ``nft_queue`` that the kernel has the queue expression."""
+    ``nft_queue`` that the kernel has the queue expression; ``queues`` the number of diverters, each with its own."""
 
     bridge: str
     bridge_mac: str
@@ -37,6 +37,7 @@ class Rules:
     stp: bool = False
     silent: bool = False
     nft_queue: bool = False
+    queues: int = 1
 
     @property
     def mail(self) -> str:

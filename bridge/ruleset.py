@@ -18,7 +18,7 @@ __all__ = ["COUNTERS", "NAME", "NOT_INSPECTED", "TABLES", "Rules", "digest", "re
 
 TABLES = ("netdev", "inet", "bridge")
 NAME = "tollbridge"
-_QUEUE = f"{flow.MAGIC | flow.QUEUE:#010x}"
+LIVE = 1024  # 16 mail ports of 64 queues
 _TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
 _REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
 
@@ -60,7 +60,7 @@ def _stamp(body: str) -> str:
 
 def _tables(rules: Rules) -> Iterable[tuple[str, list[str]]]:
     yield "netdev", netdev(rules)
-    yield "inet", [*_inet_sets(rules), *_beat(), *_sockets(), *_gate(rules), *_verdict(), *_untracked()]
+    yield "inet", [*_inet_sets(rules), *_beat(rules), *_sockets(), *_gate(rules), *_verdict(), *_untracked()]
     yield "bridge", _inwards(rules)
 
 
@@ -74,7 +74,7 @@ def _table(family: str, lines: Iterable[str]) -> str:
 def _inet_sets(rules: Rules) -> list[str]:
     lines = [
         *counters("queued", "turned_inwards", "not_learned", "not_live", "no_listener"),
-        f"set live {{ type inet_service; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; size 64; }}",
+        f"set live {{ type inet_service . mark; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; size {LIVE}; }}",
     ]
     for v, ip in FAMILIES:
         kind = f"typeof {_TUPLE.format(ip=ip)}; flags dynamic,timeout"
@@ -85,10 +85,16 @@ def _inet_sets(rules: Rules) -> list[str]:
     return lines
 
 
-def _beat() -> list[str]:
-    """The dead-man's switch: a marked datagram to a mail port of the loopback keeps that port live."""
-    update = f"update @live {{ udp dport timeout {at.LIVE_TIMEOUT_S}s }}"
-    return chain("beat", "output priority -400", [f"meta mark {at.BEAT_MARK:#010x} meta l4proto udp {update} drop"])
+def _beat(rules: Rules) -> list[str]:
+    """The dead-man's switch: a datagram with a queue's mark to a mail port of the loopback keeps that queue live for
+    that port."""
+    update = f"update @live {{ udp dport . meta mark timeout {at.LIVE_TIMEOUT_S}s }}"
+    marks = ", ".join(_marks(rules))
+    return chain("beat", "output priority -400", [f"meta mark {{ {marks} }} meta l4proto udp {update} drop"])
+
+
+def _marks(rules: Rules) -> list[str]:
+    return [f"{flow.queue_mark(queue):#010x}" for queue in range(rules.queues)]
 
 
 def _sockets() -> list[str]:
@@ -126,18 +132,33 @@ def _gate(rules: Rules) -> list[str]:
     syn = [
         f"{LIMITED} meta mark set 0 {out}",
         f"{UNLEARNED} counter name not_learned {out}",
-        "meta mark set 0",
-        f"tcp dport != @live counter name not_live {out}",
+        *_share(rules),
+        f"tcp dport . meta mark != @live meta mark set 0 counter name not_live {out}",
         # A listener, a half-open handshake, a TIME_WAIT socket: a repeated SYN must meet the fate of the first.
-        f"socket transparent 1 meta mark set {_QUEUE} counter name queued return",
-        f"counter name no_listener {out}",
+        "socket transparent 1 counter name queued return",
+        f"meta mark set 0 counter name no_listener {out}",
     ]
     bypass = "" if rules.block else " bypass"
-    queue = [f"meta mark {_QUEUE} queue num {at.QUEUE_NUMBER}{bypass}"] if rules.nft_queue else []
+    numbers = enumerate(_marks(rules), at.QUEUE_NUMBER) if rules.nft_queue else ()
+    queue = [f"meta mark {mark} queue num {number}{bypass}" for number, mark in numbers]
     return [
         *chain("syn", "", syn),
         *chain("gate", "prerouting priority -305", [f'iifname "{LANE}" tcp dport {rules.mail} {SYN} jump syn']),
         *(chain("queue", "prerouting priority -300", queue) if queue else []),
+    ]
+
+
+def _share(rules: Rules) -> list[str]:
+    """Which queue. Ours to say and not the kernel's own balance: whether it lives is asked before. All connections of
+    a pair of hosts go to one, for its diverter remembers what it has seen of them; which one, nobody can aim at."""
+    first, *others = _marks(rules)
+    if not others:
+        return [f"meta mark set {first}"]
+    by_hash = ", ".join(f"{number} : {mark}" for number, mark in enumerate([first, *others]))
+    return [
+        f"meta nfproto ipv{v} meta mark set jhash {ip} saddr . {ip} daddr mod {rules.queues} seed {rules.seed:#x} "
+        f"map {{ {by_hash} }}"
+        for v, ip in FAMILIES
     ]
 
 

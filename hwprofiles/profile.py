@@ -131,12 +131,15 @@ class Profile:
     def drivers(self) -> frozenset[str]:
         return self.match.drivers
 
-    def fitted(self, memory_mib: int | None) -> Profile:
-        """The same with no more sessions than the memory of the box has room for."""
+    def fitted(self, memory_mib: int | None, cores: int) -> Profile:
+        """The same with no more sessions than the memory of the box has room for, and no more workers and queues than
+        it has CPUs: one of them is left to its ports and to the rest."""
+        busy = max(1, cores - 1)
+        fit = replace(self, workers=min(self.workers, busy), queues=min(self.queues, busy))
         if memory_mib is None:
-            return self
+            return fit
         room = memory_mib * 1024 * self.sessions_percent // 100 // self.per_session_kib
-        return replace(self, limits=replace(self.limits, sessions=max(1, min(self.limits.sessions, room))))
+        return replace(fit, limits=replace(self.limits, sessions=max(1, min(self.limits.sessions, room))))
 
 
 def read(name: str, text: str) -> Profile:

@@ -28,11 +28,13 @@ _LOG = logging.getLogger("tollbridge")
 
 
 class Accepting:
-    """``begin`` is given each accepted socket and its peer's address; ``room``: one more may be taken. ``failures``
-    counts attempts that failed."""
+    """``begin`` is given each accepted socket and its peer's address; ``room``: one more may be taken; ``batch``:
+    connections accepted at one go. ``failures`` counts attempts that failed."""
 
-    def __init__(self, begin: Callable[[socket.socket, Address], None], room: Callable[[], bool]) -> None:
-        self._begin, self._room = begin, room
+    def __init__(
+        self, begin: Callable[[socket.socket, Address], None], room: Callable[[], bool], batch: int = ACCEPT_BATCH
+    ) -> None:
+        self._begin, self._room, self._batch = begin, room, batch
         self._listeners: list[socket.socket] = []
         self._held: asyncio.TimerHandle | None = None
         self._failing = False
@@ -62,7 +64,7 @@ class Accepting:
         self._hold(ACCEPT_PAUSE_S)
 
     def _ready(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPT_BATCH):
+        for _ in range(self._batch):
             if not self._take(listener):
                 return
 

@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
-from smtp_intercept.accepting import Accepting
+from smtp_intercept.accepting import ACCEPT_BATCH, Accepting
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, UNAVAILABLE, Answer
 from smtp_intercept.connecting import Connecting
 from smtp_intercept.direction import Domains
+from smtp_intercept.headcount import Alone, Headcount
 from smtp_intercept.leg import FLUSH_S
 from smtp_intercept.legs import Pair
 from smtp_intercept.passage import Arrival, Passage
@@ -61,7 +62,9 @@ Macs: TypeAlias = Callable[[socket.socket], tuple[str, str] | None]
 
 
 class Gateway:
-    """All sessions of one interceptor. ``clock`` gives UTC seconds for the log; everything else runs on the loop's."""
+    """All sessions of one interceptor. ``clock`` gives UTC seconds for the log; everything else runs on the loop's.
+    ``headcount`` is of all interceptors that have the same limits, ``series`` begins the names of this one's sessions;
+    whose listeners are shared has an ``accept_batch`` of 1, so that one of them does not take a burst alone."""
 
     def __init__(
         self,
@@ -79,15 +82,18 @@ class Gateway:
         rules: Callable[[Passage], Rules] = lambda passage: TRANSPARENT,
         dial_timeout_s: float = DIAL_TIMEOUT_S,
         clock: Callable[[], float] = time.time,
+        headcount: Headcount | None = None,
+        series: str = "",
+        accept_batch: int = ACCEPT_BATCH,
     ) -> None:
         self._dial, self._domains, self._log = dial, domains, log
         self._describe, self._choose, self._macs, self._clock = describe, choose, macs, clock
         self._limit, self._idle_s = sessions, session_idle_s
         self._rules, self._limit_per_client, self._defers = rules, sessions_per_client, defer_overload
-        self._per_client: Counter[str] = Counter()
-        self._series, self._number = secrets.token_hex(4), 0
+        self._headcount = headcount or Alone()
+        self._series, self._number = series or secrets.token_hex(4), 0
         self._counts: Counter[str] = tally()
-        self._accepting = Accepting(self._begin, lambda: self.sessions < self._limit + OVERSHOOT)
+        self._accepting = Accepting(self._begin, lambda: self._headcount.total < self._limit + OVERSHOOT, accept_batch)
         self._readiness = Readiness()
         self._connecting = Connecting(self._readiness, dial_timeout_s)
         self._open: dict[Passage, Pair | None] = {}  # None: the server is being dialled
@@ -102,7 +108,7 @@ class Gateway:
     @property
     def full(self) -> bool:
         """No new connection should be picked up; never, if those beyond the limit are told to come again."""
-        return self.sessions >= self._limit and not self._defers
+        return self._headcount.total >= self._limit and not self._defers
 
     @property
     def healthy(self) -> bool:
@@ -166,7 +172,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         passage = Passage(f"{self._series}-{self._number}", loop.time(), client[:2], server[:2], arrival)
         passage.macs = self._macs(sock)
-        self._per_client[client[0]] += 1
+        self._headcount.enter(client[0])
         self._ended.clear()
         if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(client[0]):
             self._turn_away(passage, sock, answer)
@@ -175,9 +181,10 @@ class Gateway:
             self._serve(passage, sock, client, server)
 
     def _overloaded(self, client: str) -> Answer | None:
-        if 0 < self._limit_per_client < self._per_client[client]:
+        """This one is counted already."""
+        if 0 < self._limit_per_client < self._headcount.of(client):
             return BUSY_FOR_YOU
-        return BUSY if self._defers and self.sessions >= self._limit else None
+        return BUSY if self._defers and self._headcount.total > self._limit else None
 
     def _turn_away(self, passage: Passage, sock: socket.socket, answer: Answer) -> None:
         """Without troubling the server."""
@@ -253,9 +260,7 @@ class Gateway:
 
     def _end(self, passage: Passage, session: Session, outcome: str, reason: str) -> None:
         self._open.pop(passage, None)
-        self._per_client[passage.client[0]] -= 1
-        if not self._per_client[passage.client[0]]:
-            del self._per_client[passage.client[0]]
+        self._headcount.leave(passage.client[0])
         count_session(self._counts, session, outcome)
         seconds = asyncio.get_running_loop().time() - passage.began_at
         self._write(passage.session(session, seconds, outcome, reason, self._now()))

@@ -17,7 +17,7 @@ PURE = {
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
-        *("answers", "policy", "limits", "rules", "offer", "screen", "inspection"),
+        *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount"),
     ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
@@ -26,7 +26,7 @@ PURE = {
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
         *("trace", "parts"),
     ),
-    "smtp_intercept.app": ("explain", "located", "mistakes", "template"),
+    "smtp_intercept.app": ("explain", "located", "mistakes", "sums", "template"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
 

@@ -12,17 +12,19 @@ from bridge.privilege import Capability, confine, die_with_parent
 
 
 def read_arguments(
-    name: str, argv: list[str] | None, *descriptors: str, optional: Sequence[str] = ()
+    name: str, argv: list[str] | None, *descriptors: str, optional: Sequence[str] = (), many: Sequence[str] = ()
 ) -> argparse.Namespace:
     """``descriptors`` names what the process is handed open besides ``reports``, each by its number; those of
-    ``optional`` may be None. The rest is the same for all: the effective configuration, the ports, whom to become,
-    whose child it is."""
+    ``optional`` may be None, of ``many`` there is a list. The rest is the same for all: the effective configuration,
+    the ports, whom to become, whose child it is."""
     parser = argparse.ArgumentParser(prog=f"tollbridge-{name}")
     parser.add_argument("--effective", type=Path, required=True)
     for number in ("uid", "gid", "parent", "reports", *descriptors):
         parser.add_argument(f"--{number}", type=int, required=True)
     for number in optional:
         parser.add_argument(f"--{number}", type=int)
+    for number in many:
+        parser.add_argument(f"--{number}", type=int, action="append", default=[])
     parser.add_argument("--port", action="append", required=True)
     return parser.parse_args(argv)
 

@@ -51,6 +51,7 @@ __all__ = [
     "parse",
     "policy",
     "protected_servers",
+    "queues",
     "relay_rule",
     "resolvers",
     "routes",
@@ -58,6 +59,7 @@ __all__ = [
     "sample",
     "uses_mta",
     "warnings",
+    "workers",
 ]
 
 DEFAULT_PATH = Path("/etc/tollbridge/tollbridge.toml")
@@ -125,9 +127,11 @@ def effective(config: Config, profile: hardware.Profile | None = None) -> str:
     unset = [f"# {key} is not set" for key in _unset(config)]
     if profile is not None:
         whole["limits"] |= asdict(limits(config, profile))
+        whole["interceptor"]["workers"], whole["diverter"]["queues"] = workers(config, profile), queues(config, profile)
     else:
-        silent = [name for name, value in config.limits if value is None]
-        unset += [f"# limits.{name} is the hardware profile's" for name in silent]
+        tables = {"limits": config.limits, "interceptor": config.interceptor, "diverter": config.diverter}
+        silent = [f"{table}.{name}" for table, values in tables.items() for name, value in values if value is None]
+        unset += [f"# {name} is the hardware profile's" for name in silent]
     return tomli_w.dumps(whole) + "".join(f"{line}\n" for line in unset)
 
 
@@ -146,6 +150,16 @@ def limits(config: Config, profile: hardware.Profile) -> hardware.Limits:
     """The limits in force: the configuration's, else the hardware profile's."""
     given = config.limits.model_dump(include={field.name for field in fields(profile.limits)}, exclude_none=True)
     return replace(profile.limits, **given)
+
+
+def workers(config: Config, profile: hardware.Profile) -> int:
+    """Interceptors in force."""
+    return config.interceptor.workers or profile.workers
+
+
+def queues(config: Config, profile: hardware.Profile) -> int:
+    """Diverters in force, each with a queue of its own."""
+    return config.diverter.queues or profile.queues
 
 
 def rules(config: Config) -> Rules:

@@ -11,24 +11,25 @@ import pwd
 import select
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge import firewall, stp
+from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
-from smtp_intercept.app import channel, fields, handover
+from smtp_intercept.app import channel, fields, handover, listening
+from smtp_intercept.app.children import Child, make_child
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import RunDir, write_json
+from smtp_intercept.app.seats import Seats
+from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
 from smtp_intercept.mta.listing import Filter
@@ -37,9 +38,6 @@ from smtp_intercept.mta.postmaster import queue_in
 USER = "tollbridge"
 FALLBACK_USER = "nobody"
 TICK_S = 0.1
-HUNG_S = 15.0  # without a report for so long a process is ended and started again
-BACKOFF_S = (0.5, 30.0)  # first and longest wait before a process that died is started again
-STEADY_S = 60.0  # one that lived so long starts again without waiting
 LET_GO_S = 15.0  # a graceful stop takes at most so much longer than limits.drain_s
 SETTLE_S = 0.5  # handshakes that were let in before the switch opened may still complete
 STP_EVERY_S, STP_TIMEOUT_S = 2.0, 6
@@ -49,71 +47,6 @@ _LOG = logging.getLogger("tollbridge")
 
 class StartError(Exception):
     """The daemon cannot start; the message says why and what to do."""
-
-
-@dataclass
-class Child:
-    """One of the processes, and what it last said. ``tell`` is its end of ``reports``, kept for the next start."""
-
-    name: str
-    command: list[str]
-    fds: tuple[int, ...]
-    reports: socket.socket
-    tell: socket.socket
-    process: subprocess.Popen[bytes] | None = None
-    report: dict[str, Any] = field(default_factory=dict)
-    heard_at: float = 0.0
-    started_at: float = 0.0
-    start_after: float = 0.0
-    wait_s: float = BACKOFF_S[0]
-    restarts: int = -1
-
-    def start(self, now: float) -> None:
-        self.process = subprocess.Popen(self.command, pass_fds=self.fds, stdin=subprocess.DEVNULL)  # noqa: S603 - own module
-        self.report, self.heard_at, self.started_at = {}, now, now
-        self.restarts += 1
-
-    def listen(self, now: float) -> None:
-        for report in channel.hear(self.reports):
-            # A datagram of the one before, still in the pipe, is not this one's.
-            if self.process is not None and report.get("pid") == self.process.pid:
-                self.report, self.heard_at = report, now
-
-    def watch(self, now: float) -> None:
-        """End it if it hangs, start it if it has ended and waited."""
-        if self.process is not None and self.runs:
-            if now - self.heard_at > HUNG_S:
-                _LOG.error("%s says nothing for %d s: killed", self.name, HUNG_S)
-                self.process.kill()
-            return
-        if self.process is not None:
-            if now - self.started_at > STEADY_S:
-                self.wait_s = BACKOFF_S[0]
-            _LOG.error("%s ended with %d; starts again in %.1f s", self.name, self.process.returncode, self.wait_s)
-            self.start_after, self.process = now + self.wait_s, None
-            self.wait_s = min(2 * self.wait_s, BACKOFF_S[1])
-        if now >= self.start_after:
-            self.start(now)
-
-    @property
-    def runs(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def ask_to_end(self) -> None:
-        if self.process is not None and self.runs:
-            self.process.terminate()
-            self.process.send_signal(signal.SIGCONT)  # a stopped process hears nothing else
-
-    def end(self, timeout_s: float) -> None:
-        if self.process is None or not self.runs:
-            return
-        self.ask_to_end()
-        try:
-            self.process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            _LOG.warning("%s does not end: killed", self.name)
-            self.process.kill()
-            self.process.wait()
 
 
 class Daemon:
@@ -126,6 +59,9 @@ class Daemon:
         self._notify = Notify()
         self._forwarding: tuple[list[str], float] = ([], 0.0)
         self._cable = _cable(config, self._legs, run_dir)
+        workers = config.interceptor.workers or 1
+        self._seats = Seats.make(workers) if workers > 1 else None
+        self._listeners, self._crew = listening.Shared(config), list[Child]()
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Raises `StartError`."""
@@ -149,7 +85,7 @@ class Daemon:
         poll = select.poll()
         ready, written_at = False, 0.0
         for child in children:
-            child.start(time.monotonic())
+            self._start(child)
             poll.register(child.reports, select.POLLIN)
         while not self._stopping:
             poll.poll(TICK_S * 1000)
@@ -174,8 +110,16 @@ class Daemon:
                 write_json(self._run_dir.status, self._status(children, ready))
         return 0
 
+    def _start(self, child: Child) -> None:
+        try:
+            child.start(time.monotonic())
+        except OSError as error:
+            raise StartError(listening.reason(error, self._config)) from None
+
     def _status(self, children: list[Child], ready: bool) -> dict[str, Any]:
         pids = {child.name: child.process.pid for child in children if child.process is not None}
+        kinds = dict.fromkeys(child.kind for child in children)
+        reports = {kind: {child.name: child.report for child in children if child.kind == kind} for kind in kinds}
         return {
             "ready": ready and _all_up(children),
             "started_at": self._started_at,
@@ -183,7 +127,8 @@ class Daemon:
             "ports": [leg.port for leg in self._legs],
             "processes": {"supervisor": os.getpid(), **pids},
             "restarts": {child.name: child.restarts for child in children},
-            **{child.name: child.report for child in children},
+            **{kind: summed(each.values()) for kind, each in reports.items()},
+            "each": {kind: each for kind, each in reports.items() if len(each) > 1},
         }
 
     def _follow_stp(self, now: float) -> None:
@@ -203,36 +148,67 @@ class Daemon:
     # --- starting and stopping -------------------------------------------------------------------------------------
 
     def _children(self) -> list[Child]:
-        uid, gid = _user()
-        log = _open_log(Path(self._config.log.mail))
-        prove, proofs = channel.pair()
+        config, (uid, gid) = self._config, _user()
+        log = _open_log(Path(config.log.mail))
         common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
-        common += ["--parent", str(os.getpid())]
-        ports = [word for leg in self._legs for word in ("--port", leg.port)]
-        diverter = _child("diverter", [*common, *ports, "--proofs", str(proofs.fileno())], (proofs.fileno(),))
-        extra = ["--prove", str(prove.fileno()), "--log", str(log)]
-        if not _needs_mta(self._config):
-            interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log))
-            self._ends: tuple[socket.socket, ...] = (prove, proofs)
-            return [diverter, interceptor]
-        give, take = handover.pair()
-        extra += ["--give", str(give.fileno())]
-        interceptor = _child("interceptor", [*common, *ports, *extra], (prove.fileno(), log, give.fileno()))
-        taking = ["--take", str(take.fileno()), "--log", str(log)]
+        common += ["--parent", str(os.getpid()), *(word for leg in self._legs for word in ("--port", leg.port))]
+        workers = range(config.interceptor.workers or 1)
+        proving = [channel.pair() for _ in range(config.diverter.queues or 1)]
+        handing = [handover.pair() for _ in workers] if _needs_mta(config) else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (prove, proofs, give, take)
-        return [diverter, interceptor, _child("mta", [*common, *ports, *taking], (take.fileno(), log))]
+        self._ends = (*proving, *handing)
+        children = [self._diverter(common, queue, heard) for queue, (_, heard) in enumerate(proving)]
+        ours = [("prove", tell) for tell, _ in proving]
+        for worker in workers:
+            give = [("give", handing[worker][0])] if handing else []
+            children.append(self._interceptor(common, worker, log, [*ours, *give]))
+        if handing:
+            takes = [("take", take) for _, take in handing]
+            children.append(
+                make_child("mta", "mta", [*common, *_numbers(takes), "--log", str(log)], (*_fds(takes), log))
+            )
+        return children
+
+    def _diverter(self, common: list[str], queue: int, proofs: socket.socket) -> Child:
+        words = [*common, "--proofs", str(proofs.fileno()), "--queue", str(queue)]
+        return make_child("diverter", _name("diverter", queue, self._config.diverter.queues), words, (proofs.fileno(),))
+
+    def _interceptor(self, common: list[str], worker: int, log: int, ends: list[tuple[str, socket.socket]]) -> Child:
+        words, fds = [*common, *_numbers(ends), "--log", str(log)], (*_fds(ends), log)
+        if self._seats is None:
+            return make_child("interceptor", "interceptor", words, fds)
+        words += ["--worker", str(worker), "--seats", str(self._seats.fd)]
+        made = make_child(
+            "interceptor", _name("interceptor", worker, self._seats.workers), words, (*fds, self._seats.fd)
+        )
+        made.lend, made.mourn = self._listeners.lend, lambda: self._bury(worker)
+        self._crew.append(made)
+        return made
+
+    def _bury(self, worker: int) -> None:
+        """The others go on. Without any, nobody must be let in until the diverters know it."""
+        assert self._seats is not None
+        self._seats.clear(worker)
+        if not any(other.runs for other in self._crew):
+            self._listeners.close()
+            for other in self._crew:
+                other.start_after = max(other.start_after, time.monotonic() + PROOF_MAX_AGE_S)
 
     def _let_go(self, children: list[Child]) -> None:
         """First no new connection, then those that run come to their end."""
         self._notify.stopping((self._config.limits.drain_s or 0) + LET_GO_S)
-        diverter, *sessions = children
-        diverter.end(timeout_s=1.0)
+        diverters = [child for child in children if child.kind == "diverter"]
+        sessions = [child for child in children if child.kind != "diverter"]
+        for child in diverters:
+            child.ask_to_end()
+        for child in diverters:
+            child.end(timeout_s=1.0)
         try:
             firewall.open_switch()
         except FirewallError as error:
             _LOG.error("cannot open the switch: %s", error)
         time.sleep(SETTLE_S)
+        self._listeners.close()
         for child in sessions:  # the interceptor first: what it has accepted is handed over still
             child.ask_to_end()
             time.sleep(TICK_S)
@@ -252,12 +228,6 @@ def _cable(config: Config, legs: tuple[PortLegs, ...], run_dir: RunDir) -> LinkL
             return None
 
 
-def _child(name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:
-    tell, hear = channel.pair()
-    command = [sys.executable, "-P", "-m", f"smtp_intercept.app.{name}", *arguments, "--reports", str(tell.fileno())]
-    return Child(name, command, (*fds, tell.fileno()), hear, tell)
-
-
 def _needs_mta(config: Config) -> bool:
     """Some mail gets it, or it has some left from a time when it did."""
     spool = Path(config.mta.spool)
@@ -274,8 +244,19 @@ def _needs_mta(config: Config) -> bool:
 
 
 def _all_up(children: list[Child]) -> bool:
-    reports = {child.name: child.report for child in children}
-    return all(reports.values()) and reports["diverter"].get("beating") is True
+    return all(child.report and child.report.get("beating", True) is True for child in children)
+
+
+def _name(kind: str, index: int, of: int | None) -> str:
+    return kind if (of or 1) == 1 else f"{kind}-{index + 1}"
+
+
+def _numbers(ends: list[tuple[str, socket.socket]]) -> list[str]:
+    return [word for name, end in ends for word in (f"--{name}", str(end.fileno()))]
+
+
+def _fds(ends: list[tuple[str, socket.socket]]) -> tuple[int, ...]:
+    return tuple(end.fileno() for _, end in ends)
 
 
 def _user() -> tuple[int, int]:

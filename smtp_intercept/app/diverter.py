@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from smtp_intercept.pickup import Policy, decide
 
 QUEUE_FILE = Path("/proc/net/netfilter/nfnetlink_queue")
 PAIRS_SHOWN = 20
+WORKERS = 64  # as many as may be configured
 
 
 class PickUpDesk:
@@ -42,17 +43,21 @@ class PickUpDesk:
         self._literals, _ = split(config.protected_servers(settings))
         self._names = dict(zip(settings.bridge.ports, (ports[index] for index in sorted(ports)), strict=True))
         self.counts: Counter[str] = Counter()
+        self._resolved: dict[int, tuple[str, ...]] = {}
         self._policy = self._with(())
 
-    def _with(self, resolved: tuple[str, ...]) -> Policy:
+    def _with(self, resolved: Iterable[str]) -> Policy:
         servers = Servers.of([*self._literals, *map(ip_address, resolved)])
         return config.policy(self._settings, servers, self._own, self._names)
 
-    def learn(self, resolved: Any) -> None:
-        """New addresses of protected servers; anything that is not a short list of addresses is refused."""
+    def learn(self, resolved: Any, worker: int = 0) -> None:
+        """New addresses of protected servers, as that worker has them; what any of them has counts. Anything that is
+        not a short list of addresses is refused."""
         try:
             if isinstance(resolved, list) and len(resolved) <= channel.SERVERS:
-                self._policy = self._with(tuple(map(str, resolved)))
+                told = {**self._resolved, worker: tuple(map(str, resolved))}
+                self._policy = self._with(sorted({address for each in told.values() for address in each}))
+                self._resolved = told
                 return
         except ValueError:
             pass
@@ -67,9 +72,9 @@ class PickUpDesk:
 class Reports:
     """Once a second to the daemon: what was decided, and whether the switch is closed."""
 
-    def __init__(self, end: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
+    def __init__(self, end: socket.socket, diverter: Diverter, desk: PickUpDesk, losses: QueueLosses) -> None:
         self._end, self._diverter, self._desk = end, diverter, desk
-        self._at, self._losses = 0.0, QueueLosses()
+        self._at, self._losses = 0.0, losses
 
     def __call__(self) -> None:
         now = time.monotonic()
@@ -92,8 +97,8 @@ class Reports:
 class QueueLosses:
     """SYNs the kernel lost before us: the queue was full, or our socket's buffer was. Only root may open the file."""
 
-    def __init__(self) -> None:
-        self._file = QUEUE_FILE.open(encoding="ascii")
+    def __init__(self, number: int) -> None:
+        self._number, self._file = number, QUEUE_FILE.open(encoding="ascii")
 
     def __call__(self) -> dict[str, int]:
         self._file.seek(0)
@@ -101,14 +106,14 @@ class QueueLosses:
         return {
             name: int(row[column])
             for row in rows
-            if row and int(row[0]) == QUEUE_NUMBER
+            if row and int(row[0]) == self._number
             for name, column in (("dropped_full", 5), ("dropped_buffer", 6))
         }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
-    arguments = read_arguments("diverter", argv, "proofs")
+    arguments = read_arguments("diverter", argv, "proofs", optional=("queue",))
     settings = config.load(arguments.effective)
     legs = [PortLegs(port, index) for index, port in enumerate(arguments.port)]
     with Links() as links:
@@ -121,9 +126,10 @@ def main(argv: list[str] | None = None) -> int:
         mail_ports=settings.intercept.ports,
         queue_length=named(settings.bridge.profile, profiles()).queue_length,
         block=settings.bridge.on_failure is OnFailure.BLOCK,
+        queue=arguments.queue or 0,
     )
     proofs, reports = channel.adopt(arguments.proofs), channel.adopt(arguments.reports)
-    report = Reports(reports, diverter, desk)
+    report = Reports(reports, diverter, desk, QueueLosses(QUEUE_NUMBER + (arguments.queue or 0)))
     settle_in(arguments, Capability.NET_ADMIN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     diverter.run(proofs, lambda: _hear(proofs, diverter, desk), report)
@@ -132,11 +138,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _hear(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
     for message in channel.hear(proofs):
-        at = message.get("at")
+        at, worker = message.get("at"), message.get("worker", 0)
+        if not isinstance(worker, int) or not 0 <= worker < WORKERS:
+            desk.counts["bad_messages"] += 1
+            continue
         if isinstance(at, float) and at <= time.monotonic():
-            diverter.switch.prove(at, accepting=message.get("accepting") is True)
+            diverter.switch.prove(at, accepting=message.get("accepting") is True, worker=worker)
         if "servers" in message:
-            desk.learn(message["servers"])
+            desk.learn(message["servers"], worker)
 
 
 if __name__ == "__main__":

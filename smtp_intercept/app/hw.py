@@ -24,7 +24,7 @@ from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.verbs import UsageError, host_of, load_tuned, print_step, report, warn
 
 # What a profile says and the product does not do yet: said wherever a profile is shown.
-NOT_IN_EFFECT = ("bypass", "ports", "queues", "workers")
+NOT_IN_EFFECT = ("bypass", "ports")
 
 
 def facts(arguments: argparse.Namespace) -> int:

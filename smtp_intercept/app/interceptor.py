@@ -7,29 +7,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import errno
 import gc
 import logging
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
 from collections.abc import Callable
 from ipaddress import ip_address
-from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from bridge import flow
-from bridge.lane import LANE
 from bridge.privilege import Capability, allow_files
-from smtp_intercept.app import channel, config
+from smtp_intercept import headcount
+from smtp_intercept.accepting import ACCEPT_BATCH
+from smtp_intercept.app import channel, config, listening
 from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure, OnOverload
 from smtp_intercept.app.handover import Giving
-from smtp_intercept.app.holder import holders
 from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.app.seats import Seats
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
 from smtp_intercept.lookup import read_nameservers, stub_resolver
@@ -37,7 +38,7 @@ from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.names import Limits
 from smtp_intercept.protected import ProtectedServers
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
-from smtp_intercept.transparent import Address, Dialler, listen
+from smtp_intercept.transparent import Address, Dialler
 
 SERVERS_EVERY_S = 5.0  # a diverter that was started again learns the table by then
 FILES_PER_SESSION = 2
@@ -65,9 +66,10 @@ class Interceptor:
     def __init__(self, settings: config.Config, arguments: argparse.Namespace) -> None:
         limits = settings.limits
         self._drain_s = float(limits.drain_s or 0)
-        self._proofs, self._reports = channel.adopt(arguments.prove), channel.adopt(arguments.reports)
+        self._proofs, self._reports = [*map(channel.adopt, arguments.prove)], channel.adopt(arguments.reports)
+        self._worker = arguments.worker or 0
         self._log = MailLog(arguments.log)
-        self._listeners = _listeners(settings)
+        self._listeners = listening.adopt(arguments.listener) or listening.listeners(settings)
         domains, rules = config.domains(settings), config.rules(settings)
         nameservers = read_nameservers(map(str, config.resolvers(settings)))
         self._servers = ProtectedServers(
@@ -91,6 +93,7 @@ class Interceptor:
             rules=lambda passage: rules,
             session_idle_s=float(limits.session_idle_s or 1),
             choose=self._choose,
+            **_shared(settings, arguments),
         )
 
     async def run(self) -> None:
@@ -127,11 +130,15 @@ class Interceptor:
 
     def _prove(self) -> None:
         accepting = self._gateway.healthy and not self._gateway.full
-        channel.tell(self._proofs, {"at": time.monotonic(), "accepting": accepting})
+        self._tell_diverters({"at": time.monotonic(), "accepting": accepting})
 
     def _tell_servers(self) -> None:
         resolved = sorted({address for name in self._servers.state() for address in name.addresses})
-        channel.tell(self._proofs, {"servers": resolved[: channel.SERVERS]})
+        self._tell_diverters({"servers": resolved[: channel.SERVERS]})
+
+    def _tell_diverters(self, message: dict[str, Any]) -> None:
+        for end in self._proofs:
+            channel.tell(end, {**message, "worker": self._worker})
 
     def _report(self) -> None:
         names = [
@@ -151,22 +158,26 @@ class Interceptor:
         )
 
 
-def _listeners(settings: config.Config) -> list[socket.socket]:
-    families = [socket.AF_INET] + ([socket.AF_INET6] if Path("/proc/net/if_inet6").exists() else [])
-    # Without a mark of its own: a socket that has one does not take the SYN's (inet_request_mark in the kernel).
-    return [listen(family, port, LANE, None) for port in settings.intercept.ports for family in families]
+def _shared(settings: config.Config, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What one of several workers has in common with the others, and what tells its sessions from theirs."""
+    if arguments.seats is None:
+        return {"headcount": headcount.Alone(), "accept_batch": ACCEPT_BATCH}
+    seats = Seats(arguments.seats, settings.interceptor.workers or 1).of(arguments.worker)
+    return {"headcount": seats, "accept_batch": 1, "series": f"{secrets.token_hex(4)}{arguments.worker:02x}"}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    arguments = read_arguments("interceptor", argv, "prove", "log", optional=("give",))
+    arguments = read_arguments(
+        "interceptor", argv, "log", optional=("give", "worker", "seats"), many=("prove", "listener")
+    )
     settings = config.load(arguments.effective)
     _allow_sessions(settings.limits.sessions or 1)
     try:
         interceptor = Interceptor(settings, arguments)
     except OSError as error:
-        _LOG.error("%s", _reason(error, settings))
+        _LOG.error("%s", listening.reason(error, settings))
         return 1
     settle_in(arguments, Capability.NET_RAW)
     # What stands now stands to the end: the collector, which hundreds of sessions a second wake, need not walk it.
@@ -184,18 +195,6 @@ def _allow_sessions(sessions: int) -> None:
             "untouched; raise the limit (LimitNOFILE of the service)",
             sessions, FILES_PER_SESSION * sessions + FILES_BESIDE, allowed,
         )  # fmt: skip
-
-
-def _reason(error: OSError, settings: config.Config) -> str:
-    if error.errno == errno.EADDRINUSE:
-        ports = settings.intercept.ports
-        found = "; ".join(map(str, holders(ports))) or f"another service listens on one of {', '.join(map(str, ports))}"
-        return (
-            f"intercept.ports: {found}; the lane's listener takes the port on every address, so that even a service on "
-            "127.0.0.1 alone (Debian's exim4) is in its way; stop that service (systemctl disable --now NAME), or have "
-            "it listen on another port"
-        )
-    return f"cannot open the lane's sockets: {error}; has `tollbridge up` been run?"
 
 
 if __name__ == "__main__":

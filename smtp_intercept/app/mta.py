@@ -75,7 +75,7 @@ class Mta:
     def __init__(self, settings: config.Config, arguments: argparse.Namespace, known: Secrets, own: Servers) -> None:
         self._drain_s = float(settings.limits.drain_s or 0)
         self._reports = channel.adopt(arguments.reports)
-        self._taking = Taking(channel.adopt(arguments.take))
+        self._taking = [Taking(channel.adopt(end)) for end in arguments.take]
         self._log = MailLog(arguments.log)
         self._spool = Spool.open(Path(settings.mta.spool), reserve_bytes=settings.mta.reserve_bytes)
         self._courier = courier(settings, known, own)
@@ -99,11 +99,12 @@ class Mta:
         """Until SIGTERM; then drains."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, ended.set)
-        loop.add_reader(self._taking.fileno(), self._take)
+        for taking in self._taking:
+            loop.add_reader(taking.fileno(), self._take, taking)
         running = asyncio.create_task(self._runner.run())
         running.add_done_callback(lambda _: ended.set())  # without it mail would be taken and never delivered
         chores = [
-            asyncio.create_task(every(SIGN_EVERY_S, self._taking.sign)),
+            asyncio.create_task(every(SIGN_EVERY_S, self._sign)),
             asyncio.create_task(every(channel.REPORT_EVERY_S, self._report)),
         ]
         await ended.wait()
@@ -115,15 +116,20 @@ class Mta:
     async def _end(self, running: asyncio.Task[None]) -> None:
         """No new connection, then those that are there, then what is being delivered."""
         await asyncio.sleep(SETTLE_S)
-        self._take()
-        asyncio.get_running_loop().remove_reader(self._taking.fileno())
+        for taking in self._taking:
+            self._take(taking)
+            asyncio.get_running_loop().remove_reader(taking.fileno())
         self._runner.stop(self._drain_s)
         await asyncio.gather(self._receiving.drain(self._drain_s), asyncio.wait({running}))
         self._courier.close()
         self._spool.close()
 
-    def _take(self) -> None:
-        for sock, origin in self._taking.take():
+    def _sign(self) -> None:
+        for taking in self._taking:
+            taking.sign()
+
+    def _take(self, taking: Taking) -> None:
+        for sock, origin in taking.take():
             self._receiving.serve(sock, origin)
 
     def _report(self) -> None:
@@ -229,7 +235,7 @@ def certificate(mta: MtaTable) -> ssl.SSLContext | None:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    arguments = read_arguments("mta", argv, "take", "log")
+    arguments = read_arguments("mta", argv, "log", many=("take",))
     settings = config.load(arguments.effective)
     allow_files(FILES_PER_SESSION * (settings.limits.sessions or 1) + 2 * settings.mta.connections + FILES_BESIDE)
     try:

@@ -157,6 +157,20 @@ class Relay(Table):
     password_file: fields.FilePath | None = None
 
 
+class Interceptor(Table):
+    """[interceptor]: None is the hardware profile's."""
+
+    workers: int | None = Field(
+        None, ge=1, le=64, description="one process has one CPU's speed; more than there are CPUs only take turns"
+    )
+
+
+class Diverter(Table):
+    """[diverter]: None is the hardware profile's."""
+
+    queues: int | None = Field(None, ge=1, le=64, description="one decides some 50,000 connections a second")
+
+
 class Dns(Table):
     """[dns]: no resolvers are those of /etc/resolv.conf."""
 
@@ -240,3 +254,5 @@ class Config(Table):
     dns: Dns = Dns()
     log: Log = Log()
     limits: Limits = Limits()
+    interceptor: Interceptor = Interceptor()
+    diverter: Diverter = Diverter()

@@ -36,14 +36,17 @@ def read(run_dir: RunDir) -> dict[str, Any]:
     """The whole page as JSON data."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
     diverter, interceptor, mta = ((daemon or {}).get(name) or {} for name in ("diverter", "interceptor", "mta"))
-    kernel = firewall.counters()
+    kernel, live = firewall.counters(), firewall.live()
+    queues = sum(name.partition("-")[0] == "diverter" for name in (daemon or {}).get("processes", {}))
     counts, mail = diverter.get("counts", {}), interceptor.get("counts", {})
     return {
         "time": time.time(),
         "up": bool(kernel),
         "running": daemon is not None,
         "ready": bool(daemon and daemon.get("ready")),
-        "live": firewall.live(),
+        "live": bool(live),
+        "queues_open": [queue + 1 for queue in range(queues) if live and queue not in live],
+        "each": (daemon or {}).get("each", {}),
         "since": (daemon or {}).get("started_at"),
         "processes": (daemon or {}).get("processes", {}),
         "restarts": (daemon or {}).get("restarts", {}),
@@ -110,6 +113,7 @@ def _headline(page: dict[str, Any]) -> str:
 
 def _warnings(page: dict[str, Any]) -> list[str]:
     found = [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
+    found += [f"diverter-{number} has no heart-beat: its part is not inspected" for number in page["queues_open"]]
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
     found += [f"{a} to {b} passes this box twice: bridged" for a, b in page["seen_twice"]]
     found += [f"{n} SYNs lost in the queue ({name})" for name, n in page["queue"].items() if n]
@@ -144,7 +148,17 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     for name, number in page["mail"].items():
         if number or name in ("sessions", "messages"):
             mail.add_row(name.replace("_", " "), str(number))
-    return [table for table in (lanes, picked, missed, mail, _mta_table(page["mta"])) if table.row_count]
+    workers = _workers_table(page["each"].get("interceptor", {}))
+    return [table for table in (lanes, picked, missed, mail, workers, _mta_table(page["mta"])) if table.row_count]
+
+
+def _workers_table(reports: dict[str, Any]) -> Table:
+    """One alone has none."""
+    table = Table("process", "sessions open", "sessions", "messages")
+    for name, report in reports.items():
+        counts = report.get("counts", {})
+        table.add_row(name, *(str(n) for n in (report.get("sessions", 0), *map(counts.get, ("sessions", "messages")))))
+    return table
 
 
 def _mta_table(mta: dict[str, Any] | None) -> Table:

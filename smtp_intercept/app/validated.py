@@ -20,8 +20,10 @@ from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import (
     Bridge,
     Config,
+    Diverter,
     Dns,
     Intercept,
+    Interceptor,
     Limits,
     Log,
     Mta,
@@ -48,6 +50,8 @@ _TABLES: Mapping[tuple[str, ...], type[Table]] = {
     ("dns",): Dns,
     ("log",): Log,
     ("limits",): Limits,
+    ("interceptor",): Interceptor,
+    ("diverter",): Diverter,
 }
 _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "bridge": TypeAdapter(Bridge),
@@ -59,6 +63,8 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "dns": TypeAdapter(Dns),
     "log": TypeAdapter(Log),
     "limits": TypeAdapter(Limits),
+    "interceptor": TypeAdapter(Interceptor),
+    "diverter": TypeAdapter(Diverter),
 }
 _TYPES = {
     "string_type": ("a text", 'put it in quotes: "…"'),

@@ -16,7 +16,7 @@ from hwprofiles.facts import profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile
 from hwprofiles.tuning import Setting, Tuning, tuning
-from smtp_intercept.app.config import Config, limits, policy, uses_mta
+from smtp_intercept.app.config import Config, limits, policy, queues, uses_mta
 from smtp_intercept.app.fields import OnFailure
 from smtp_intercept.direction import Direction, Servers
 
@@ -41,7 +41,7 @@ def fit(config: Config) -> Fit:
         profile, why = match(box, profiles())
     else:
         profile, why = named(config.bridge.profile, profiles()), "named in bridge.profile"
-    return Fit(box, profile.fitted(box.memory_mib), why)
+    return Fit(box, profile.fitted(box.memory_mib, box.cpu.cores), why)
 
 
 def profile_of(config: Config) -> tuple[Profile, str]:
@@ -82,6 +82,7 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         gateway=() if bridge.gateway is None else (str(bridge.gateway),),
         closed=frozenset(p for p in bridge.ports if table.by_table(Direction.LOCAL, p).action is Action.DROP),
         limits=Limits(in_force.new_connections_per_s, in_force.new_connections_per_s_per_network, in_force.next_hops),
+        queues=queues(config, profile),
         learned_s=LEARNED_S if dials_by_lane else LEARNED_UNTIL_BANNER_S,
         sysctls_at_least=_ours(profile.sysctls.by_name()),
     )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from bridge import flow
 from bridge.lane import Limits, PortLegs
 from bridge.ruleset import COUNTERS, NOT_INSPECTED, Rules, digest, render, unload
 
@@ -59,6 +60,30 @@ def test_the_queue_rule_is_nfts_where_nft_can() -> None:
     assert "chain queue" not in render(RULES)
     assert "queue num 25 bypass" in chain(render(replace(RULES, nft_queue=True)), "queue")
     assert "bypass" not in chain(render(replace(RULES, nft_queue=True, block=True)), "queue")
+
+
+def test_each_queue_has_its_own_mark_beat_and_rule() -> None:
+    """A pair of hosts always meets the same diverter; whether that one lives is asked before its queue is."""
+    text = render(replace(RULES, nft_queue=True, queues=3, seed=7))
+    syn, marks = chain(text, "syn"), ["0x7b250002", "0x7b250102", "0x7b250202"]
+    by_hash = ", ".join(f"{number} : {mark}" for number, mark in enumerate(marks))
+    for ip in ("ip", "ip6"):
+        assert f"jhash {ip} saddr . {ip} daddr mod 3 seed 0x7 map {{ {by_hash} }}" in syn
+    assert syn.index("jhash") < syn.index("tcp dport . meta mark != @live") < syn.index("socket transparent 1")
+    assert [line.split()[2:] for line in chain(text, "queue").splitlines()[1:]] == [
+        [mark, "queue", "num", str(number), "bypass"] for number, mark in enumerate(marks, 25)
+    ]
+    assert f"meta mark {{ {', '.join(marks)} }} meta l4proto udp update @live" in chain(text, "beat")
+    assert "jhash ip saddr . ip daddr mod 1" not in render(RULES)
+
+
+@pytest.mark.parametrize("queue", [0, 1, 63])
+def test_a_syn_that_only_waits_for_its_diverter_is_not_turned_inwards(queue: int) -> None:
+    """With bypass it goes on without a verdict."""
+    mark = flow.queue_mark(queue)
+    assert not mark & flow.DIVERT
+    assert mark & flow.MAGIC_MASK == flow.MAGIC
+    assert (mark & 0xFFFF) >> flow.PORT_SHIFT == queue
 
 
 def test_mail_to_the_box_is_dropped_on_closed_ports_only() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,7 +61,7 @@ def test_a_profile_says_what_it_is_of(profile: Profile) -> None:
     """Sources of its facts, ports that it has, an MTU that Ethernet has; queues that the product serves."""
     assert profile.sources
     assert profile.features.get("rx-lro", False) is False
-    assert (profile.queues, profile.workers) == (1, 1), "more is not in effect yet and must not be claimed"
+    assert profile.queues == 1, "one decides more than any profile's limit lets in"
     assert bool(profile.bypass.pairs) is (profile.bypass.kind != "none")
     assert profile.mtu_max_bytes >= 1500
 
@@ -75,8 +76,14 @@ def test_every_key_of_the_schema_is_bounded_or_chosen_among() -> None:
 
 def test_sessions_are_no_more_than_the_memory_has_room_for() -> None:
     """A quarter of it at 40 KiB each: 10000 sessions need 1562.5 MiB."""
-    sessions = [ANY.fitted(memory_mib).limits.sessions for memory_mib in (None, 0, 16, 1562, 1563, 65_536)]
+    sessions = [ANY.fitted(memory_mib, 2).limits.sessions for memory_mib in (None, 0, 16, 1562, 1563, 65_536)]
     assert sessions == [10_000, 1, 102, 9_996, 10_000, 10_000]
+
+
+@pytest.mark.parametrize(("cores", "workers"), [(1, 1), (2, 1), (3, 2), (4, 3), (5, 4), (64, 4)])
+def test_one_cpu_is_left_to_the_ports(cores: int, workers: int) -> None:
+    fitted = replace(ANY, workers=4, queues=4).fitted(None, cores)
+    assert (fitted.workers, fitted.queues) == (workers, workers)
 
 
 def test_the_generic_limits_are_the_documented_defaults() -> None:

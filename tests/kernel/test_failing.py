@@ -8,6 +8,10 @@
     supervisor killed                its children go too; crosses                    inspected by the next `run`
     supervisor stopped               inspected all the while
     restarted in good order          crosses                                         inspected
+    one interceptor of two killed    inspected by the other
+      or stopped
+    one diverter of two stopped      of its pairs of hosts                           inspected again at SIGCONT
+                                       uninspected, of the others inspected
 
 Two promises are checked on every message of the load: with "pass" it is accepted within 3 s of its client's first
 SYN; with "block" what was accepted is in the mail log.
@@ -45,10 +49,10 @@ PROTECTED = {"protected": [{"domain": "example.com", "servers": [SERVER]}]}
 class Load:
     """A gateway, and clients that send through it one message after the other."""
 
-    def __init__(self, lab: Lab, on_failure: str) -> None:
-        self.lab, self.gateway, self.block = lab, lab.gateway, on_failure == "block"
+    def __init__(self, lab: Lab, config: dict[str, Any]) -> None:
+        self.lab, self.gateway = lab, lab.gateway
         self.server = MailServer.start(lab.host("server"), SERVER)
-        self.gateway.configure({**PROTECTED, "bridge": {"on_failure": on_failure}})
+        self.gateway.configure({**PROTECTED, **config})
         self.gateway.start()
         pace: dict[str, Any] = {"interval": 0.08, "parallel": 2, "timeout": ATTEMPT_S, "retries": 100, "pause": 0.05}
         self.clients = sending(lab.host("client"), SERVER, sender="{n}@example.net", count=0, **pace)
@@ -113,6 +117,12 @@ def hang(load: Load) -> None:
     load.wait_until(lambda: all(load.pids.get(name, before[name]) != before[name] for name in BOTH), HUNG_S + AGAIN_S)
 
 
+def one_after_the_other(load: Load) -> None:
+    for name in SEVERAL:
+        killed(name)(load)
+        load.wait_inspected(time.time())
+
+
 def orphan(load: Load) -> None:
     before = load.signal(signal.SIGKILL, "supervisor")
     load.wait_until(lambda: not any(alive(pid) for pid in before.values()), THROUGH_S)
@@ -175,8 +185,14 @@ def watch(load: Load, failure: Failure) -> Outcome:
     return Outcome(messages, failed_at, mended_at, load.logged, load.gateway.state()["restarts"], status)
 
 
-# Three gateways, side by side: most of it is waiting.
-ON_FAILURE = {"stopped": "pass", "killed": "pass", "blocking": "block"}
+# Four gateways, side by side: most of it is waiting.
+GATEWAYS: dict[str, dict[str, Any]] = {
+    "stopped": {},
+    "killed": {},
+    "blocking": {"bridge": {"on_failure": "block"}},
+    "several": {"interceptor": {"workers": 2}, "diverter": {"queues": 2}},
+}
+SEVERAL = ("interceptor-1", "interceptor-2")
 STORIES: dict[str, tuple[str, Failure]] = {
     "interceptor stopped": ("stopped", stopped("interceptor")),
     "diverter stopped": ("stopped", stopped("diverter")),
@@ -191,7 +207,16 @@ STORIES: dict[str, tuple[str, Failure]] = {
     "blocking, diverter stopped": ("blocking", stopped("diverter")),
     "blocking, both killed": ("blocking", killed(*BOTH)),
     "blocking, both hang": ("blocking", hang),
+    "one interceptor stopped": ("several", stopped(SEVERAL[0])),
+    "one diverter stopped": ("several", stopped("diverter-1")),
+    "the other diverter stopped": ("several", stopped("diverter-2")),
+    "one interceptor killed": ("several", killed(SEVERAL[0])),
+    "one after the other killed": ("several", one_after_the_other),
+    "all interceptors killed": ("several", killed(*SEVERAL)),
 }
+OTHERS_GO_ON = ("one interceptor stopped", "one interceptor killed", "one after the other killed")
+# One pair of hosts has one of the diverters.
+ONE_OF_TWO = ("one diverter stopped", "the other diverter stopped")
 PASSING = [name for name, (gateway, _) in STORIES.items() if gateway != "blocking"]
 BLOCKING = [name for name, (gateway, _) in STORIES.items() if gateway == "blocking"]
 
@@ -210,8 +235,8 @@ def tell(gateway: str, load: Load) -> Iterator[tuple[str, Future[Outcome]]]:
 
 @pytest.fixture(scope="module")
 def outcomes(lanes: None) -> Iterator[dict[str, Future[Outcome]]]:
-    with ExitStack() as labs, ThreadPoolExecutor(len(ON_FAILURE)) as pool:
-        loads = {name: Load(labs.enter_context(Lab()), on_failure) for name, on_failure in ON_FAILURE.items()}
+    with ExitStack() as labs, ThreadPoolExecutor(len(GATEWAYS)) as pool:
+        loads = {name: Load(labs.enter_context(Lab()), config) for name, config in GATEWAYS.items()}
         told = [pool.submit(lambda name, load: dict(tell(name, load)), name, load) for name, load in loads.items()]
         yield {name: outcome for stories in told for name, outcome in stories.result().items()}
         for load in loads.values():
@@ -226,7 +251,9 @@ def test_who_dials_again_gets_through(outcomes: dict[str, Future[Outcome]], name
     assert outcome.slowest_s <= THROUGH_S
 
 
-@pytest.mark.parametrize("name", [name for name in PASSING if name != "supervisor stopped"])
+@pytest.mark.parametrize(
+    "name", [name for name in PASSING if name not in ("supervisor stopped", *OTHERS_GO_ON, *ONE_OF_TWO)]
+)
 def test_what_crossed_meanwhile_was_not_inspected(outcomes: dict[str, Future[Outcome]], name: str) -> None:
     """It was dead indeed."""
     assert outcomes[name].result().unseen != []
@@ -234,6 +261,18 @@ def test_what_crossed_meanwhile_was_not_inspected(outcomes: dict[str, Future[Out
 
 def test_the_supervisor_is_in_nobodys_way(outcomes: dict[str, Future[Outcome]]) -> None:
     assert outcomes["supervisor stopped"].result().unseen == []
+
+
+@pytest.mark.parametrize("name", OTHERS_GO_ON)
+def test_while_one_interceptor_of_two_lives_all_mail_is_inspected(
+    outcomes: dict[str, Future[Outcome]], name: str
+) -> None:
+    assert outcomes[name].result().unseen == []
+
+
+def test_of_two_diverters_a_dead_one_opens_its_own_queue_alone(outcomes: dict[str, Future[Outcome]]) -> None:
+    unseen = [bool(outcomes[name].result().unseen) for name in ONE_OF_TWO]
+    assert sorted(unseen) == [False, True]
 
 
 @pytest.mark.parametrize("name", BLOCKING)
@@ -260,6 +299,8 @@ def test_with_block_none_crosses_at_all_while_it_stands_still(outcomes: dict[str
         ("both killed", {"interceptor": 2, "diverter": 2}),
         ("restarted", {"interceptor": 0, "diverter": 0}),
         ("blocking, both hang", {"interceptor": 2, "diverter": 2}),
+        ("one interceptor stopped", {**dict.fromkeys(SEVERAL, 0), "diverter-1": 0, "diverter-2": 0}),
+        ("all interceptors killed", {SEVERAL[0]: 3, SEVERAL[1]: 2, "diverter-1": 0, "diverter-2": 0}),
     ],
 )
 def test_the_status_names_the_restarts(

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,6 +43,24 @@ def deferred(lab: Lab) -> list[str]:
 
 def sessions(lab: Lab) -> int:
     return int(lab.gateway.status()["sessions"])
+
+
+@pytest.fixture(scope="module", params=[1, 3])
+def workers(request: pytest.FixtureRequest) -> int:
+    """Of several interceptors none has a limit of its own."""
+    return int(request.param)
+
+
+@pytest.fixture(scope="module")
+def lab(workers: int, namespaces: None) -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def gateway_lab(workers: int, lanes: None, lab: Lab) -> Iterator[Lab]:
+    with lab.gateway.running({**CONFIG, "interceptor": {"workers": workers}}):
+        yield lab
 
 
 @pytest.fixture(scope="module")

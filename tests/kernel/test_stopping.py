@@ -79,11 +79,12 @@ class Call:
 
 
 @pytest.fixture
-def calls(lanes: None) -> Iterator[Lab]:
-    """The gateway at work with a short drain, and a server."""
+def calls(request: pytest.FixtureRequest, lanes: None) -> Iterator[Lab]:
+    """The gateway at work with a short drain, and a server. Its parameter is the number of interceptors."""
+    workers = getattr(request, "param", 1)
     with Lab() as lab:
         MailServer.start(lab.host("server"), SERVER)
-        lab.gateway.configure({**PROTECTED, "limits": {"drain_s": DRAIN_S}})
+        lab.gateway.configure({**PROTECTED, "limits": {"drain_s": DRAIN_S}, "interceptor": {"workers": workers}})
         daemon = lab.gateway.start()
         yield lab
         for _ in range(2):  # the second one does not wait for sessions
@@ -119,6 +120,7 @@ def test_a_stopped_diverter_is_no_matter_to_sessions_and_later_hijacks_none(call
     assert not {call.port for call in patient} & {r["client"]["port"] for r in gateway.mail_log("session")}
 
 
+@pytest.mark.parametrize("calls", [1, 2], indirect=True)
 def test_a_graceful_stop_waits_for_sessions_up_to_drain_s_and_cuts_the_rest(calls: Lab) -> None:
     gateway = calls.gateway
     assert gateway.run_process
