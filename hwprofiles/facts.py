@@ -19,18 +19,33 @@ from pyroute2.netlink.exceptions import NetlinkError
 from hwprofiles import sysfs
 from hwprofiles.box import Box, Cpu, Firmware, Nic
 from hwprofiles.ethtool import CHANNELS, COALESCE, RINGS, Ethtool
-from hwprofiles.profile import Profile, read
+from hwprofiles.profile import Profile, ProfileError, read
 from hwprofiles.sysfs import text
 
+LOCAL = Path("/etc/tollbridge/profiles")  # the administrator's own, which go over those of the package
 _DMI = Path("/sys/class/dmi/id")
 _LOOPBACK = 0x8  # IFF_LOOPBACK
 
 
 def profiles() -> tuple[Profile, ...]:
-    """Every profile that came with this package, by name."""
+    """Every profile, by name: those that came with this package, and over them the administrator's own."""
+    return tuple(read(name, text) for name, text in sorted(profile_texts().items()))
+
+
+def profile_texts() -> dict[str, str]:
+    """Name → TOML. `ProfileError` names a file of `LOCAL` that cannot be read."""
     models = resources.files("hwprofiles") / "models"
-    files = sorted((file for file in models.iterdir() if file.name.endswith(".toml")), key=lambda file: file.name)
-    return tuple(read(file.name.removesuffix(".toml"), file.read_text(encoding="utf-8")) for file in files)
+    ours = {file.name: file for file in models.iterdir()}
+    theirs = {file.name: file for file in LOCAL.glob("*.toml")} if LOCAL.is_dir() else {}
+    found = {**ours, **theirs}
+    return {name.removesuffix(".toml"): _read(file) for name, file in found.items() if name.endswith(".toml")}
+
+
+def _read(file: Any) -> str:
+    try:
+        return str(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ProfileError(f"profile {file}: cannot be read: {error}") from None
 
 
 def box(ports: Iterable[str] | None = None) -> Box:

@@ -117,6 +117,12 @@ def revert(arguments: argparse.Namespace) -> int:
     return report(failures)
 
 
+def tune(arguments: argparse.Namespace) -> int:
+    from smtp_intercept.app import tune as measuring  # the lab: nothing that the daemon should load
+
+    return measuring.tune(arguments)
+
+
 _SYSCTLS = frozenset(Sysctls(*[0] * len(Sysctls.__slots__)).by_name())
 
 

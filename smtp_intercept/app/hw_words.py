@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from smtp_intercept.app import hw
@@ -24,4 +25,30 @@ def add(parser: argparse.ArgumentParser) -> None:
         )
     add_verb(verbs, "plan", hw.plan, "print the settings that `apply` would make, touching nothing")
     add_verb(verbs, "apply", hw.apply, "make them; `up` does so too")
+    measure = "measure what other settings would gain on this box, and propose them"
+    _add_tune(add_verb(verbs, "tune", hw.tune, measure, json=True))
     add_verb(verbs, "revert", hw.revert, "undo them and leave the bridge as it is; `down` undoes both")
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--ports", nargs=2, metavar=("A", "B"), help="over two unused ports joined by a cable [in namespaces alone]"
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WHAT", help="a table or key of the profile; may be repeated"
+    )
+    parser.add_argument("--rounds", type=_within(5, 50), default=7, metavar="N", help="[%(default)s]")
+    parser.add_argument(
+        "--seconds", type=_within(1, 60), default=4, metavar="S", help="of each load in each round [%(default)s]"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the proposed profile there")
+
+
+def _within(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"from {least} to {most}")
+        return value
+
+    return number

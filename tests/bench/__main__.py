@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.figures import Figures, Measurement, Target, as_json, table, verdicts, warnings
+from smtp_intercept.app.lab.figures import Figures, Measurement, Target, as_json, table, verdicts, warnings
 from tests.bench.loads import LOADS, MAIL, measure
 from tests.bench.systems import BARE, HERE, System, system
 

@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
+from smtp_intercept.app.lab.figures import Figures, Measurement, as_json, table, warnings
 from smtp_intercept.app.lab.host import Host
 from smtp_intercept.app.lab.network import Lab
 from tests.bench import mta_queue
 from tests.bench.__main__ import LEAST_ROUNDS, QUIET_S, foreign_cpu
-from tests.bench.figures import Figures, Measurement, as_json, table, warnings
 from tests.bench.mta_systems import PATIENCE_S, Ours, Postfix, Sink, System
 from tests.bench.systems import timed
 from tests.tools import program

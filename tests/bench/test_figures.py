@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.figures import Figures, Measurement, Target, spread, table, verdicts, warnings
+from smtp_intercept.app.lab.figures import Figures, Measurement, Target, spread, table, verdicts, warnings
 
 
 def figures(**values: list[float]) -> Figures:

@@ -109,7 +109,8 @@ def verdicts(figures: Figures, targets: Iterable[Target]) -> list[tuple[Target, 
 
 def table(figures: Figures, units: Mapping[str, str], reference: str) -> str:
     """One line a system and load, a bar for each: the longer, the slower; the whisker ends at the slowest round."""
-    head = f"{'load':<10}{'system':<22}{'median':>9}{'min':>8}{'max':>8}{'spread':>8}{'of ' + reference:>12}  cpu s"
+    wide = max(22, *(len(row.system) + 1 for row in figures.rows()))
+    head = f"{'load':<10}{'system':<{wide}}{'median':>9}{'min':>8}{'max':>8}{'spread':>8}{'of ' + reference:>12}  cpu s"
     lines, longest = [head], {row.load: 0.0 for row in figures.rows()}
     for row in figures.rows():
         longest[row.load] = max(longest[row.load], row.most)
@@ -118,7 +119,7 @@ def table(figures: Figures, units: Mapping[str, str], reference: str) -> str:
         share = "" if ratio is None else f"{ratio:.2f}"
         cpu = ", ".join(f"{group} {seconds:.2f}" for group, seconds in row.cpu_s.items())
         numbers = f"{row.median:>9.3f}{row.least:>8.3f}{row.most:>8.3f}{row.spread:>8.0%}{share:>12}"
-        lines.append(f"{row.load:<10}{row.system:<22}{numbers}  {cpu}")
+        lines.append(f"{row.load:<10}{row.system:<{wide}}{numbers}  {cpu}")
         lines.append(f"{units[row.load]:>31} |{_bar(row, longest[row.load])}")
     return "\n".join(lines)
 

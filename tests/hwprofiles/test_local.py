@@ -1,0 +1,39 @@
+"""The administrator's own profiles: over those of the package by name, beside them otherwise, and as strictly read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hwprofiles import facts
+from hwprofiles.match import named
+from hwprofiles.profile import ProfileError
+
+
+@pytest.fixture
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(facts, "LOCAL", tmp_path)
+    return tmp_path
+
+
+def test_one_of_the_same_name_goes_over_the_packages(local: Path) -> None:
+    text = facts.profile_texts()["generic"]
+    (local / "generic.toml").write_text(text.replace("workers = 4", "workers = 7"))
+    (local / "ours.toml").write_text(text.replace("workers = 4", "workers = 9"))
+    (local / "notes.txt").write_text("no profile")
+    every = facts.profiles()
+    assert (named("generic", every).workers, named("ours", every).workers) == (7, 9)
+    assert len(every) == len({profile.name for profile in every})
+
+
+@pytest.mark.parametrize("content", [b"workers = ", b"\xff", b"[interceptor]\nworkers = 3\n"])
+def test_one_that_is_not_whole_is_named(local: Path, content: bytes) -> None:
+    (local / "mine.toml").write_bytes(content)
+    with pytest.raises(ProfileError, match="mine"):
+        facts.profiles()
+
+
+def test_without_the_directory_there_are_the_packages(local: Path) -> None:
+    local.rmdir()
+    assert named("generic", facts.profiles()).workers == 4

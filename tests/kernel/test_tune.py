@@ -1,0 +1,140 @@
+"""`hw tune`: what it measures on, what it refuses to touch, and that it leaves no trace.
+
+::
+
+    box ┌ ca ══ cable ══ cb ┐   (a veth pair for a cable)      two ports that nothing uses
+        │ da ══════════ db  │
+        └ p0, p1: bridge.ports
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from smtp_intercept.app.lab import hung
+from smtp_intercept.app.lab.host import Result
+from smtp_intercept.app.lab.network import Lab
+from smtp_intercept.app.lab.rig import LOADS, Rig
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
+
+CABLES = """
+set -e
+ip link add ca type veth peer name cb
+ip link add da type veth peer name db
+ip link set ca up
+ip link set ca mtu 1400
+sysctl -qw net.ipv4.conf.ca.proxy_arp=1
+"""
+SHOWN = "ip -o -d link; ip -o addr; ip route; ip -6 route; cat /proc/sys/net/ipv4/conf/c?/proxy_arp; ethtool -k ca"
+BASE = {"interceptor.workers": 1, "diverter.queues": 1}
+
+
+@pytest.fixture(scope="module")
+def box(lab: Lab) -> Lab:
+    lab.gateway.run(["sh", "-c", CABLES])
+    lab.gateway.configure()
+    return lab
+
+
+def shown(box: Lab) -> list[str]:
+    """Without what a new index or time changes."""
+    lines = box.gateway.run(["sh", "-c", SHOWN]).stdout.splitlines()
+    return sorted(line.split(": ", 1)[-1].replace("M-DOWN,", "") for line in lines)
+
+
+def tune(box: Lab, *words: str) -> Result:
+    return box.gateway.tollbridge("hw", "tune", *words, check=False)
+
+
+@pytest.mark.parametrize(
+    ("setting_up", "ports", "told"),
+    [
+        ("", ("ca", "ca"), "name two different ports"),
+        ("", ("ca", "nowhere"), "there is no port nowhere; there are ca, cb,"),
+        ("", ("lo", "ca"), "lo is the loopback"),
+        ("", ("p0", "ca"), "p0 is one of the bridge's (bridge.ports)"),
+        ("ip addr add 198.51.100.2/24 dev cb", ("ca", "cb"), "cb has the address 198.51.100.2"),
+        ("ip addr add 2001:db8:1::2/64 dev cb", ("ca", "cb"), "cb has the address 2001:db8:1::2"),
+        ("ip link add other0 type bridge; ip link set cb master other0", ("ca", "cb"), "cb belongs to other0"),
+        ("ip link add link ca name above type macvlan", ("ca", "cb"), "ca carries above"),
+        ("", ("ca", "da"), "da has no link; join ca and da by a cable"),
+        (
+            "ip link set cb up; ip link set da up; ip link set db up",
+            ("ca", "da"),
+            "what leaves ca does not arrive at da",
+        ),
+    ],
+)
+def test_a_port_that_has_a_purpose_is_refused_and_not_touched(
+    box: Lab, setting_up: str, ports: tuple[str, str], told: str
+) -> None:
+    if box.gateway.run(["sh", "-c", f"set -e; {setting_up}"], check=False).returncode:
+        pytest.skip("this kernel has no such link")
+    before = shown(box)
+    try:
+        result = tune(box, "--ports", *ports)
+        assert result.returncode == 1
+        assert told in result.stderr
+        assert shown(box) == before
+        assert not (box.gateway.run_dir / "tune.json").exists()
+    finally:
+        undo = "ip addr flush dev cb; ip link del above; ip link set cb nomaster; ip link del other0"
+        box.gateway.run(
+            ["sh", "-c", f"{undo}; ip link set cb down; ip link set da down; ip link set db down"], check=False
+        )
+
+
+def test_interrupted_it_gives_the_ports_back_as_they_were(box: Lab) -> None:
+    before = shown(box)
+    process = box.gateway.spawn(box.gateway.command("hw", "tune", "--ports", "ca", "cb", "--only", "features"))
+    links = ["ip", "-o", "link"]
+    hung.wait_until(lambda: "ca" not in box.gateway.run(links).stdout, "the ports are the lab's", 30.0)
+    process.signal(signal.SIGINT)
+    ended = process.wait(30)
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (
+        130, "tollbridge hw tune: interrupted; all is as it was",
+    )  # fmt: skip
+    assert shown(box) == before
+    assert not (box.gateway.run_dir / "tune.json").exists()
+
+
+def test_what_a_killed_one_left_behind_is_made_good_by_the_next(box: Lab) -> None:
+    before = shown(box)
+    record = box.gateway.run_dir / "tune.json"
+    record.parent.mkdir(exist_ok=True)
+    ports = {port: {"up": port == "ca", "settings": {"features.rx-gro": "off"}, "sysctls": {}} for port in ("ca", "cb")}
+    record.write_text(json.dumps(ports))
+    box.gateway.run(["sh", "-c", "ethtool -K ca gro on; ethtool -K cb gro on; ip link set cb up; ip link set ca down"])
+    assert "name two different ports" in tune(box, "--ports", "ca", "ca").stderr
+    tune(box, "--only", "nothing")
+    assert not record.exists()
+    assert shown(box) == before
+
+
+def test_while_the_gateway_is_at_work_nothing_is_measured(box: Lab) -> None:
+    with box.gateway.running():
+        result = tune(box)
+    assert result.returncode == 1
+    assert "systemctl stop tollbridge" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def rig(lanes: None) -> Iterator[Rig]:
+    with Lab() as lab:
+        ports = {"p0": lab.gateway.namespace, "p1": lab.gateway.namespace}
+        yield Rig(lab, {**BASE, "features.rx-gro": False}, {"features.rx-gro": False}, ports)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"interceptor.workers": 2, "diverter.queues": 2}, {"features.rx-gro": True}], ids=str
+)
+def test_each_way_carries_both_loads_inspected(rig: Rig, settings: dict[str, int | bool]) -> None:
+    """`Rig.measure` fails where the gateway has not inspected all."""
+    rig.set(settings)
+    for load in LOADS.values():
+        assert rig.measure(load, 0.5) > 0
