@@ -181,6 +181,12 @@ class Session:
 
     def _forward(self, buffer: bytes, position: int, out: list[Out]) -> None:
         talk = self._talk
+        if position == len(buffer) and not (talk.cuts or self._client_ended or talk.reading is Reading.OPAQUE):
+            # Nearly always: all of it is understood, and crosses.
+            if data := buffer[self._crossed :]:
+                out.append(ToServer(data))
+            self._unread, self._crossed, talk.ahead_bytes = b"", 0, 0
+            return
         everything = talk.reading in _CROSSING or (self._client_ended and talk.reading not in _KEPT and not talk.alone)
         upto = len(buffer) if everything else max(position, self._crossed)
         if data := self._uncut(buffer, upto) if talk.cuts else buffer[self._crossed : upto]:
