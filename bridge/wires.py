@@ -15,8 +15,8 @@ _KEY = {"client": "meta priority . tcp sport", "server": "meta priority . tcp dp
 _WHEREABOUTS = "ether type { 0x0806, 0x8035 }"  # ARP and RARP: what hosts say when they have moved
 _NO_STATION = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
 _NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
-# The first octet behind the IP header, where the protocol is known to be ICMP: errors, which may be about mail (RFC 792:
-# destination unreachable, time exceeded, parameter problem; RFC 4443 adds packet too big), and neighbours (RFC 4861).
+# The first octet behind the IP header, where the protocol is known to be ICMP: errors, which may be about mail (RFC
+# 792: destination unreachable, time exceeded, parameter problem; RFC 4443 has packet too big), neighbours (RFC 4861).
 _ICMP_TYPE, _ERRORS4, _ERRORS6, _SOLICITS = "@th,0,8", "3, 11, 12", "1, 2, 3, 4", "{ 135, 136 }"
 
 
