@@ -101,6 +101,14 @@ class Host:
         """Only what suits the box to its hardware; see `bridge.plan.tuning_steps`."""
         return tuning_steps(wanted, self.present(wanted, nft_queue=True))
 
+    def pending(self, steps: Iterable[Step]) -> list[Step]:
+        """What `up` would do for these steps, in its order: what it would undo, and the steps that do not hold."""
+        steps = list(steps)
+        wanted = {key(step) for step in steps}
+        unwanted = [undo for name, undo in self._ledger.entries.items() if name not in wanted]
+        undone = [undo for undo in reversed(unwanted) if not self._on_lost_link(undo) and not self.holds(undo)]
+        return [*undone, *(step for step in steps if not self.holds(step))]
+
     # --- doing -----------------------------------------------------------------------------------------------------
 
     def up(self, steps: Iterable[Step], progress: Progress = _silent, among: Among = _every) -> list[Refused]:

@@ -23,6 +23,7 @@ from hwprofiles.profile import ProfileError
 from smtp_intercept.app import boot, hw_words, queue_words, rundir, setup, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
+from smtp_intercept.app.lockout import LockOutError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
 from smtp_intercept.app.subcommands import Subcommands, Verb, add_verb
@@ -36,6 +37,7 @@ _EXPECTED = (
     ConfigErrors,
     FactsError,
     FirewallError,
+    LockOutError,
     MissingFeatureError,
     NetlinkError,
     PlanError,

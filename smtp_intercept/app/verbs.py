@@ -28,6 +28,7 @@ from hwprofiles.profile import Profile
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
+from smtp_intercept.app import lockout
 from smtp_intercept.app import status as status_page
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
@@ -102,6 +103,7 @@ def plan(arguments: argparse.Namespace) -> int:
     with host_of(RunDir(arguments.run_dir)) as host:
         made = host.plan(want, nft_queue=nft_queue)
         held = [host.holds(step) for step in made.steps]
+        lockout.warn(host.pending(made.steps))
     if arguments.json:
         steps = [{**to_json(step), "holds": done} for step, done in zip(made.steps, held, strict=True)]
         print(json.dumps({"steps": steps, "ruleset": made.ruleset}))
@@ -116,7 +118,8 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def up(arguments: argparse.Namespace) -> int:
-    """A step that fails takes a first `up` back whole; a later one leaves what worked before it."""
+    """A step that fails takes a first `up` back whole; a later one leaves what worked before it. Raises `LockOutError`
+    if it would cut off who typed it, unless it undoes itself (``confirm``) or nobody did (``boot``)."""
     found, want = load_tuned(arguments)
     nft_queue = firewall.probe()
     warn(found.tuning.unfit)
@@ -125,6 +128,7 @@ def up(arguments: argparse.Namespace) -> int:
     with run_dir.lock("up"), host_of(run_dir) as host:
         first = not run_dir.ledger.exists()
         made = host.plan(want, nft_queue=nft_queue)
+        _mind_the_way_in(host.pending(made.steps), arguments)
         if arguments.confirm:
             _start_guard(arguments, run_dir)
         try:
@@ -138,6 +142,13 @@ def up(arguments: argparse.Namespace) -> int:
     if arguments.confirm:
         print(f"undone by itself in {arguments.confirm} s; to keep it: tollbridge confirm")
     return 0
+
+
+def _mind_the_way_in(pending: list[Step], arguments: argparse.Namespace) -> None:
+    if not arguments.boot:
+        lockout.warn(pending)
+        if not arguments.confirm:
+            lockout.refuse(pending)
 
 
 def _say_up(made: Plan, want: Wanted) -> None:
