@@ -15,7 +15,7 @@ PURE = {
     "hwprofiles": ("box", "source", "profile", "match", "tuning", "relay"),
     "bridge": (
         *("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "linkloss", "steps"),
-        "reach",
+        *("reach",),
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),

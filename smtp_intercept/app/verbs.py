@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 
-from bridge import firewall
+from bridge import firewall, ifupdown
 from bridge.host import Host, Refused, StepError
 from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger
@@ -46,7 +46,11 @@ class UsageError(Exception):
 
 
 def print_step(step: Step) -> None:
-    print(f"  {step}", flush=True)
+    """Whoever stops listening (`up | head`) does not stop the steps."""
+    try:
+        print(f"  {step}", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
@@ -67,8 +71,8 @@ def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
     return found, tuned(config, found)
 
 
-def warn(findings: Iterable[Refused | Unfit]) -> None:
-    """Of hardware that is not as the profile would have it; nothing fails by it."""
+def warn(findings: Iterable[Refused | Unfit | str]) -> None:
+    """Of what is not as it should be, hardware or another program; nothing fails by it."""
     for finding in findings:
         print(f"tollbridge: warning: {finding}", file=sys.stderr)
 
@@ -104,6 +108,7 @@ def plan(arguments: argparse.Namespace) -> int:
         made = host.plan(want, nft_queue=nft_queue)
         held = [host.holds(step) for step in made.steps]
         lockout.warn(host.pending(made.steps))
+    warn(ifupdown.conflicts([leg.port for leg in made.legs]))
     if arguments.json:
         steps = [{**to_json(step), "holds": done} for step, done in zip(made.steps, held, strict=True)]
         print(json.dumps({"steps": steps, "ruleset": made.ruleset}))
@@ -128,6 +133,7 @@ def up(arguments: argparse.Namespace) -> int:
     with run_dir.lock("up"), host_of(run_dir) as host:
         first = not run_dir.ledger.exists()
         made = host.plan(want, nft_queue=nft_queue)
+        warn(ifupdown.conflicts([leg.port for leg in made.legs]))
         _mind_the_way_in(host.pending(made.steps), arguments)
         if arguments.confirm:
             _start_guard(arguments, run_dir)

@@ -17,6 +17,7 @@ import pytest
 
 from bridge.reach import Session
 from smtp_intercept.app import ssh
+from smtp_intercept.app.holder import connections
 
 TREE = {10: ("sshd", 1), 20: ("sshd-session", 10), 30: ("bash", 20), 40: ("sudo", 30), 50: ("bash", 40), 60: ("up", 50)}
 SAID = "203.0.113.9 51514 198.51.100.2 22"
@@ -82,5 +83,5 @@ def test_of_this_host() -> None:
 def test_connections_of_this_process() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
         ends = {(client.getsockname()[1], client.getpeername()[1])}
-        found = ssh.connections(Path("/proc/self"))
+        found = connections(Path("/proc/self"))
         assert ends <= {(connection.local_port, connection.remote_port) for connection in found}
