@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 
 from bridge import firewall, ifupdown
@@ -24,13 +25,11 @@ from bridge.links import Links
 from bridge.plan import Plan
 from bridge.steps import Step, to_json
 from hwprofiles.nic import Nics
-from hwprofiles.profile import Profile
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import lockout
+from smtp_intercept.app import lastgood, lockout
 from smtp_intercept.app import status as status_page
-from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
@@ -57,12 +56,6 @@ def print_step(step: Step) -> None:
 def host_of(run_dir: RunDir) -> Iterator[Host]:
     with Links() as links, Nics() as nics:
         yield Host(links, Ledger(run_dir.ledger), nics)
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Config, Profile, Wanted]:
-    config = configuration.load(arguments.config)
-    profile, _ = profile_of(config)
-    return config, profile, wanted(config, profile)
 
 
 def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
@@ -258,7 +251,10 @@ def confirm(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config, profile, want = _load(arguments)
+    text = configuration.read(arguments.config)
+    config = configuration.parse(text, arguments.config)
+    profile, _ = profile_of(config)
+    want = wanted(config, profile)
     run_dir = RunDir(arguments.run_dir)
     with run_dir.lock("run"), host_of(run_dir) as host:
         with Links() as links:
@@ -267,9 +263,13 @@ def run(arguments: argparse.Namespace) -> int:
         legs = host.plan(want, nft_queue=True).legs
         if not firewall.complete():
             raise StartError("the mail lane has no rules: `up` was cut short; repair it: tollbridge up")
+        if not (instead := getattr(arguments, "instead", False)):
+            run_dir.instead.unlink(missing_ok=True)
         named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
         run_dir.effective.write_text(configuration.effective(named, profile), encoding="utf-8")
-        return Daemon(configuration.load(run_dir.effective), run_dir, legs, arguments.config).run()
+        # What is in force instead of it is kept already.
+        keep = None if instead else partial(lastgood.keep, arguments.state_dir, text)
+        return Daemon(configuration.load(run_dir.effective), run_dir, legs, arguments.config, keep).run()
 
 
 def status(arguments: argparse.Namespace) -> int:
