@@ -48,7 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     config = configuration.load(arguments.config)
-    wait_for(config.bridge.ports, PORTS_S)
+    bridge = config.bridge
+    if arguments.adopted and not bridge.adopt:
+        return 0
+    if bridge.adopt and not arguments.adopted and not wait_for((bridge.name,), 0.0):
+        print(f"tollbridge: there is no {bridge.name} to adopt yet; left to `up --boot --adopted`")
+        return 0
+    wait_for((*bridge.ports, bridge.name) if bridge.adopt else bridge.ports, PORTS_S)
     try:
         return verbs.up(arguments)
     except _FAILURES as error:
@@ -57,7 +63,7 @@ def _up(arguments: argparse.Namespace) -> int:
 
 
 def wait_for(ports: tuple[str, ...], timeout_s: float) -> bool:
-    """Until every port (name of a link or MAC address) is there."""
+    """Until every link (its name or MAC address) is there; False if one is not."""
     deadline = time.monotonic() + timeout_s
     while True:
         with Links() as links:
