@@ -39,6 +39,8 @@ def _sets(rules: Rules) -> list[str]:
     by_flow = f"typeof {_KEY['client']} : ether saddr; {kind}"
     lines += [f"map {who} {{ {by_flow} timeout {rules.learned_s}s; }}" for who in _KEY]
     lines += [f"map fresh_{who} {{ {by_flow} timeout {at.FRESH_S}s; }}" for who in _KEY]
+    # A map that is only asked whether it has a key: not before Linux 6.5. Both maps have the same keys.
+    lines.append(f"set known {{ typeof {_KEY['client']}; {kind} timeout {rules.learned_s}s; }}")
     for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
         lines += [
             f"map learned{v} {{ typeof {ip} saddr : ether saddr; {kind} timeout {rules.learned_s}s; }}",
@@ -204,7 +206,10 @@ def _learn(rules: Rules) -> list[str]:
         for v, ip in FAMILIES
     ]
     key = _KEY["client"]
-    teach.append(f"add @client {{ {key} {age} : ether saddr }} add @server {{ {key} {age} : ether daddr }} {LEARN}")
+    teach.append(
+        f"add @client {{ {key} {age} : ether saddr }} add @server {{ {key} {age} : ether daddr }} "
+        f"add @known {{ {key} {age} }} {LEARN}"
+    )
     return [*lines, *chain("teach", "", teach)]
 
 
@@ -221,7 +226,7 @@ def _hash_of(rules: Rules, sender: str, match: str = "") -> list[str]:
 
 def _refresh(sender: str) -> str:
     key = _KEY[sender]
-    return f"{key} @{sender} add @fresh_{sender} {{ {key} timeout {at.FRESH_S}s : ether saddr }}"
+    return f"{key} @known add @fresh_{sender} {{ {key} timeout {at.FRESH_S}s : ether saddr }}"
 
 
 def _disguise(rules: Rules) -> list[str]:
@@ -264,7 +269,8 @@ def _dress(rules: Rules, sender: str, receiver: str) -> list[str]:
 def _keep(sender: str) -> str:
     """Both next hops of the connection, as the frame carries them, for as long as it may live."""
     key, receiver = f"{_KEY[sender]} timeout {at.NEXT_HOP_S}s", "server" if sender == "client" else "client"
-    return f"update @{sender} {{ {key} : ether saddr }} update @{receiver} {{ {key} : ether daddr }}"
+    hops = f"update @{sender} {{ {key} : ether saddr }} update @{receiver} {{ {key} : ether daddr }}"
+    return f"{hops} update @known {{ {key} }}"
 
 
 def _hush(rules: Rules) -> list[str]:

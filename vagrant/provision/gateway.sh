@@ -7,8 +7,8 @@ install_product() {
     local package=$here/tollbridge.deb
     if [ ! -f "$package" ]; then
         apt-get install -y -qq --no-install-recommends make
-        make -C "$here/checkout" deb
-        package=$(find "$here/checkout/dist" -name 'tollbridge_*.deb')
+        make -C "/opt/tollbridge" deb
+        package=$(find "/opt/tollbridge/dist" -name 'tollbridge_*.deb')
     fi
     dpkg -i "$package"
 }
