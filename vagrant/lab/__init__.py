@@ -9,7 +9,7 @@ from one file, `machines.json`::
       "machines": {
         "gateway": {
           "ssh": ["ip", …, "ssh", …, "gateway"],              root's; add the command as one shell word
-          "copy": ["ip", …, "rsync", "-a", "-e", "ssh …"],    add sources here and a target "gateway:/path", or the reverse
+          "copy": ["ip", …, "rsync", "-a", "-e", "ssh …"],    add sources and "gateway:/path", or the reverse
           "ports": {"p0": "00:00:5e:00:53:f0", …},            the lab's cards by the name that they have on the machine
           "addresses": {"p0": [], …},                         of each card, with prefix length
           "power_off": […], "power_on": […],                  commands: the power cut, and power again

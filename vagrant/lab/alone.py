@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,8 @@ from vagrant.lab.box import Box
 from vagrant.lab.doing import Progress
 from vagrant.lab.plan import Machine
 from vagrant.lab.runner import Choice
+
+PROVISION_S = 600.0  # half a minute on a quiet machine
 
 
 @dataclass
@@ -35,7 +38,7 @@ class Alone:
     def serial(self) -> Mapping[str, str]:
         return {machine.name: str(qemu.console(machine.name)) for machine in self.machines}
 
-    def boot(self, progress: Progress) -> None:
+    def boot(self, stage: Path, progress: Progress) -> None:
         if not (namespaces.NAMESPACES / qemu.NAMESPACE).exists():
             self.remove()
             qemu.lay_wires(self.machines)
@@ -48,6 +51,15 @@ class Alone:
         for machine in self.machines:
             self.power(machine.name, on=True)
         progress.say(f"power: {len(self.machines)} machines by QEMU, {self.choice.acceleration}")
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(lambda machine: self._provision(machine, stage, progress), self.machines))
+
+    def _provision(self, machine: Machine, stage: Path, progress: Progress) -> None:
+        with progress.step(f"{machine.name}: SSH answers"):
+            self.access.wait(machine.name)
+        with progress.step(f"{machine.name}: provisioned"):
+            self.access.push(machine.name, stage, plan.PROVISION)
+            self.access.run(machine.name, machine.provision, timeout_s=PROVISION_S)
 
     def power(self, name: str, *, on: bool) -> None:
         if not on:

@@ -38,6 +38,11 @@ class Choice:
     acceleration: Acceleration
     box: str = ""
 
+    @property
+    def own(self) -> bool:
+        """The lab's own box; Vagrant takes a public one where the hardware helps."""
+        return self.way is Way.QEMU or self.acceleration is Acceleration.TCG
+
 
 class Runner(Protocol):
     """Machines of one choice. Every method may be repeated."""
@@ -52,8 +57,8 @@ class Runner(Protocol):
     def serial(self) -> Mapping[str, str]:
         """Machine → the file with what it said on its console."""
 
-    def boot(self, progress: Progress) -> None:
-        """All machines have power, new ones start from their box; nothing is waited for."""
+    def boot(self, stage: Path, progress: Progress) -> None:
+        """All machines have power, new ones from their box, and are provisioned with ``stage``: scripts and package."""
 
     def power(self, name: str, *, on: bool) -> None:
         """Cut a machine's power, or give it back."""

@@ -8,16 +8,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from smtp_intercept.app.lab.host import LabError
 from vagrant.lab import box, logs, package, places, plan, report, runner
 from vagrant.lab.alone import Alone
+from vagrant.lab.byvagrant import ByVagrant
 from vagrant.lab.doing import Progress
 from vagrant.lab.runner import Choice, Runner, Way
 
-PROVISION_S = 1200.0  # from a public box, whose packages come by apt
 TESTS_S = 3 * 3600.0
 MARKER = "vm"
 NO_TESTS = 5  # pytest's exit status
@@ -30,22 +30,19 @@ def up(choice: Choice, progress: Progress) -> Runner:
     if present and (present.suite, present.way) != (choice.suite, choice.way):
         raise LabError(f"a lab of {present.suite} by {present.way} is up; take it down first: make lab-down")
     stage = _stage(package.ensure(choice.suite, progress))
-    if choice.way is Way.QEMU:
-        choice = present or Choice(
-            choice.suite, choice.way, choice.acceleration, str(box.ensure(choice.suite, progress).directory)
-        )
+    if choice.own:
+        choice = present or replace(choice, box=str(box.ensure(choice.suite, progress).directory))
     lab = laboratory(choice)
     runner.note(choice)
-    lab.boot(progress)
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(lambda machine: _provision(lab, machine, stage, progress), lab.machines))
+    lab.boot(stage, progress)
     write_interface(lab, choice)
     return lab
 
 
 def laboratory(choice: Choice) -> Runner:
     """The runner of a choice, which may be up or not."""
-    return Alone(choice, runner.planned())
+    kind = Alone if choice.way is Way.QEMU else ByVagrant
+    return kind(choice, runner.planned())
 
 
 def present() -> Runner:
@@ -63,14 +60,6 @@ def _stage(deb: Path) -> Path:
     shutil.copytree(places.VAGRANT / "provision", stage)
     shutil.copy2(deb, stage / "tollbridge.deb")
     return stage
-
-
-def _provision(lab: Runner, machine: plan.Machine, stage: Path, progress: Progress) -> None:
-    with progress.step(f"{machine.name}: SSH answers"):
-        lab.access.wait(machine.name)
-    with progress.step(f"{machine.name}: provisioned"):
-        lab.access.push(machine.name, stage, plan.PROVISION)
-        lab.access.run(machine.name, machine.provision, timeout_s=PROVISION_S)
 
 
 def write_interface(lab: Runner, choice: Choice) -> None:
