@@ -72,8 +72,8 @@ def test_an_unknown_suite_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_clean(script: Path) -> None:
     shell = "sh" if script.name == "init" else "bash"
-    subprocess.run([shell, "-n", script], check=True, timeout=20)
+    subprocess.run([shell, "-n", str(script)], check=True, timeout=20)
     if (shellcheck := shutil.which("shellcheck")) is not None:
-        words = [shellcheck, "--external-sources", "--source-path=SCRIPTDIR", "--shell", shell, script]
+        words = [shellcheck, "--external-sources", "--source-path=SCRIPTDIR", "--shell", shell, str(script)]
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stdout

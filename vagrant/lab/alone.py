@@ -16,7 +16,7 @@ from vagrant.lab.doing import Progress
 from vagrant.lab.plan import Machine
 from vagrant.lab.runner import Choice
 
-PROVISION_S = 600.0  # half a minute on a quiet machine
+PROVISION_S = 1200.0  # half a minute on a quiet machine
 
 
 @dataclass

@@ -19,6 +19,7 @@ biff = no
 virtual_mailbox_domains = $2
 virtual_mailbox_base = /var/mail
 virtual_mailbox_maps = static:lab/
+virtual_minimum_uid = 1
 virtual_uid_maps = static:$(id -u mail)
 virtual_gid_maps = static:$(id -g mail)
 smtpd_tls_cert_file = $certificate.crt
