@@ -144,7 +144,7 @@ def _gate(rules: Rules) -> list[str]:
     return [
         *chain("syn", "", syn),
         *chain("gate", "prerouting priority -305", [f'iifname "{LANE}" tcp dport {rules.mail} {SYN} jump syn']),
-        *(chain("queue", "prerouting priority -300", queue) if queue else []),
+        *(chain("ask", "prerouting priority -300", queue) if queue else []),
     ]
 
 

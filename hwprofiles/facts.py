@@ -5,10 +5,12 @@ Only reads: sysfs, /proc, netlink, our own files. Changes nothing, calls no prog
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,26 +28,41 @@ LOCAL = Path("/etc/tollbridge/profiles")  # the administrator's own, which go ov
 _DMI = Path("/sys/class/dmi/id")
 _LOOPBACK = 0x8  # IFF_LOOPBACK
 
+_LOG = logging.getLogger("tollbridge")
+
 
 def profiles() -> tuple[Profile, ...]:
     """Every profile, by name: those that came with this package, and over them the administrator's own."""
-    return tuple(read(name, text) for name, text in sorted(profile_texts().items()))
+    return tuple(profile for profile, _ in _all().values())
 
 
-def profile_texts() -> dict[str, str]:
-    """Name → TOML. `ProfileError` names a file of `LOCAL` that cannot be read."""
+def profile_text(name: str) -> str:
+    """The TOML of one of them; KeyError."""
+    return _all()[name][1]
+
+
+def _all() -> dict[str, tuple[Profile, str]]:
     models = resources.files("hwprofiles") / "models"
-    ours = {file.name: file for file in models.iterdir()}
-    theirs = {file.name: file for file in LOCAL.glob("*.toml")} if LOCAL.is_dir() else {}
-    found = {**ours, **theirs}
-    return {name.removesuffix(".toml"): _read(file) for name, file in found.items() if name.endswith(".toml")}
+    ours = {file.name.removesuffix(".toml"): file for file in models.iterdir() if file.name.endswith(".toml")}
+    texts = {name: file.read_text(encoding="utf-8") for name, file in ours.items()}
+    found = {name: (read(name, text), text) for name, text in texts.items()} | dict(_local())
+    return dict(sorted(found.items()))
 
 
-def _read(file: Any) -> str:
-    try:
-        return str(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ProfileError(f"profile {file}: cannot be read: {error}") from None
+def _local() -> Iterator[tuple[str, tuple[Profile, str]]]:
+    """One that cannot be used is told of and not used: at boot nobody mends it, and the wire must not be cut."""
+    for file in sorted(LOCAL.glob("*.toml")):
+        try:
+            text = file.read_text(encoding="utf-8")
+            yield file.stem, (read(file.stem, text), text)
+        except (OSError, UnicodeDecodeError, ProfileError) as error:
+            _warn(f"{file} is not used: {error}")
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once: profiles are looked at more often."""
+    _LOG.warning("%s", text)
 
 
 def box(ports: Iterable[str] | None = None) -> Box:

@@ -36,6 +36,8 @@ def _ports(bridge: Bridge) -> Iterator[Mistake]:
 
 
 def _profile(bridge: Bridge) -> Iterator[Mistake]:
+    if bridge.profile == "auto":
+        return  # no file need be read for it
     known = ["auto", *(profile.name for profile in profiles())]
     if bridge.profile not in known:
         yield Mistake(("bridge", "profile"), f"{bridge.profile!r} is not one of {', '.join(known)}", 'use "auto"')

@@ -250,7 +250,7 @@ def _profile(subject: Subject, outcome: Outcome) -> str:
     """The file, whole; empty without a proposal."""
     if not outcome.proposed:
         return ""
-    whole = changed(tomllib.loads(facts.profile_texts()[subject.profile.name]), outcome.proposed)
+    whole = changed(tomllib.loads(facts.profile_text(subject.profile.name)), outcome.proposed)
     head = [f"# {subject.profile.name}, as `tollbridge hw tune` proposes it for this box ({_box(subject.box)}):"]
     head += [f"# {change}: {_figures(outcome.figures, str(change))}" for change in outcome.proposed]
     head += [f"# together: {_figures(outcome.duel, TOGETHER)} (speed as a share of before, ± noise)"]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hwprofiles import profile
 from hwprofiles.box import Nic
-from hwprofiles.facts import profile_texts
+from hwprofiles.facts import profile_text
 from smtp_intercept.app.lab.figures import Figures, Measurement
 from smtp_intercept.app.lab.proposal import AGAIN, BASE, LEAST_GAIN, Change, best, changed, changes, judged, noise
 
@@ -71,7 +71,7 @@ def test_of_ports_only_what_all_of_them_have_and_do_not_have_already() -> None:
 @given(st.integers(1, 128), st.integers(1, 16), st.integers(1, 4))
 def test_what_is_in_force_is_never_tried_and_nothing_beyond_the_schema(cores: int, workers: int, queues: int) -> None:
     base = {"interceptor.workers": workers, "diverter.queues": queues}
-    whole = tomllib.loads(profile_texts()["generic"])
+    whole = tomllib.loads(profile_text("generic"))
     for change in changes(base, cores, [NIC]):
         assert base.get(change.key) != change.value
         profile.read("tried", tomli_w.dumps(changed(whole, [change])))
@@ -131,7 +131,7 @@ def test_of_each_key_the_best_and_of_keys_all() -> None:
 
 
 def test_a_proposal_is_a_whole_profile() -> None:
-    whole = changed(tomllib.loads(profile_texts()["igb"]), [FOUR, QUEUES, Change("rings.rx", 1024)])
+    whole = changed(tomllib.loads(profile_text("igb")), [FOUR, QUEUES, Change("rings.rx", 1024)])
     read = profile.read("igb", tomli_w.dumps(whole))
     assert (read.workers, read.queues, read.rings["rx"]) == (4, 2, 1024)
-    assert read.match == profile.read("igb", profile_texts()["igb"]).match
+    assert read.match == profile.read("igb", profile_text("igb")).match

@@ -8,7 +8,6 @@ import pytest
 
 from hwprofiles import facts
 from hwprofiles.match import named
-from hwprofiles.profile import ProfileError
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_one_of_the_same_name_goes_over_the_packages(local: Path) -> None:
-    text = facts.profile_texts()["generic"]
+    text = facts.profile_text("generic")
     (local / "generic.toml").write_text(text.replace("workers = 4", "workers = 7"))
     (local / "ours.toml").write_text(text.replace("workers = 4", "workers = 9"))
     (local / "notes.txt").write_text("no profile")
@@ -28,10 +27,15 @@ def test_one_of_the_same_name_goes_over_the_packages(local: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"workers = ", b"\xff", b"[interceptor]\nworkers = 3\n"])
-def test_one_that_is_not_whole_is_named(local: Path, content: bytes) -> None:
-    (local / "mine.toml").write_bytes(content)
-    with pytest.raises(ProfileError, match="mine"):
-        facts.profiles()
+def test_one_that_is_not_whole_is_told_of_and_not_used(
+    local: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("generic.toml", "mine.toml"):
+        (local / name).write_bytes(content)
+    every = facts.profiles()
+    assert named("generic", every).workers == 4
+    assert "mine" not in {profile.name for profile in every}
+    assert [record.args for record in caplog.records if f"{local}/mine.toml is not used" in record.getMessage()]
 
 
 def test_without_the_directory_there_are_the_packages(local: Path) -> None:
