@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import pytest
 import tomli_w
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwprofiles import profile
@@ -31,6 +31,7 @@ NIC = Nic(
     features={"rx-gro": True, "tx-tcp-segmentation": True}, fixed=frozenset({"tx-tcp-segmentation"}),
 )  # fmt: skip
 SECONDS = st.floats(0.5, 2.0)
+GENERIC = tomllib.loads(profile_text("generic"))
 
 
 def figures(**loads: dict[str, list[float]]) -> Figures:
@@ -68,15 +69,16 @@ def test_of_ports_only_what_all_of_them_have_and_do_not_have_already() -> None:
     assert alone == [f"coalesce.rx-usecs = {n}" for n in (0, 30, 100)]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 128), st.integers(1, 16), st.integers(1, 4))
 def test_what_is_in_force_is_never_tried_and_nothing_beyond_the_schema(cores: int, workers: int, queues: int) -> None:
     base = {"interceptor.workers": workers, "diverter.queues": queues}
-    whole = tomllib.loads(profile_text("generic"))
     for change in changes(base, cores, [NIC]):
         assert base.get(change.key) != change.value
-        profile.read("tried", tomli_w.dumps(changed(whole, [change])))
+        profile.read("tried", tomli_w.dumps(changed(GENERIC, [change])))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SECONDS, SECONDS, SECONDS), min_size=5, max_size=9), st.data())
 def test_what_slows_a_whole_round_changes_no_judgement(
     rounds: list[tuple[float, float, float]], data: st.DataObject
@@ -90,6 +92,7 @@ def test_what_slows_a_whole_round_changes_no_judgement(
     assert judged(one, str(TWO)).gains is judged(other, str(TWO)).gains
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SECONDS, SECONDS), min_size=5, max_size=9), st.floats(-1.0, 1.0))
 def test_a_gain_within_the_noise_is_never_proposed(rounds: list[tuple[float, float]], share: float) -> None:
     """As far apart from itself as the same may be."""
@@ -99,6 +102,7 @@ def test_a_gain_within_the_noise_is_never_proposed(rounds: list[tuple[float, flo
     assert best(figures(new={**same, str(TWO): faster}), [TWO]) == []
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SECONDS, SECONDS), min_size=5, max_size=9), st.floats(1.01, 3.0))
 def test_a_gain_beyond_it_in_every_round_is(rounds: list[tuple[float, float]], more: float) -> None:
     same = {BASE: [one for one, _ in rounds], AGAIN: [other for _, other in rounds]}

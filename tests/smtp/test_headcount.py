@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smtp_intercept.headcount import Alone, Headcount, Shared, clear, set_key, size_bytes
@@ -22,6 +22,7 @@ def memory() -> memoryview:
     return shared
 
 
+@settings(deadline=None)
 @given(MOVES)
 def test_all_see_the_same_and_it_is_true(moves: list[tuple[int, str, bool]]) -> None:
     shared = memory()
