@@ -103,8 +103,17 @@ def elements(family: str, kind: str, name: str) -> int:
 def live() -> frozenset[int]:
     """The queues, from 0, into which the dead-man's switch lets SYNs at this moment."""
     items = [element for item in _list(f"list set inet {NAME} live") for element in item.get("set", {}).get("elem", ())]
-    marks = [element["elem"]["val"]["concat"][1] for element in items]
+    marks = {_mark(element) for element in items}
     return frozenset(queue for queue in range(MAX_QUEUES) if queue_mark(queue) in marks)
+
+
+def _mark(element: Any) -> int | None:
+    """Of a port and a mark, with or without the time that is left."""
+    match element:
+        case {"elem": {"val": {"concat": [_, int(mark)]}}} | {"concat": [_, int(mark)]}:
+            return mark
+        case _:
+            return None
 
 
 def open_switch() -> None:

@@ -116,3 +116,28 @@ def make_child(kind: str, name: str, arguments: list[str], fds: tuple[int, ...])
     tell, hear = channel.pair()
     command = [sys.executable, "-P", "-m", f"smtp_intercept.app.{kind}", *arguments, "--reports", str(tell.fileno())]
     return Child(kind, name, command, (*fds, tell.fileno()), hear, tell)
+
+
+def all_up(children: list[Child]) -> bool:
+    """Each has reported, and each diverter says that it beats."""
+    return all(child.report and child.report.get("beating", True) is True for child in children)
+
+
+def serving(children: list[Child]) -> bool:
+    """At least one of each kind is up."""
+    kinds = {child.kind for child in children}
+    return all(any(all_up([child]) for child in children if child.kind == kind) for kind in kinds)
+
+
+def numbered(kind: str, index: int, of: int | None) -> str:
+    """The only one has no number."""
+    return kind if (of or 1) == 1 else f"{kind}-{index + 1}"
+
+
+def handed(ends: list[tuple[str, socket.socket]]) -> list[str]:
+    """Options by whose names a process knows what it is handed."""
+    return [word for name, end in ends for word in (f"--{name}", str(end.fileno()))]
+
+
+def descriptors(ends: list[tuple[str, socket.socket]]) -> tuple[int, ...]:
+    return tuple(end.fileno() for _, end in ends)

@@ -23,7 +23,7 @@ from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from smtp_intercept.app import channel, fields, handover, listening
-from smtp_intercept.app.children import Child, make_child
+from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
@@ -102,7 +102,7 @@ class Daemon:
                 if not ready and child.process is not None and child.process.poll() is not None:
                     raise StartError(f"the {child.name} ended while starting; what it said stands above")
                 child.watch(now)
-            if not ready and _all_up(children):
+            if not ready and all_up(children):
                 ready = True
                 self._notify.ready(
                     "" if self._keep else f"inspecting mail with {self._source}, the last good configuration"
@@ -125,7 +125,8 @@ class Daemon:
         try:
             child.start(time.monotonic())
         except OSError as error:
-            raise StartError(listening.reason(error, self._config)) from None
+            why = listening.reason(error, self._config) if child in self._crew else str(error)
+            raise StartError(f"the {child.name} cannot start: {why}") from None
 
     def _keep_once(self, keep: Keep) -> None:
         """Not before `confirm`, for it may be what locks the administrator out."""
@@ -140,7 +141,7 @@ class Daemon:
         kinds = dict.fromkeys(child.kind for child in children)
         reports = {kind: {child.name: child.report for child in children if child.kind == kind} for kind in kinds}
         return {
-            "ready": ready and _all_up(children),
+            "ready": ready and serving(children),
             "started_at": self._started_at,
             "config": str(self._source),
             "ports": [leg.port for leg in self._legs],
@@ -184,21 +185,23 @@ class Daemon:
         if handing:
             takes = [("take", take) for _, take in handing]
             children.append(
-                make_child("mta", "mta", [*common, *_numbers(takes), "--log", str(log)], (*_fds(takes), log))
+                make_child("mta", "mta", [*common, *handed(takes), "--log", str(log)], (*descriptors(takes), log))
             )
         return children
 
     def _diverter(self, common: list[str], queue: int, proofs: socket.socket) -> Child:
         words = [*common, "--proofs", str(proofs.fileno()), "--queue", str(queue)]
-        return make_child("diverter", _name("diverter", queue, self._config.diverter.queues), words, (proofs.fileno(),))
+        return make_child(
+            "diverter", numbered("diverter", queue, self._config.diverter.queues), words, (proofs.fileno(),)
+        )
 
     def _interceptor(self, common: list[str], worker: int, log: int, ends: list[tuple[str, socket.socket]]) -> Child:
-        words, fds = [*common, *_numbers(ends), "--log", str(log)], (*_fds(ends), log)
+        words, fds = [*common, *handed(ends), "--log", str(log)], (*descriptors(ends), log)
         if self._seats is None:
             return make_child("interceptor", "interceptor", words, fds)
         words += ["--worker", str(worker), "--seats", str(self._seats.fd)]
         made = make_child(
-            "interceptor", _name("interceptor", worker, self._seats.workers), words, (*fds, self._seats.fd)
+            "interceptor", numbered("interceptor", worker, self._seats.workers), words, (*fds, self._seats.fd)
         )
         made.lend, made.mourn = self._listeners.lend, lambda: self._bury(worker)
         self._crew.append(made)
@@ -260,22 +263,6 @@ def _needs_mta(config: Config) -> bool:
     except SpoolError as error:
         _LOG.warning("no MTA for what may be queued: %s", error)
         return False
-
-
-def _all_up(children: list[Child]) -> bool:
-    return all(child.report and child.report.get("beating", True) is True for child in children)
-
-
-def _name(kind: str, index: int, of: int | None) -> str:
-    return kind if (of or 1) == 1 else f"{kind}-{index + 1}"
-
-
-def _numbers(ends: list[tuple[str, socket.socket]]) -> list[str]:
-    return [word for name, end in ends for word in (f"--{name}", str(end.fileno()))]
-
-
-def _fds(ends: list[tuple[str, socket.socket]]) -> tuple[int, ...]:
-    return tuple(end.fileno() for _, end in ends)
 
 
 def _user() -> tuple[int, int]:

@@ -80,6 +80,8 @@ def check(arguments: argparse.Namespace) -> int:
     warnings = configuration.warnings(config)
     if arguments.json:
         whole = {**config.model_dump(mode="json"), "limits": _asdict(configuration.limits(config, profile))}
+        whole["interceptor"]["workers"] = configuration.workers(config, profile)
+        whole["diverter"]["queues"] = configuration.queues(config, profile)
         print(json.dumps({"config": whole, "profile": profile.name, "profile_because": why, "warnings": warnings}))
         return 0
     print(configuration.effective(config, profile), end="")

@@ -118,9 +118,14 @@ def hang(load: Load) -> None:
 
 
 def one_after_the_other(load: Load) -> None:
+    def reported(name: str) -> bool:
+        """The new one is at work, and not only started."""
+        report = load.gateway.state()["each"]["interceptor"][name]
+        return bool(report) and report["pid"] == load.pids[name]
+
     for name in SEVERAL:
         killed(name)(load)
-        load.wait_inspected(time.time())
+        load.wait_until(lambda name=name: reported(name), AGAIN_S)  # type: ignore[misc]
 
 
 def orphan(load: Load) -> None:

@@ -110,9 +110,12 @@ def test_the_places_of_one_that_is_killed_are_free(box: Lab) -> None:
     os.kill(box.gateway.pids()[one], signal.SIGKILL)
     for call in calls:
         call.end()
+    ready = [box.gateway.state()["ready"]]
     hung.wait_until(lambda: send(client, SERVER, sender="again@example.net")[0]["accepted"], "a free place")
+    ready.append(box.gateway.state()["ready"])
     hung.wait_until(lambda: box.gateway.state()["restarts"][one] == 1, "the worker is back")
     assert box.gateway.state()["restarts"][other] == 0
+    assert ready == [True, True], "mail is inspected by the other"
 
 
 def test_lines_of_the_log_are_whole_and_sessions_have_names_of_their_own(box: Lab) -> None:

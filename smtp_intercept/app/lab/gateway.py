@@ -105,6 +105,7 @@ class Gateway(Host):
             self.config.write_text(config)
             return
         tables: dict[str, Any] = {"bridge": {"ports": list(self.ports)}, "log": {"mail": str(self.log)}}
+        tables["interceptor"] = {"workers": 1}  # the same on every machine
         for section, value in dict(config or {}).items():
             tables[section] = {**tables[section], **value} if section in tables else value
         self.config.write_text(toml(tables))
