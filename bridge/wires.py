@@ -15,6 +15,9 @@ _KEY = {"client": "meta priority . tcp sport", "server": "meta priority . tcp dp
 _WHEREABOUTS = "ether type { 0x0806, 0x8035 }"  # ARP and RARP: what hosts say when they have moved
 _NO_STATION = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
 _NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
+# The first octet behind the IP header, where the protocol is known to be ICMP: errors, which may be about mail (RFC 792:
+# destination unreachable, time exceeded, parameter problem; RFC 4443 adds packet too big), and neighbours (RFC 4861).
+_ICMP_TYPE, _ERRORS4, _ERRORS6, _SOLICITS = "@th,0,8", "3, 11, 12", "1, 2, 3, 4", "{ 135, 136 }"
 
 
 def netdev(rules: Rules) -> list[str]:
@@ -79,8 +82,7 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
     name, mail, own = f"port{legs.index}", rules.mail, f"ether daddr {rules.bridge_mac}"
     stp = _not_forwarding(rules) if rules.stp else []
     first = [
-        f"meta l4proto tcp goto {name}_tcp",
-        f"meta l4proto {{ icmp, icmpv6 }} goto {name}_icmp",
+        f"meta l4proto vmap {{ tcp : goto {name}_tcp, icmp : goto {name}_icmp4, icmpv6 : goto {name}_icmp6 }}",
         f"{_WHEREABOUTS} goto {name}_where",
     ]
     tcp = [
@@ -90,17 +92,16 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
         f"ip frag-off & 0x3fff != 0 goto {name}_mail",
         f"frag nexthdr tcp goto {name}_mail",
     ]
-    icmp = [
-        f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} goto {name}_mail",
-        f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} goto {name}_mail",
-        f"icmpv6 type {_NEIGHBOURS} goto {name}_where",
-    ]
+    # Not `icmp type`, with which nft asks for the protocol again: an echo is to cross as fast as by a bare bridge.
+    icmp4 = [f"{_ICMP_TYPE} {{ {_ERRORS4} }} goto {name}_mail"]
+    icmp6 = [f"{_ICMP_TYPE} {{ {_ERRORS6} }} goto {name}_mail", f"{_ICMP_TYPE} {_SOLICITS} goto {name}_where"]
     # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
     where = [f"{own} accept", *stp, f'dup to "{legs.wire}"', f"goto seen{legs.index}"]
     return [
         *_mail(rules, legs, own, stp),
         *chain(f"{name}_where", "", where),
-        *chain(f"{name}_icmp", "", icmp),
+        *chain(f"{name}_icmp6", "", icmp6),
+        *chain(f"{name}_icmp4", "", icmp4),
         *chain(f"{name}_tcp", "", tcp),
         *chain(name, f'ingress device "{legs.port}" priority 0', first),
     ]
