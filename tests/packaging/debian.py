@@ -24,8 +24,8 @@ from tests.tools import program
 RELEASES = ("bookworm", "trixie")
 # What an installed Debian has, and what the package depends on.
 INCLUDED = (
-    "ca-certificates,dbus,iproute2,iptables,kmod,libnetfilter-queue1,logrotate,nftables,openssh-client,openssh-server,"
-    "procps,python3,sudo,systemd,systemd-sysv"
+    "ca-certificates,dbus,iproute2,iptables,kmod,libnetfilter-queue1,logrotate,network-manager,nftables,openssh-client,"
+    "openssh-server,procps,python3,sudo,systemd,systemd-sysv"
 )
 BOOT_S, STOP_S = 90, 60
 
