@@ -370,7 +370,7 @@ class TestAtWork:
             assert "not without --confirm: your SSH session (from 192.0.2.10 port " in refused, command
             assert f"take {ADDRESS} from p0" in refused
             assert "br0" not in addresses(installed)
-        assert "undone by itself in 60 s" in ssh(installed, "sudo -i tollbridge up --confirm 60")
+        assert "undone by itself in 600 s" in ssh(installed, "sudo -i tollbridge up --confirm 600")
         assert ssh(installed, "tollbridge confirm").strip() == "confirmed"
         assert addresses(installed)["br0"] == {ADDRESS}
         installed.run("tollbridge", "down")
