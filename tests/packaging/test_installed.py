@@ -281,6 +281,17 @@ class TestAtWork:
         assert version.startswith("9." if file == "next.deb" else "0.")
         assert_inspected(installed)
 
+    def test_up_killed_half_way_is_made_again(self, installed: Debian) -> None:
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        installed.run("systemctl", "start", "--no-block", "tollbridge")
+        installed.run(
+            "sh", "-c", "until test -e /sys/class/net/br0; do :; done; systemctl kill -s KILL tollbridge-bridge"
+        )
+        installed.run("sh", "-c", "until systemctl -q is-active tollbridge; do sleep 0.2; done")
+        assert installed.run("systemctl", "show", "-P", "NRestarts", "tollbridge-bridge").strip() == "1"
+        assert addresses(installed)["br0"] == {ADDRESS}
+        assert_inspected(installed)
+
     @pytest.mark.parametrize("cut", [False, True], ids=["reboot", "power cut"])
     def test_after_a_cold_boot_it_inspects(self, installed: Debian, cut: bool) -> None:
         installed.reboot(cut=cut)
