@@ -38,6 +38,7 @@ USER = "tollbridge"
 FALLBACK_USER = "nobody"
 TICK_S = 0.1
 HUNG_S = 15.0  # without a report for so long a process is ended and started again
+STARTING_S = 60.0  # the same before its first report: a small box that boots needs 20 s to load Python and all else
 BACKOFF_S = (0.5, 30.0)  # first and longest wait before a process that died is started again
 STEADY_S = 60.0  # one that lived so long starts again without waiting
 LET_GO_S = 15.0  # a graceful stop takes at most so much longer than limits.drain_s
@@ -85,8 +86,8 @@ class Child:
     def watch(self, now: float) -> None:
         """End it if it hangs, start it if it has ended and waited."""
         if self.process is not None and self.runs:
-            if now - self.heard_at > HUNG_S:
-                _LOG.error("%s says nothing for %d s: killed", self.name, HUNG_S)
+            if now - self.heard_at > (limit_s := HUNG_S if self.report else STARTING_S):
+                _LOG.error("%s says nothing for %d s: killed", self.name, limit_s)
                 self.process.kill()
             return
         if self.process is not None:
