@@ -14,7 +14,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge.firewall import FirewallError, MissingFeatureError
 from bridge.host import Host, StepError
-from bridge.lane import Wanted
+from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
 from smtp_intercept.app import config as configuration
@@ -24,6 +24,7 @@ from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.wanted import profile_of, wanted
 
 PORTS_S = 60.0  # drivers load and links are renamed meanwhile
+LANE_S = 10.0  # `up` that was killed is made again within seconds
 POLL_S = 0.2
 _FAILURES = (StepError, FirewallError, MissingFeatureError, NetlinkError, OSError)
 
@@ -42,6 +43,7 @@ def up(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """The verb; at boot with the same configuration as `up` found."""
     if arguments.boot:
+        wait_for((LANE,), LANE_S)
         return or_last_good(verbs.run, arguments)
     return verbs.run(arguments)
 
