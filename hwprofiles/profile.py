@@ -6,6 +6,7 @@ every box needs must be whole, and what a table of tuning leaves out stays as th
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +15,9 @@ from enum import Enum
 from hwprofiles.source import ProfileError, Source
 
 __all__ = ["Bypass", "Limits", "Match", "Order", "Ports", "Profile", "ProfileError", "Spread", "Sysctls", "read"]
+
+
+LABEL_BYTES = 15  # a label stands where the name of a link may stand, and keeps to its rules
 
 
 class Order(Enum):
@@ -188,6 +192,9 @@ def _ports(source: Source) -> Ports:
     )
     if len(set(ports.labels)) < len(ports.labels):
         raise source.error("ports.labels", "names a port twice")
+    for label in ports.labels:
+        if re.search(r"[/:\s]", label) or len(label.encode()) > LABEL_BYTES:
+            raise source.error("ports.labels", f"{label!r} is not 1-{LABEL_BYTES} octets without '/', ':' and spaces")
     if len(ports.paths) != (len(ports.labels) if ports.order is Order.PATH else 0):
         raise source.error("ports.paths", 'needs one for each label where order = "path", and only there')
     source.known_labels("ports.pairs", ports.labels, [label for pair in ports.pairs for label in pair])
