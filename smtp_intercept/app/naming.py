@@ -28,11 +28,19 @@ _T = TypeVar("_T")
 
 def load(path: Path) -> Config:
     """As `config.load`. Raises `ConfigErrors` for a label that names no port, or several."""
-    config = configuration.load(path)
+    return _named(configuration.load(path), path, lambda: path.read_text(encoding="utf-8"))
+
+
+def parse(text: str, path: Path) -> Config:
+    """As `config.parse`."""
+    return _named(configuration.parse(text, path), path, lambda: text)
+
+
+def _named(config: Config, path: Path, read: Callable[[], str]) -> Config:
     try:
         return on_this_box(config)
     except _Unnamed as error:
-        text = path.read_text(encoding="utf-8")
+        text = read()
         told = (ConfigError(m.key, m.reason, m.remedy, line_of(text, m.at), path) for m in error.mistakes)
         raise ConfigErrors(told) from None
 
