@@ -12,17 +12,21 @@ from hwprofiles.relay import Act
 from smtp_intercept.app import keeper, naming, relays
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.relays import LOCK, POLL_S, SAYS_S, Relays
-from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.rundir import AlreadyRunningError, RunDir
 from smtp_intercept.app.verbs import UsageError, report, warn
 from smtp_intercept.app.wanted import profile_of
 
 
 def keep(arguments: argparse.Namespace) -> int:
-    """Until SIGTERM; at once where there is no relay to keep."""
+    """Until SIGTERM; done at once where there is no relay to keep, or somebody keeps them."""
     _needs_root(arguments)
     config, wanted = _wanted(arguments)
     warn(wanted.missed)
-    return keeper.run(RunDir(arguments.run_dir), config, wanted)
+    try:
+        return keeper.run(RunDir(arguments.run_dir), config, wanted)
+    except AlreadyRunningError as error:
+        print(error)
+        return 0
 
 
 def bypass(arguments: argparse.Namespace) -> int:

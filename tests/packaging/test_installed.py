@@ -134,13 +134,14 @@ def active(debian: Debian, unit: str) -> str:
 def test_it_installs_and_speaks(installed: Debian) -> None:
     assert installed.run("tollbridge", "--version").startswith("tollbridge ")
     assert "tollbridge.toml" in installed.run("tollbridge", "check", check=False)
-    for unit in ("tollbridge", "tollbridge-bridge"):
+    for unit in ("tollbridge", "tollbridge-bridge", "tollbridge-relay"):
         assert installed.run("systemctl", "is-enabled", unit).strip() == "enabled"
         assert active(installed, unit) == "inactive", "not before it is configured"
     for page in deb.pages():
         assert (installed.root / page).exists()
     assert installed.run("stat", "-c", "%U %a", "/var/spool/tollbridge").strip() == "tollbridge 700"
-    installed.run("systemd-analyze", "verify", "--man=no", "tollbridge.service", "tollbridge-bridge.service")
+    units = ("tollbridge.service", "tollbridge-bridge.service", "tollbridge-relay.service")
+    installed.run("systemd-analyze", "verify", "--man=no", *units)
     installed.run("logrotate", "-d", "/etc/logrotate.d/tollbridge")
 
 

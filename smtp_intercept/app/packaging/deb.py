@@ -35,6 +35,7 @@ MAINTAINER = "The Tollbridge authors <tollbridge@example.org>"
 FILES = {
     "smtp_intercept/app/packaging/files/tollbridge.service": "usr/lib/systemd/system/tollbridge.service",
     "smtp_intercept/app/packaging/files/tollbridge-bridge.service": "usr/lib/systemd/system/tollbridge-bridge.service",
+    "smtp_intercept/app/packaging/files/tollbridge-relay.service": "usr/lib/systemd/system/tollbridge-relay.service",
     "smtp_intercept/app/packaging/files/sysusers.conf": "usr/lib/sysusers.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/logrotate": "etc/logrotate.d/tollbridge",
