@@ -99,7 +99,7 @@ class Bypass:
     """Relays that join the two ports of a pair when nobody keeps them apart."""
 
     kind: str = "none"  # none, silicom, lanner, gpio
-    driven_by: str = ""  # the program or the driver
+    driven_by: str = ""  # the program or the driver in words; gpio: the file of the line
     pairs: tuple[tuple[str, str], ...] = ()
     watchdog_ms: int = 0
 
@@ -206,9 +206,14 @@ def _bypass(source: Source) -> Bypass:
     table = source.table("bypass")
     if not table:
         return Bypass()
-    return Bypass(
+    bypass = Bypass(
         kind=source.choice("bypass", "kind", ["silicom", "lanner", "gpio"]),
         driven_by=source.text("bypass.driven_by"),
         pairs=source.pairs("bypass"),
         watchdog_ms=source.number("bypass.watchdog_ms", table["watchdog_ms"]),
     )
+    labels = source.texts("ports", "labels")
+    source.known_labels("bypass.pairs", labels, [label for pair in bypass.pairs for label in pair])
+    if bypass.kind == "gpio" and (not bypass.driven_by.startswith("/") or len(bypass.pairs) != 1):
+        raise source.error("bypass.driven_by", "is the absolute path of the one pair's line")
+    return bypass

@@ -90,8 +90,6 @@ def _numbers(profile: Profile, nic: Nic, cores: int) -> Iterator[Setting | Unfit
 
 def _features(profile: Profile, nic: Nic) -> Iterator[Setting | Unfit]:
     for name, on in profile.features.items():
-        if name == "rx-lro":
-            continue
         if name in nic.features and name not in nic.fixed:
             yield Setting(nic.name, f"features.{name}", "on" if on else "off")
         elif nic.features.get(name, False) is not on:
