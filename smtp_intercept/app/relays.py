@@ -53,16 +53,21 @@ def relays(config: Config, profile: Profile, case: Case) -> Relays:
         elif all(bridged) and known.kind not in DRIVEN:
             missed.append(f"relay {one}-{other}: is left as it is: Tollbridge cannot drive {known.driven_by}")
         elif all(bridged):
-            driven_by = known.driven_by if known.kind == "gpio" else ""
-            wirings.append(Wiring(ports, known.kind, driven_by, known.watchdog_ms))
+            wirings.append(
+                _wiring(ports, known.kind, known.driven_by if known.kind == "gpio" else "", known.watchdog_ms)
+            )
     return Relays(tuple(wirings), tuple(missed))
 
 
 def _configured(config: Config) -> Iterable[Wiring]:
     for relay in config.bypass:
         one, other = relay.ports
-        watchdog_ms = 0 if relay.kind == "gpio" else relay.watchdog_ms
-        yield Wiring((one, other), relay.kind.value, str(relay.driven_by or ""), watchdog_ms, relay.apart)
+        yield _wiring((one, other), relay.kind.value, str(relay.driven_by or ""), relay.watchdog_ms, relay.apart)
+
+
+def _wiring(ports: tuple[str, str], kind: str, driven_by: str, watchdog_ms: int, apart: int = 1) -> Wiring:
+    """A line of GPIO has no watchdog, whatever is said of it."""
+    return Wiring(ports, kind, driven_by, 0 if kind == "gpio" else watchdog_ms, apart)
 
 
 # --- what they were ----------------------------------------------------------------------------------------------
