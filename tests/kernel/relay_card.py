@@ -31,11 +31,7 @@ from smtp_intercept.app.lab.host import Host, Process
 from smtp_intercept.app.lab.network import Lab
 
 TICK_S = 0.02
-WORDS = {
-    "set_bypass off": Act.RELEASE,  # the watchdog that was set before goes on
-    "set_bypass on": Act.BYPASS,
-    "reset_bypass_wd": Act.BEAT,
-}
+WORDS = {"set_bypass on": Act.BYPASS, "reset_bypass_wd": Act.BEAT}
 PROGRAM = """\
 #!/bin/sh
 if [ "$1" = p1 ]; then echo "The interface is a slave interface or doesn't support Bypass."; exit 1; fi
@@ -86,9 +82,7 @@ class Card:
             lab.gateway.run(["ip", "link", "set", port, "netns", name])
             lab.hosts[0].run(["ip", "-n", name, "link", "set", port, "name", f"w{index}"])
             namespaces.wire((gateway, port, mac), (name, f"g{index}", ""), lab.mtu)
-        host = Host("card", ("ip", "netns", "exec", name), directory)
-        lab.gateway.processes  # noqa: B018 - the lab ends what it started
-        return host
+        return Host("card", ("ip", "netns", "exec", name), directory)
 
     def close(self) -> None:
         self._host.end()
@@ -111,7 +105,7 @@ class Board:
 
     def __init__(self, place: Path) -> None:
         self._place, self._ip = place, IPRoute()
-        self._relay, self._watchdog_ms = Simulated(0), 0
+        self._relay = Simulated(0)
         for name in ("left", "right", "wire"):
             self._ip.link("add", ifname=name, kind="bridge", br_forward_delay=0, br_mcast_snooping=0)
             self._set(name, state="up")
@@ -141,11 +135,10 @@ class Board:
         self._relay.now = time.monotonic()
         match words.split():
             case ["set_bypass_wd", ms]:
-                was_apart = not self._relay.joined()
-                self._relay.watchdog_ms = int(ms)
-                if was_apart:
+                was_joined, self._relay.watchdog_ms = self._relay.joined(), int(ms)
+                if not was_joined:
                     self._relay.tell(Act.ARM if int(ms) else Act.RELEASE)
-            case ["set_bypass", "off"]:
+            case ["set_bypass", "off"]:  # with the watchdog that was set before
                 self._relay.tell(Act.ARM if self._relay.watchdog_ms else Act.RELEASE)
             case ["get_bypass"]:
                 return f"The interface is in the {'' if self._relay.joined() else 'non-'}Bypass mode."
@@ -168,23 +161,21 @@ def main() -> None:
         for line in os.read(asked, 65536).decode().splitlines():
             caller, _, words = line.partition(" ")
             answer = board.told(words)
-            try:
-                end = os.open(place / f"answer.{caller}", os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # ENXIO: cat has not opened it yet, or has gone
-                end = _patiently(place / f"answer.{caller}")
-            if end >= 0:
-                os.write(end, f"{answer}\n".encode())
-                os.close(end)
+            _answer(place / f"answer.{caller}", answer)
 
 
-def _patiently(path: Path) -> int:
+def _answer(path: Path, text: str) -> None:
+    """As soon as the caller listens; one that has gone hears nothing."""
     deadline_at = time.monotonic() + 1.0
     while time.monotonic() < deadline_at:
         try:
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:
+            end = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # ENXIO: it has not opened it yet
             time.sleep(0.001)
-    return -1
+            continue
+        os.write(end, f"{text}\n".encode())
+        os.close(end)
+        return
 
 
 if __name__ == "__main__":
