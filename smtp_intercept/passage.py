@@ -47,10 +47,15 @@ class Passage:
 
     def message(self, message: Message, at: str) -> dict[str, Any]:
         """The log record of one message."""
-        head = {"type": "message", "time": at, "session": self.name}
-        fields = message.fields()
-        number = {"number": fields.pop("number")}
-        return {**head, **number, "direction": self.arrival.direction.value, "handler": self.handler, **fields}
+        return {
+            "type": "message",
+            "time": at,
+            "session": self.name,
+            "number": message.number,
+            "direction": self.arrival.direction.value,
+            "handler": self.handler,
+            **message.fields(),
+        }
 
     def session(self, session: Spoken, seconds: float, outcome: str, reason: str, at: str) -> dict[str, Any]:
         """The log record of the session."""

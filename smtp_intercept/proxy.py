@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, TypeAlias
 
@@ -29,6 +28,7 @@ from smtp_intercept.readiness import Readiness
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
 from smtp_intercept.tally import count_session, tally
+from smtp_intercept.timestamp import timestamp
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close, saved_macs
 
@@ -269,8 +269,7 @@ class Gateway:
             _LOG.error("session %s: the log failed: %s", record["session"], type(mistake).__name__)
 
     def _now(self) -> str:
-        moment = datetime.fromtimestamp(self._clock(), UTC)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return timestamp(self._clock())
 
 
 def _name(failure: OSError) -> str:

@@ -60,10 +60,9 @@ class Message:
     outcome: Outcome
 
     def fields(self) -> dict[str, object]:
-        """The fields of the log record that the dialogue knows."""
+        """The fields of the log record that the dialogue knows, but its number."""
         omitted = {"recipients_omitted": self.recipients_omitted} if self.recipients_omitted else {}
         return {
-            "number": self.number,
             "sender": self.sender,
             "recipients": [
                 {"address": r.address, "direction": r.direction.value, "reply": clip(str(r.reply))}

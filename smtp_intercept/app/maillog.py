@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+from pydantic_core import PydanticSerializationError, to_json
 
 
 class MailLog:
@@ -17,8 +17,15 @@ class MailLog:
         self.lost = 0
 
     def __call__(self, record: dict[str, Any]) -> None:
-        line = _ENCODE(record) + "\n"
         try:
-            os.write(self._fd, line.encode("utf-8", "backslashreplace"))
+            os.write(self._fd, _line(record))
         except OSError:
             self.lost += 1
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    """The configuration's library encodes four times as fast as json, but no lone surrogate."""
+    try:
+        return to_json(record) + b"\n"
+    except PydanticSerializationError:
+        return json.dumps(record, separators=(",", ":")).encode("ascii") + b"\n"

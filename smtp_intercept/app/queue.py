@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.nexthop import place_of
 from smtp_intercept.mta.postmaster import Postmaster, queue_in
 from smtp_intercept.mta.records import Records
+from smtp_intercept.timestamp import timestamp
 
 HEADER_BYTES = 256 << 10  # shown of one message; more is no header
 LINES_AT_ONCE = 500  # printed: a call for each costs a tenth of a long list's time
@@ -186,7 +186,7 @@ def _page(entry: Entry, queue: Postmaster, header: str) -> dict[str, Any]:
     attempts = queue.attempts(entry.id)
     return {
         "id": entry.id,
-        "time": _time(entry.received_at),
+        "time": timestamp(entry.received_at),
         "size_bytes": entry.content_bytes,
         "held": entry.held,
         "returning": entry.returning,
@@ -211,14 +211,14 @@ def _recipient(one: Queued) -> dict[str, Any]:
         "original": one.recipient.original,
         "notify": one.recipient.notify.name,
         "state": one.state.value,
-        "next_at": _time(one.next_at),
+        "next_at": timestamp(one.next_at),
         "delay_told": one.delay_told,
     }
 
 
 def _attempt(attempt: dict[str, Any]) -> dict[str, Any]:
     del attempt["number"]
-    return attempt | {"at": _time(attempt["at"])}
+    return attempt | {"at": timestamp(attempt["at"])}
 
 
 def _page_text(page: dict[str, Any]) -> str:
@@ -266,10 +266,6 @@ def _plain(text: str) -> str:
     if text.isprintable():  # nearly always; a long list is many letters
         return text
     return "".join(letter if letter.isprintable() or letter == "\t" else ascii(letter)[1:-1] for letter in text)
-
-
-def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _size(size_bytes: float) -> str:

@@ -12,7 +12,6 @@ import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any
 
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, Answer
@@ -22,6 +21,7 @@ from smtp_intercept.mta.replies import STOPPING
 from smtp_intercept.mta.services import Draft, Intake, Services, Spool
 from smtp_intercept.mta.smtpd import FLUSH_S
 from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.timestamp import timestamp
 from smtp_intercept.transaction import Message, Outcome
 from smtp_intercept.transparent import saved_macs
 
@@ -156,8 +156,7 @@ class Receiving:
             _LOG.error("session %s: the log failed: %s", record["session"], type(mistake).__name__)
 
     def _now(self) -> str:
-        moment = datetime.fromtimestamp(self._services.clock(), UTC)
-        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return timestamp(self._services.clock())
 
 
 class _Unheard:

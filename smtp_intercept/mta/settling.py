@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
 from smtp_intercept.mta.aftermath import Ending, Moment, endings, returned, untold
@@ -22,6 +21,7 @@ from smtp_intercept.mta.nexthop import NextHop
 from smtp_intercept.mta.nexthop import Protocol as Speech
 from smtp_intercept.mta.quoted import bytes_needed
 from smtp_intercept.mta.schedule import Schedule
+from smtp_intercept.timestamp import timestamp
 from smtp_intercept.wire import clip
 
 AGAIN_S = 5.0  # a disk that is full or read-only is asked again so often
@@ -118,7 +118,7 @@ class Settling:
 
     def tell(self, entry: Entry, ends: Sequence[Ending], notice_id: str | None, tried: Try) -> None:
         """The mail log: each recipient, and the notice."""
-        at = datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = timestamp(self.clock())
         queued = {each.number: each for each in entry.queued}
         for end in ends:
             outcome, of = end.outcome, queued[end.outcome.number]

@@ -147,7 +147,7 @@ class Played:
                 case Pause(until_at):
                     self.pauses.append(until_at)
                 case MessageDone(record):
-                    self.messages.append(record.fields())
+                    self.messages.append({"number": record.number, **record.fields()})
 
 
 def play(events: Iterable[Event], cut: Cut, rules: Rules = TRANSPARENT) -> Played:
