@@ -101,6 +101,11 @@ def test_up_arms_and_down_gives_back(lab: Lab, box: Gateway, card: Card) -> None
     keeper = keeper_of(box)
     box.tollbridge("up")
     assert keeper_of(box) == keeper, "an `up` that changes nothing leaves the relay alone"
+    os.kill(keeper, signal.SIGTERM)
+    assert until(lambda: keeper_of(box) == 0)
+    box.tollbridge("up")
+    assert keeper_of(box) not in (0, keeper)
+    assert "set_bypass on" not in card.told(), "whoever comes next is within the watchdog"
     box.tollbridge("down")
     assert card.joined()
     assert crosses(lab)
