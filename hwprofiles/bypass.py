@@ -111,7 +111,7 @@ class Silicom:
             )
         except subprocess.TimeoutExpired:
             raise OSError(f"{self.program} {' '.join(words)}: no answer for {TOLD_S:g} s") from None
-        said = (done.stderr or done.stdout).strip()
+        said = f"{done.stdout.strip()} {done.stderr.strip()}".strip()
         if done.returncode and "slave" not in said:
             raise OSError(f"{self.program} {' '.join(words)}: {said}")
         return said
