@@ -29,6 +29,7 @@ from bridge.steps import (
     SetLink,
     SetSysctl,
     Step,
+    Unmanage,
 )
 
 BRIDGE_NF = (
@@ -61,12 +62,14 @@ class LinkFacts:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The host without Tollbridge; `bridge.ledger.original` gives it back where Tollbridge is."""
+    """The host without Tollbridge; `bridge.ledger.original` gives it back where Tollbridge is. ``managers`` are the
+    network managers that may run here."""
 
     links: Mapping[str, LinkFacts]
     sysctls: Mapping[str, str] = field(default_factory=dict)
     nft_queue: bool = False
     seed: int = 0
+    managers: tuple[str, ...] = ()
 
 
 class PlanError(Exception):
@@ -96,6 +99,7 @@ def make_plan(wanted: Wanted, present: Present) -> Plan:
     rules = _rules(wanted, present, legs, mac)
     ruleset = render(rules)
     steps = [
+        *_unmanaged(wanted, present, legs),
         *wanted.tuned_first,
         *_kernel(wanted, present),
         *(_adopted(wanted, present, ports) if wanted.adopt else _plain(wanted, present, ports, mac)),
@@ -190,6 +194,14 @@ def _foreign(link: str, present: Present, key: str, remedy: str) -> None:
 
 
 # --- the steps, in the order of the design --------------------------------------------------------------------------
+
+
+def _unmanaged(wanted: Wanted, present: Present, legs: Iterable[PortLegs]) -> Iterator[Step]:
+    """First, so that no manager sees a link that it has not been told of. An adopted bridge stays whose it is."""
+    ours = [LANE, *(end for leg in legs for end in (leg.wire, leg.lane))]
+    links = ours if wanted.adopt else [wanted.bridge, *(leg.port for leg in legs), *ours]
+    for manager in present.managers:
+        yield Unmanage(manager, " ".join(links))
 
 
 def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:

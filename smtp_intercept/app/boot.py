@@ -1,4 +1,5 @@
-"""`tollbridge up --boot`: nobody watches, so it waits for the ports and never leaves the wire cut.
+"""`tollbridge up --boot` and `run --boot`: nobody watches, so `up` waits for the ports, never leaves the wire cut, and
+both take the last good configuration in place of a broken one.
 
 Does not choose between mail and inspection for ever: it fails, and whoever looks finds out why.
 """
@@ -20,6 +21,7 @@ from bridge.links import Links
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming, verbs
 from smtp_intercept.app.config import Config, ConfigErrors
+from smtp_intercept.app.lastgood import or_last_good
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.wanted import profile_of, wanted
 
@@ -31,9 +33,30 @@ _FAILURES = (StepError, FirewallError, MissingFeatureError, NetlinkError, OSErro
 
 
 def up(arguments: argparse.Namespace) -> int:
-    """The verb. What only a person can mend (the configuration, a port that does not exist) is raised as ever."""
-    if not arguments.boot:
-        return verbs.up(arguments)
+    """The verb. What only a person can mend (the configuration, a port that does not exist) is raised as ever, at boot
+    if there is no last good configuration."""
+    if arguments.boot:
+        return or_last_good(_up, arguments)
+    done, run_dir = verbs.up(arguments), RunDir(arguments.run_dir)
+    if not run_dir.holder("run"):  # else that one's is in force
+        run_dir.instead.unlink(missing_ok=True)
+    return done
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The verb; at boot with the same configuration as `up` found."""
+    if arguments.boot:
+        return or_last_good(verbs.run, arguments)
+    return verbs.run(arguments)
+
+
+def _up(arguments: argparse.Namespace) -> int:
+    bridge = configuration.load(arguments.config).bridge
+    if arguments.adopted and not bridge.adopt:
+        return 0
+    if bridge.adopt and not arguments.adopted and bridge.name not in naming.present():
+        print(f"tollbridge: there is no {bridge.name} to adopt yet; left to `up --boot --adopted`")
+        return 0
     config = wait_for(arguments.config, PORTS_S)
     try:
         return verbs.up(arguments)
@@ -43,8 +66,9 @@ def up(arguments: argparse.Namespace) -> int:
 
 
 def wait_for(path: Path, timeout_s: float) -> Config:
-    """The configuration as soon as every port is there. A label counts the ports of the box, so it is believed once
-    they have not changed for a while and udev has nothing left to do. At the end it is what it is, mistakes too."""
+    """The configuration as soon as every port is there, and the bridge if it is to be adopted. A label counts the ports
+    of the box, so it is believed once they have not changed for a while and udev has nothing left to do. At the end it
+    is what it is, mistakes too."""
     deadline = time.monotonic() + timeout_s
     written, present, since = configuration.load(path), frozenset[str](), time.monotonic()
     while True:
@@ -58,7 +82,8 @@ def wait_for(path: Path, timeout_s: float) -> Config:
                 raise
         else:
             settled = config.bridge == written.bridge or time.monotonic() - since >= SETTLED_S
-            if late or (settled and present.issuperset(config.bridge.ports)):
+            needed = {*config.bridge.ports, *([config.bridge.name] if config.bridge.adopt else ())}
+            if late or (settled and present.issuperset(needed)):
                 return config
         time.sleep(POLL_S)
 

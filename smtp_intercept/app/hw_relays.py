@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from hwprofiles.bypass import relay_of
 from hwprofiles.relay import Act
 from smtp_intercept.app import keeper, naming, relays
 from smtp_intercept.app.config import Config
+from smtp_intercept.app.lastgood import BROKEN
 from smtp_intercept.app.relays import LOCK, POLL_S, SAYS_S, Relays
-from smtp_intercept.app.rundir import AlreadyRunningError, RunDir
+from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json
 from smtp_intercept.app.verbs import UsageError, report, warn
 from smtp_intercept.app.wanted import profile_of
 
 
 def keep(arguments: argparse.Namespace) -> int:
-    """Until SIGTERM; done at once where there is no relay to keep, or somebody keeps them."""
+    """Until SIGTERM; done at once where there is no relay to keep, or somebody keeps them. 2 for a configuration that
+    is broken: starting again does not mend it."""
     _needs_root(arguments)
-    config, wanted = _wanted(arguments)
+    try:
+        config, wanted = _wanted(arguments)
+    except BROKEN as error:
+        print(f"tollbridge: {error}", file=sys.stderr)
+        return 2
     warn(wanted.missed)
     try:
         return keeper.run(RunDir(arguments.run_dir), config, wanted)
@@ -59,7 +67,9 @@ def arm(arguments: argparse.Namespace) -> int:
 
 
 def _wanted(arguments: argparse.Namespace) -> tuple[Config, Relays]:
-    config = naming.load(arguments.config)
+    """Of the configuration that is in force: after a boot with a broken one that is the last good one."""
+    instead = read_json(RunDir(arguments.run_dir).instead)
+    config = naming.load(Path(instead["in_force"]) if instead else arguments.config)
     profile, _ = profile_of(config)
     return config, relays.relays(config, profile, naming.case_here(profile))
 

@@ -103,6 +103,13 @@ class Kept:
 def not_bridging(bridge: str, ports: tuple[str, str], *, held_down: bool) -> str:
     """Why the box does not join these ports itself; "" if it does. Carriers are not asked for: a relay mends none, and
     while it joins its ports they have none."""
+    try:
+        return _fault(bridge, ports, held_down=held_down)
+    except OSError as error:  # it goes while we look
+        return f"{bridge} cannot be looked at: {error.strerror}"
+
+
+def _fault(bridge: str, ports: tuple[str, str], *, held_down: bool) -> str:
     for link in (bridge, *ports):
         if not (_NET / link).exists():
             return f"there is no {link}"
@@ -134,8 +141,7 @@ def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
         orders = Orders()
         kept = [_kept(wiring, config, orders) for wiring in wanted.wirings]
         threads = [Thread(target=each.follow, args=(over,)) for each in kept]
-        _watch(run_dir, config, wanted, orders, kept, threads, over)
-    return 0
+        return _watch(run_dir, config, wanted, orders, kept, threads, over)
 
 
 def _kept(wiring: Wiring, config: Config, orders: Orders) -> Kept:
@@ -152,8 +158,8 @@ def _watch(
     kept: list[Kept],
     threads: list[Thread],
     over: Event,
-) -> None:
-    """Looks at what concerns all relays, and writes down how they are."""
+) -> int:
+    """Looks at what concerns all relays, and writes down how they are. 1 if one of them lost its thread."""
     orders.why = _why_none(run_dir, config)
     for thread in threads:
         thread.start()
@@ -163,8 +169,12 @@ def _watch(
         if said != last or now - said_at > SAID_EVERY_S:
             write_json(run_dir.relays, {"at": now, "wanted": wanted_is, "relays": said})
             last, said_at = said, now
+        if not all(thread.is_alive() for thread in threads):  # what it said stands above; the unit starts anew
+            over.set()
+            return 1
     for thread in threads:
         thread.join()
+    return 0
 
 
 def _why_none(run_dir: RunDir, config: Config) -> str:

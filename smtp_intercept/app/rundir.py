@@ -77,6 +77,11 @@ class RunDir:
         """There while the relays are to join their ports, whatever the box does."""
         return self.path / "bypassed"
 
+    @property
+    def instead(self) -> Path:
+        """There while the last good configuration is in force instead of the one that was asked for, and why."""
+        return self.path / "instead.json"
+
     def make(self) -> None:
         self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
 

@@ -63,6 +63,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "seen_twice": diverter.get("seen_twice", []),
         "protected": interceptor.get("protected", []),
         "waits_for_confirm": run_dir.pending.exists(),
+        "instead": read_json(run_dir.instead),
     }
 
 
@@ -112,7 +113,8 @@ def _headline(page: dict[str, Any]) -> str:
 
 
 def _warnings(page: dict[str, Any]) -> list[str]:
-    found = [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
+    found = _not_in_force(page["instead"]) if page["instead"] else []
+    found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
     found += [_out_of_order(relay) for relay in page["relays"] if relay["state"] != "armed"]
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
     found += [f"{a} to {b} passes this box twice: bridged" for a, b in page["seen_twice"]]
@@ -137,6 +139,12 @@ _MEANS = {
     "failed": "cannot be told",
     "unknown": "does not say how it stands",
 }
+
+
+def _not_in_force(instead: dict[str, Any]) -> list[str]:
+    when = time.strftime("%F %T", time.localtime(instead["kept_at"]))
+    said = f"{instead['config']} IS NOT IN FORCE: in its place is {instead['in_force']}, the last good one, of {when}"
+    return [said, *instead["why"].splitlines()]
 
 
 def _unresolved(name: dict[str, Any]) -> str:
