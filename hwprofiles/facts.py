@@ -41,6 +41,7 @@ def profile_text(name: str) -> str:
     return _all()[name][1]
 
 
+@cache
 def _all() -> dict[str, tuple[Profile, str]]:
     models = resources.files("hwprofiles") / "models"
     ours = {file.name.removesuffix(".toml"): file for file in models.iterdir() if file.name.endswith(".toml")}
@@ -56,13 +57,7 @@ def _local() -> Iterator[tuple[str, tuple[Profile, str]]]:
             text = file.read_text(encoding="utf-8")
             yield file.stem, (read(file.stem, text), text)
         except (OSError, UnicodeDecodeError, ProfileError) as error:
-            _warn(f"{file} is not used: {error}")
-
-
-@cache
-def _warn(text: str) -> None:
-    """Once: profiles are looked at more often."""
-    _LOG.warning("%s", text)
+            _LOG.warning("%s is not used: %s", file, error)
 
 
 def box(ports: Iterable[str] | None = None) -> Box:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from smtp_intercept.app import hw
+from smtp_intercept.app import hw, hw_relays
 from smtp_intercept.app.subcommands import add_verb
 
 
@@ -17,7 +17,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     facts.add_argument("--json", action="store_true", help="for machines: the file that --facts reads")
     detect = add_verb(verbs, "detect", hw.detect, "say which profile is for the box, and why")
     detect.add_argument("--json", action="store_true", help="for machines")
-    show = add_verb(verbs, "show", hw.show, "show a profile, and what of it is not in effect yet")
+    show = add_verb(verbs, "show", hw.show, "show a profile, and where its facts are from")
     show.add_argument("profile", nargs="?", metavar="PROFILE", help="its name [the one for this box]")
     for parser_of_facts in (facts, detect, show):
         parser_of_facts.add_argument(
@@ -27,6 +27,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_verb(verbs, "apply", hw.apply, "make them; `up` does so too")
     measure = "measure what other settings would gain on this box, and propose them"
     _add_tune(add_verb(verbs, "tune", hw.tune, measure, json=True))
+    add_verb(verbs, "bypass", hw_relays.bypass, "have the bypass relays join their ports: the box is out of the path")
+    add_verb(verbs, "arm", hw_relays.arm, "end that: the relays are armed while the box bridges")
+    add_verb(verbs, "keep", hw_relays.keep, "keep the bypass relays, in the foreground; `up` starts it by itself")
     add_verb(verbs, "revert", hw.revert, "undo them and leave the bridge as it is; `down` undoes both")
 
 

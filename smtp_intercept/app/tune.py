@@ -25,6 +25,7 @@ from hwprofiles.match import match, named
 from hwprofiles.profile import Profile
 from hwprofiles.tuning import tuning
 from smtp_intercept.app import config as configuration
+from smtp_intercept.app import naming
 from smtp_intercept.app.lab import looped
 from smtp_intercept.app.lab.figures import Figures, Measurement, as_json, table
 from smtp_intercept.app.lab.host import LabError
@@ -98,11 +99,11 @@ def _refuse(arguments: argparse.Namespace) -> None:
 def _bridged(arguments: argparse.Namespace) -> tuple[str, ...]:
     """The ports of the configuration, and of the one that was last in force."""
     files = [path for path in (arguments.config, RunDir(arguments.run_dir).effective) if path.exists()]
-    return tuple(port for path in files for port in configuration.load(path).bridge.ports)
+    return tuple(port for path in files for port in naming.load(path).bridge.ports)
 
 
 def _subject(arguments: argparse.Namespace) -> Subject:
-    config = configuration.load(arguments.config) if arguments.config.exists() else None
+    config = naming.load(arguments.config) if arguments.config.exists() else None
     box = facts.box(arguments.ports or (config.bridge.ports if config else None))
     every = facts.profiles()
     name = config.bridge.profile if config else "auto"

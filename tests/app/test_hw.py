@@ -14,7 +14,7 @@ import pytest
 
 from hwprofiles.box import from_json
 from hwprofiles.facts import profiles
-from smtp_intercept.app import cli, hw
+from smtp_intercept.app import cli
 
 FACTS = Path(__file__).parents[1] / "hwprofiles" / "facts"
 NOWHERE = ["--config", "/nonexistent/tollbridge.toml"]
@@ -63,12 +63,10 @@ def test_detect_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("name", [profile.name for profile in profiles()])
-def test_show_names_sources_and_what_is_not_in_effect(capsys: pytest.CaptureFixture[str], name: str) -> None:
+def test_show_names_sources(capsys: pytest.CaptureFixture[str], name: str) -> None:
     text = said(capsys, "show", name)
     assert text.startswith(f"{name}: ")
     assert "  source: " in text
-    for later in hw.NOT_IN_EFFECT:
-        assert all(line.endswith("(not in effect yet)") for line in text.splitlines() if line.startswith(f"  {later}:"))
 
 
 def test_show_of_the_box_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:

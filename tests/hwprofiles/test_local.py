@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from hwprofiles.match import named
 
 
 @pytest.fixture
-def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def local(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(facts, "LOCAL", tmp_path)
-    return tmp_path
+    facts._all.cache_clear()
+    yield tmp_path
+    facts._all.cache_clear()
 
 
 def test_one_of_the_same_name_goes_over_the_packages(local: Path) -> None:
@@ -21,6 +24,7 @@ def test_one_of_the_same_name_goes_over_the_packages(local: Path) -> None:
     (local / "generic.toml").write_text(text.replace("workers = 4", "workers = 7"))
     (local / "ours.toml").write_text(text.replace("workers = 4", "workers = 9"))
     (local / "notes.txt").write_text("no profile")
+    facts._all.cache_clear()
     every = facts.profiles()
     assert (named("generic", every).workers, named("ours", every).workers) == (7, 9)
     assert len(every) == len({profile.name for profile in every})
