@@ -29,6 +29,7 @@ PURE = {
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
         *("trace", "parts"),
     ),
+    "smtp_intercept.app.lab": ("figures", "proposal"),
     "smtp_intercept.app": ("explain", "located", "mistakes", "sums", "template"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
@@ -61,6 +62,7 @@ ALLOWED = {
         "operator",
         "re",
         "reprlib",
+        "statistics",
         "string",
         "struct",
     ),

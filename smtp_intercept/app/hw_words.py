@@ -44,7 +44,7 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=_within(1, 60), default=4, metavar="S", help="of each load in each round [%(default)s]"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the proposed profile there")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the profile there, if one is proposed")
 
 
 def _within(least: int, most: int) -> Callable[[str], int]:

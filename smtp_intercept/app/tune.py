@@ -1,6 +1,6 @@
 """`tollbridge hw tune`: measures this box as it is and with one setting changed at a time, and proposes what gains.
 
-Changes nothing that outlives it: what it proposes is a profile's file, for an administrator to read and put in place.
+Changes nothing that outlives it: what it proposes is text, for an administrator to read and put in place.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from smtp_intercept.app.lab.host import LabError
 from smtp_intercept.app.lab.looped import LoopedLab, PortsError
 from smtp_intercept.app.lab.network import Lab, missing
 from smtp_intercept.app.lab.proposal import AGAIN, BASE, TOGETHER, Change, Value, best, changed, changes, judged
-from smtp_intercept.app.lab.rig import LOADS, RefusedError, Rig
+from smtp_intercept.app.lab.rig import LOADS, PRODUCT, RefusedError, Rig
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.verbs import UsageError
 
@@ -205,11 +205,11 @@ def _race(
 
 
 def _tell(subject: Subject, outcome: Outcome, arguments: argparse.Namespace) -> None:
-    text = _profile(subject, outcome)
-    if arguments.output is not None and text:
-        arguments.output.write_text(text, encoding="utf-8")
+    settings, profile = _settings(outcome), _profile(subject, outcome)
+    if arguments.output is not None and profile:
+        arguments.output.write_text(profile, encoding="utf-8")
     if arguments.json:
-        print(json.dumps(_page(subject, outcome, text), indent=1, ensure_ascii=False))
+        print(json.dumps(_page(subject, outcome, settings, profile), indent=1, ensure_ascii=False))
         return
     units = {name: load.unit for name, load in LOADS.items()}
     print(table(outcome.figures, units, BASE))
@@ -218,12 +218,11 @@ def _tell(subject: Subject, outcome: Outcome, arguments: argparse.Namespace) -> 
     print()
     for line in _verdict(outcome):
         print(line)
-    if text:
+    if settings:
+        print(f"\nInto {arguments.config}, then `tollbridge up` and a restart of `run`:\n\n{settings}", end="")
+    if profile:
         place = facts.LOCAL / f"{subject.profile.name}.toml"
-        print(
-            f"\nTo put it in force: write this to {place}, then `tollbridge up` and a restart of `run`.\n\n{text}",
-            end="",
-        )
+        print(f"\nInto {place}, then `tollbridge up`:\n\n{profile}", end="")
 
 
 def _verdict(outcome: Outcome) -> Iterator[str]:
@@ -247,13 +246,21 @@ def _noise(figures: Figures) -> str:
     return ", ".join(f"{load} {n:.0%}" for load, n in judged(figures, AGAIN).noise.items())
 
 
+def _settings(outcome: Outcome) -> str:
+    """What the configuration says, and not the profile: there a number is taken as it is, whatever the CPUs. Empty
+    without a proposal of that kind."""
+    ours = [change for change in outcome.proposed if change.key in PRODUCT]
+    return tomli_w.dumps(changed({}, ours)) if ours else ""
+
+
 def _profile(subject: Subject, outcome: Outcome) -> str:
-    """The file, whole; empty without a proposal."""
-    if not outcome.proposed:
+    """The file, whole; empty if nothing is proposed that belongs to it."""
+    theirs = [change for change in outcome.proposed if change.key not in PRODUCT]
+    if not theirs:
         return ""
-    whole = changed(tomllib.loads(facts.profile_text(subject.profile.name)), outcome.proposed)
+    whole = changed(tomllib.loads(facts.profile_text(subject.profile.name)), theirs)
     head = [f"# {subject.profile.name}, as `tollbridge hw tune` proposes it for this box ({_box(subject.box)}):"]
-    head += [f"# {change}: {_figures(outcome.figures, str(change))}" for change in outcome.proposed]
+    head += [f"# {change}: {_figures(outcome.figures, str(change))}" for change in theirs]
     head += [f"# together: {_figures(outcome.duel, TOGETHER)} (speed as a share of before, ± noise)"]
     return "\n".join(head) + "\n" + tomli_w.dumps(whole)
 
@@ -263,18 +270,19 @@ def _box(box: Box) -> str:
     return f"{names or 'no name'}, {box.cpu.cores} CPUs"
 
 
-def _page(subject: Subject, outcome: Outcome, text: str) -> dict[str, object]:
+def _page(subject: Subject, outcome: Outcome, settings: str, profile: str) -> dict[str, object]:
     return {
         "profile": subject.profile.name,
         "base": dict(subject.base),
         "noise": dict(judged(outcome.figures, AGAIN).noise),
-        "ratios": {str(c): dict(judged(outcome.figures, str(c)).ratios) for c in subject.tried},
+        "ratios": {str(change): dict(judged(outcome.figures, str(change)).ratios) for change in subject.tried},
         "figures": as_json(outcome.figures),
         "duel": as_json(outcome.duel),
         "gained": [str(change) for change in outcome.gained],
         "proposed": {change.key: change.value for change in outcome.proposed},
         "refused": list(outcome.refused),
-        "profile_toml": text,
+        "configuration_toml": settings,
+        "profile_toml": profile,
     }
 
 

@@ -17,10 +17,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwprofiles import profile
-from hwprofiles.box import Nic
+from hwprofiles.box import Box, Cpu, Firmware, Nic
 from hwprofiles.facts import profile_text
+from smtp_intercept.app import tune
 from smtp_intercept.app.lab.figures import Figures, Measurement
-from smtp_intercept.app.lab.proposal import AGAIN, BASE, LEAST_GAIN, Change, best, changed, changes, judged, noise
+from smtp_intercept.app.lab.proposal import (
+    AGAIN,
+    BASE,
+    LEAST_GAIN,
+    TOGETHER,
+    Change,
+    best,
+    changed,
+    changes,
+    judged,
+    noise,
+)
 
 TWO, FOUR, QUEUES = Change("interceptor.workers", 2), Change("interceptor.workers", 4), Change("diverter.queues", 2)
 ONE_OF_EACH = {"interceptor.workers": 1, "diverter.queues": 1}
@@ -139,3 +151,34 @@ def test_a_proposal_is_a_whole_profile() -> None:
     read = profile.read("igb", tomli_w.dumps(whole))
     assert (read.workers, read.queues, read.rings["rx"]) == (4, 2, 1024)
     assert read.match == profile.read("igb", profile_text("igb")).match
+
+
+def outcome(*proposed: Change) -> tune.Outcome:
+    both = figures(new={**ALIKE, **{str(change): [0.5] * 5 for change in proposed}, TOGETHER: [0.5] * 5})
+    return tune.Outcome(both, both, proposed, proposed, [])
+
+
+def subject() -> tune.Subject:
+    box = Box("here", Firmware("PC Engines", "apu2"), Cpu(cores=4), 4096, (NIC,))
+    return tune.Subject(box, profile.read("generic", profile_text("generic")), ONE_OF_EACH, {}, [])
+
+
+@pytest.mark.parametrize("rings", [True, False])
+def test_each_proposal_goes_to_where_it_counts(rings: bool) -> None:
+    """A profile's workers are no more than the CPUs allow; the configuration's are taken as they are."""
+    proposed = outcome(FOUR, QUEUES, *([Change("rings.rx", 1024)] if rings else []))
+    assert tomllib.loads(tune._settings(proposed)) == {"interceptor": {"workers": 4}, "diverter": {"queues": 2}}
+    text = tune._profile(subject(), proposed)
+    assert bool(text) is rings
+    if rings:
+        read = profile.read("generic", text)
+        assert (read.workers, read.rings) == (profile.read("generic", profile_text("generic")).workers, {"rx": 1024})
+        assert "# rings.rx = 1024: new 2.00 ± 0.03" in text
+
+
+def test_without_a_gain_nothing_is_proposed_and_the_noise_is_told() -> None:
+    none = outcome()
+    assert (tune._settings(none), tune._profile(subject(), none)) == ("", "")
+    assert [*tune._verdict(none)] == [
+        "no change proposed: no gain beyond what the same differs from itself (new 3%)",
+    ]
