@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -74,6 +75,16 @@ threads = [threading.Thread(target=send, args=(client,)) for client in range(6)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print(json.dumps([taken, refused]))
+"""
+# A bypass card of two files, told as bpctl_util tells one; joined at power-on.
+CARD = """\
+#!/bin/sh
+[ "$2" = get_bypass ] || echo "$@" >> /run/tollbridge/told
+case "$2 $3" in
+    "set_bypass on") rm -f /run/tollbridge/apart ;;
+    "set_bypass off") touch /run/tollbridge/apart ;;
+    "get_bypass ") [ -e /run/tollbridge/apart ] && non=non-; echo "The interface is in the ${non}Bypass mode." ;;
+esac
 """
 PYTHON = f"/{deb.HOME}/bin/python3"
 # The wires are there before anything of the network, as cards are; both come back after a reboot.
@@ -241,16 +252,30 @@ def active(debian: Debian, unit: str) -> str:
     return debian.run("systemctl", "is-active", unit, check=False).strip()
 
 
+def kept_by(debian: Debian, but: str = "0") -> str:
+    """The process of the keeper whose relay is armed, as soon as there is one (other than that)."""
+    deadline_at = time.monotonic() + 60
+    while time.monotonic() < deadline_at:
+        pid = debian.run("systemctl", "show", "-P", "MainPID", "tollbridge-relay").strip()
+        if pid not in ("0", but):
+            relays = json.loads(debian.run("tollbridge", "status", "--json"))["relays"]
+            if [relay["state"] for relay in relays] == ["armed"]:
+                return pid
+        time.sleep(0.2)
+    raise AssertionError(debian.journal())
+
+
 def test_it_installs_and_speaks(installed: Debian) -> None:
     assert installed.run("tollbridge", "--version").startswith("tollbridge ")
     assert "tollbridge.toml" in installed.run("tollbridge", "check", check=False)
-    for unit in ("tollbridge", "tollbridge-bridge"):
+    for unit in ("tollbridge", "tollbridge-bridge", "tollbridge-relay"):
         assert installed.run("systemctl", "is-enabled", unit).strip() == "enabled"
         assert active(installed, unit) == "inactive", "not before it is configured"
     for page in deb.pages():
         assert (installed.root / page).exists()
     assert installed.run("stat", "-c", "%U %a", "/var/spool/tollbridge").strip() == "tollbridge 700"
-    installed.run("systemd-analyze", "verify", "--man=no", "tollbridge.service", "tollbridge-bridge.service")
+    units = ("tollbridge.service", "tollbridge-bridge.service", "tollbridge-relay.service")
+    installed.run("systemd-analyze", "verify", "--man=no", *units)
     installed.run("logrotate", "-d", "/etc/logrotate.d/tollbridge")
 
 
@@ -425,6 +450,28 @@ class TestAtWork:
         assert "192.0.2.2/24" in installed.run("ip", "-4", "addr", "show", "br0")
         assert send(installed, 1)[1] == []
         installed.run("tollbridge", "down")
+
+    def test_a_bypass_relay_is_kept_in_the_sandbox(self, installed: Debian) -> None:
+        """Killed, the keeper is started again within the watchdog; `stop` gives the relay back."""
+        card = installed.root / "usr/local/sbin/bpctl_util"
+        card.write_text(CARD)
+        card.chmod(0o755)
+        configure(installed, "proxy")
+        with (installed.root / "etc/tollbridge/tollbridge.toml").open("a") as file:
+            file.write('[[bypass]]\nports = ["p0", "p1"]\nkind = "silicom"\nwatchdog_ms = 60000\n')
+        installed.run("systemctl", "reset-failed")
+        installed.run("systemctl", "start", "tollbridge-bridge")
+        first = kept_by(installed)
+        installed.run("kill", "-9", first)
+        assert kept_by(installed, but=first) != first
+        told = (installed.root / "run/tollbridge/told").read_text().splitlines()
+        assert "p0 set_bypass off" in told
+        assert "p0 set_bypass on" not in told
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        assert active(installed, "tollbridge-relay") == "inactive"
+        told = (installed.root / "run/tollbridge/told").read_text().splitlines()
+        assert told[-2:] == ["p0 set_bypass on", "p0 set_bypass_wd 0"]
+        card.unlink()
 
     def test_purged_while_mail_waits_it_keeps_that(self, installed: Debian) -> None:
         configure(installed, "mta")
