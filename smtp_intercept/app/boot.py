@@ -47,9 +47,15 @@ def up(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """The verb; at boot with the same configuration as `up` found."""
     if arguments.boot:
-        wait_for((LANE,), LANE_S)
+        _wait_for_lane(LANE_S)
         return or_last_good(verbs.run, arguments)
     return verbs.run(arguments)
+
+
+def _wait_for_lane(timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while LANE not in naming.present() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _up(arguments: argparse.Namespace) -> int:
