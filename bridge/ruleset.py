@@ -183,5 +183,6 @@ def _untracked() -> list[str]:
 
 def _inwards(rules: Rules) -> list[str]:
     legs = ", ".join(f'"{legs.lane}"' for legs in rules.legs)
-    turn = f"iifname {{ {legs} }} {OURS} meta pkttype set host ether daddr set {LANE_MAC}"
+    # The mark first: this is asked of every frame of every bridge, and a comparison costs a tenth of a set's look-up.
+    turn = f"{OURS} iifname {{ {legs} }} meta pkttype set host ether daddr set {LANE_MAC}"
     return chain("inwards", "prerouting priority 10", [turn])

@@ -114,6 +114,11 @@ def _add_setting_up(sub: Subcommands) -> None:
         help="wait for the ports; use the last good configuration if the present one is broken; if the lane cannot be "
         "made, fail, but leave a plain bridge",
     )
+    up.add_argument(
+        "--adopted",
+        action="store_true",
+        help="with --boot: do nothing unless bridge.adopt is set, and then wait for that bridge too",
+    )
     add_verb(sub, "confirm", verbs.confirm, "keep what `up --confirm` made")
     add_verb(sub, "down", verbs.down, "stop the daemon and leave the host as it was before `up`")
     run = add_verb(sub, "run", boot.run, "run the daemon in the foreground: mail is inspected while it runs")
