@@ -423,7 +423,7 @@ class TestAtWork:
         installed.run("systemctl", "stop", "tollbridge-bridge")
         assert active(installed, "tollbridge-relay") == "inactive"
         told = installed.run("cat", "/run/tollbridge/told").splitlines()
-        assert told[-2:] == ["p0 set_bypass on", "p0 set_bypass_wd 0"]
+        assert told[-2:] == ["p0 set_bypass on", "p0 set_bypass_wd 0"], installed.journal()
         card.unlink()
 
     def test_purged_while_mail_waits_it_keeps_that(self, installed: Debian) -> None:
