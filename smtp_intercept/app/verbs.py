@@ -311,7 +311,7 @@ def explain(arguments: argparse.Namespace) -> int:
             raise UsageError(
                 f"{name}: {text} is not an IP address; the pick-up is decided by addresses alone"
             ) from None
-    port = arguments.port or config.bridge.ports[0]
+    port = naming.link_of(arguments.port, config) if arguments.port else config.bridge.ports[0]
     if port not in config.bridge.ports:
         raise UsageError(f"--port: {port} is not one of bridge.ports ({', '.join(config.bridge.ports)})")
     logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
