@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -44,6 +45,8 @@ from bridge.steps import (
     key,
 )
 from hwprofiles.nic import Nics
+
+_VLANS = Path("/proc/net/vlan")  # there as soon as the kernel has 802.1Q (net/8021q/vlanproc.c)
 
 Failure = (OSError, NetlinkError, FirewallError)
 
@@ -92,7 +95,9 @@ class Host:
         """The host as it was before Tollbridge (see `bridge.ledger.original`)."""
         links = self._links.facts()
         sysctls = read_sysctls(sysctls_read(links, wanted.sysctls_at_least))
-        return original(Present(links, sysctls, nft_queue=nft_queue, seed=_seed()), self._ledger.entries.values())
+        dot1q, maps = not wanted.vlans or has_dot1q(), firewall.matches_maps()
+        facts = Present(links, sysctls, nft_queue=nft_queue, dot1q=dot1q, matches_maps=maps, seed=_seed())
+        return original(facts, self._ledger.entries.values())
 
     def plan(self, wanted: Wanted, *, nft_queue: bool) -> Plan:
         return make_plan(wanted, self.present(wanted, nft_queue=nft_queue))
@@ -198,7 +203,7 @@ class Host:
             case SetLink(link):
                 return link in own
             case SetSysctl(name):
-                link = name.split(".")[3] if ".conf." in name else ""
+                link = name.split(".")[3].replace("/", ".") if ".conf." in name else ""
                 return link in own
             case _:
                 return False
@@ -289,8 +294,8 @@ class Host:
     def _perform(self, step: Step) -> None:
         links = self._links
         match step:
-            case CreateLink(link, kind, peer):
-                links.create(link, kind, peer)
+            case CreateLink(link, kind, peer, parent, vlan):
+                links.create(link, kind, peer, parent, vlan)
             case DeleteLink(link):
                 links.delete(link)
             case SetLink(link, attribute, value):
@@ -354,6 +359,13 @@ def _seed() -> int:
 def _link_gone(name: str) -> bool:
     """A sysctl of a link that has gone needs no undoing."""
     return not sysctl_path(name).exists()
+
+
+def has_dot1q() -> bool:
+    """Whether the kernel can make VLAN links; loads its module, as a rule that nft tries loads its own."""
+    with suppress(OSError):
+        _modprobe("-q", "8021q")
+    return _VLANS.exists()
 
 
 def _modprobe(*arguments: str) -> None:

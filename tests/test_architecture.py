@@ -13,7 +13,20 @@ LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and 
 
 PURE = {
     "hwprofiles": ("box", "source", "profile", "match", "tuning", "relay"),
-    "bridge": ("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "linkloss", "steps"),
+    "bridge": (
+        "flow",
+        "lane",
+        "plan",
+        "ruleset",
+        "rules",
+        "wires",
+        "entry",
+        "lanes",
+        "refuse",
+        "deadman",
+        "linkloss",
+        "steps",
+    ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),

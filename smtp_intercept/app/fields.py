@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from bridge.flow import Action
+from bridge.flow import MAX_VLAN, Action
 from bridge.lane import LANE
 from smtp_intercept.direction import Direction
 from smtp_intercept.handling import Handler
@@ -35,7 +35,7 @@ from smtp_intercept.names import Question, read_domain, read_host, read_server
 DNS_PORT = 53
 IFNAMSIZ = 16  # linux/if.h, with the final NUL
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
-_LANE_LINK = re.compile(rf"{LANE}|{LANE}[wl].*")
+_LANE_LINK = re.compile(rf"{LANE}|{LANE}[wlt.].*")
 
 
 class OnFailure(StrEnum):
@@ -131,6 +131,15 @@ def _text(read: Callable[[str], Any], example: str) -> BeforeValidator:
             raise mistake(str(error), f"write it like {example}") from None
 
     return BeforeValidator(validate)
+
+
+def _vlan(least: int, meaning: str) -> BeforeValidator:
+    def read(value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= MAX_VLAN:
+            raise mistake(f"{value} is no VLAN's VID", f"give {least} to {MAX_VLAN}{meaning}")
+        return value
+
+    return BeforeValidator(read)
 
 
 def _link(value: str) -> str:
@@ -234,6 +243,8 @@ PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "
 Host = Annotated[str, _text(_host, '"relay.example.net" or "192.0.2.25"')]
 ResolverItem = Annotated[str, _text(_resolver, '"192.0.2.53" or "[2001:db8::53]:5353"')]
 UserName = Annotated[str, _text(_user, '"tollbridge"')]
+VlanId = Annotated[int, _vlan(1, " (802.1Q keeps 0 and 4095 for itself)")]
+VlanChoice = Annotated[int, _vlan(0, ", 0 for untagged mail")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 LinkLossChoice = Annotated[LinkLoss, _choice(LinkLoss)]
 OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]

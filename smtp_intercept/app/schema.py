@@ -49,6 +49,7 @@ class Bridge(Table):
     stp: bool = False
     on_failure: fields.OnFailureChoice = OnFailure.PASS
     link_loss: fields.LinkLossChoice = LinkLoss.KEEP
+    vlans: tuple[fields.VlanId, ...] = ()
     management: tuple[fields.Interface, ...] = ()
     gateway: fields.Address | None = None
     profile: str = "auto"
@@ -89,6 +90,7 @@ class PickUpRule(Table):
     client: fields.Network | None = None
     server: fields.Network | None = None
     port: fields.PortName | None = None
+    vlan: fields.VlanChoice | None = None
     direction: fields.DirectionChoice | None = None
     action: fields.ActionChoice
 

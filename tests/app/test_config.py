@@ -57,6 +57,7 @@ class TestGood:
             "on_failure": OnFailure.PASS,
             "link_loss": LinkLoss.KEEP,
             "management": (),
+            "vlans": (),
             "gateway": None,
             "profile": "auto",
         }
