@@ -15,10 +15,19 @@ TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.vers
 
 # Most tests wait for time-outs of others; those that measure or flood run after them, alone.
 JOBS := 2
+DEBOOTSTRAP := command -v debootstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 # A run that hangs outside any test ends, and says so.
 BOUNDED := timeout --kill-after=10 --verbose 2400
 
-.PHONY: help demo test suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test
+# What the lab of virtual machines needs; and what more, where it is run by Vagrant without a libvirt of this machine's.
+LAB_PACKAGES := qemu-system-x86 qemu-utils debootstrap e2fsprogs fdisk grub-pc-bin grub-common cpio lz4 xz-utils rsync openssh-client
+LAB_VAGRANT_PACKAGES := vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients dnsmasq-base iptables
+LAB_SUITE ?= bookworm
+# Your own libvirt or VirtualBox needs no root, nor should its machines be root's.
+LAB := $(if $(filter vagrant,$(LAB_RUNNER)),$(if $(filter tcg,$(LAB_ACCEL)),$(SUDO)),$(SUDO)) $(BIN)/python -m vagrant.lab
+LAB_OPTIONS := --suite $(LAB_SUITE) $(if $(LAB_RUNNER),--runner $(LAB_RUNNER)) $(if $(LAB_ACCEL),--accelerate $(LAB_ACCEL))
+
+.PHONY: help demo test suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test lab lab-test lab-down lab-tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
@@ -26,9 +35,12 @@ help:
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge, its MTA against Postfix"
 	@echo "make bench-mta  only the MTA's part of it: against Postfix, on the same disk"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
-	@echo "make deb    build the Debian package for this machine's Debian, dist/tollbridge_*.deb"
+	@echo "make deb    build the Debian package for this machine's Debian, dist/tollbridge_*.deb; DEBIAN=trixie: for another"
 	@echo "make wheel  build the wheel, and beside it the wheels that it needs, dist/"
-	@echo "make deb-test  build the package, install, run and purge it in a Debian of its own under systemd"
+	@echo "make lab    bring four virtual machines up, run their tests, keep them (vagrant/README.md)"
+	@echo "make lab-test  the same, then take them away; the exit status tells"
+	@echo "make lab-down  take them away"
+	@echo "make deb-test  build the package, install, run, upgrade and purge it in Debian 12 and 13 under systemd"
 	@echo "make lint   format, style and types only"
 	@echo "make lock   choose the newest versions for the tests again"
 	@echo "make clean  remove what the other targets made here"
@@ -57,17 +69,38 @@ bench: $(VENV)/.ready $(TOOLS)/.ready
 bench-mta: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m tests.bench.mta $(BENCH_MTA)
 
-# For this machine's architecture and python3; build it on the Debian that it is for.
+# For this machine's architecture and python3; for another Debian, inside it (root, 800 MB in .tools/): make deb DEBIAN=trixie
 deb: $(VENV)/.ready
+ifdef DEBIAN
+	@$(DEBOOTSTRAP)
+	$(SUDO) env PYTHONPATH=$(CURDIR) $(BIN)/python -m smtp_intercept.app.packaging.elsewhere $(DEBIAN)
+else
 	PYTHONPATH=$(CURDIR) $(BIN)/python -m smtp_intercept.app.packaging.deb
+endif
 
 wheel: $(VENV)/.ready
 	PYTHONPATH=$(CURDIR) $(BIN)/python -m smtp_intercept.app.packaging.deb --wheel
 
-# Minutes, and a Debian of 350 MB in .tools/.
+# Minutes, and 1.5 GB in .tools/: Debian 12 and 13, and what builds the package for the one that this machine is not.
 deb-test: $(VENV)/.ready $(TOOLS)/.ready
-	@command -v debootstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
+	@$(DEBOOTSTRAP)
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m installed tests/packaging
+
+# LAB_SUITE=trixie: Debian 13. LAB_RUNNER=vagrant or qemu. LAB_TESTS="-k reboot": not all of them.
+lab: $(VENV)/.ready $(TOOLS)/.ready lab-tools
+	$(LAB) run $(LAB_OPTIONS) -- $(LAB_TESTS)
+
+lab-test: $(VENV)/.ready $(TOOLS)/.ready lab-tools
+	$(LAB) test $(LAB_OPTIONS) -- $(LAB_TESTS)
+
+lab-down: $(VENV)/.ready
+	$(LAB) down
+
+lab-tools:
+	@for p in $(LAB_PACKAGES) $(if $(filter vagrant,$(LAB_RUNNER)),$(LAB_VAGRANT_PACKAGES)); do \
+		dpkg-query -W -f='$${Status}\n' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -qq && \
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .

@@ -237,11 +237,6 @@ def probe() -> bool:
     return False
 
 
-def matches_maps() -> bool:
-    """Whether a rule can ask a map if it has a key. Linux 6.1 (Debian 12) only gives out the value."""
-    return _works(_probe(*_NETDEV, "ip saddr @m accept", _MAP))
-
-
 def _probe_iptables() -> None:
     """A chain of our own in the table raw, made and removed; the table too if it was not there."""
     for family in (4, 6):

@@ -14,7 +14,7 @@ from typing import assert_never
 
 from pyroute2.netlink.exceptions import NetlinkError
 
-from bridge import firewall
+from bridge import firewall, managers
 from bridge.firewall import FirewallError
 from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger, original
@@ -30,6 +30,7 @@ from bridge.steps import (
     DeleteLink,
     LoadModule,
     LoadRuleset,
+    Manage,
     RemoveAddress,
     RemoveNeighbour,
     RemoveQueueRule,
@@ -42,6 +43,7 @@ from bridge.steps import (
     Step,
     UnloadModule,
     UnloadRuleset,
+    Unmanage,
     key,
 )
 from hwprofiles.nic import Nics
@@ -95,9 +97,9 @@ class Host:
         """The host as it was before Tollbridge (see `bridge.ledger.original`)."""
         links = self._links.facts()
         sysctls = read_sysctls(sysctls_read(links, wanted.sysctls_at_least))
-        dot1q, maps = not wanted.vlans or has_dot1q(), firewall.matches_maps()
-        facts = Present(links, sysctls, nft_queue=nft_queue, dot1q=dot1q, matches_maps=maps, seed=_seed())
-        return original(facts, self._ledger.entries.values())
+        dot1q = not wanted.vlans or has_dot1q()
+        found = Present(links, sysctls, nft_queue=nft_queue, dot1q=dot1q, seed=_seed(), managers=managers.present())
+        return original(found, self._ledger.entries.values())
 
     def plan(self, wanted: Wanted, *, nft_queue: bool) -> Plan:
         return make_plan(wanted, self.present(wanted, nft_queue=nft_queue))
@@ -105,6 +107,14 @@ class Host:
     def tuning(self, wanted: Wanted) -> tuple[Step, ...]:
         """Only what suits the box to its hardware; see `bridge.plan.tuning_steps`."""
         return tuning_steps(wanted, self.present(wanted, nft_queue=True))
+
+    def pending(self, steps: Iterable[Step]) -> list[Step]:
+        """What `up` would do for these steps, in its order: what it would undo, and the steps that do not hold."""
+        steps = list(steps)
+        wanted = {key(step) for step in steps}
+        unwanted = [undo for name, undo in self._ledger.entries.items() if name not in wanted]
+        undone = [undo for undo in reversed(unwanted) if not self._on_lost_link(undo) and not self.holds(undo)]
+        return [*undone, *(step for step in steps if not self.holds(step))]
 
     # --- doing -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +176,8 @@ class Host:
                 self._ledger.record(key(step), self._inverse(step))
             self._perform(step)
         except Failure as error:
-            raise StepError(step, str(error)) from error
+            if not self.holds(step):  # or somebody else has done it meanwhile: a manager that lets go of a port
+                raise StepError(step, str(error)) from error
         return ()
 
     def _undo(self, keys: list[str], progress: Callable[[Step], None]) -> list[StepError]:
@@ -252,6 +263,10 @@ class Host:
                 return firewall.has_queue_rule(step)
             case RemoveQueueRule(family, link, mark, queue, bypass):
                 return not firewall.has_queue_rule(AddQueueRule(family, link, mark, queue, bypass))
+            case Unmanage(manager, named):
+                return managers.told(manager, named.split())
+            case Manage(manager):
+                return managers.untold(manager)
             case _:
                 assert_never(step)
 
@@ -286,7 +301,9 @@ class Host:
                 return AddNeighbour(link, address, mac)
             case AddQueueRule(family, link, mark, queue, bypass):
                 return RemoveQueueRule(family, link, mark, queue, bypass, not firewall.has_raw_table(family))
-            case DeleteLink() | UnloadModule() | RemoveRule() | UnloadRuleset() | RemoveQueueRule():
+            case Unmanage(manager):
+                return Manage(manager)
+            case DeleteLink() | UnloadModule() | RemoveRule() | UnloadRuleset() | RemoveQueueRule() | Manage():
                 raise ValueError(f"{step} is taken only to undo")
             case _:
                 assert_never(step)
@@ -332,6 +349,10 @@ class Host:
                 firewall.add_queue_rule(step)
             case RemoveQueueRule():
                 firewall.remove_queue_rule(step)
+            case Unmanage(manager, named):
+                managers.tell(manager, named.split())
+            case Manage(manager):
+                managers.untell(manager)
             case _:
                 assert_never(step)
 

@@ -36,6 +36,7 @@ from bridge.steps import (
     SetLink,
     SetSysctl,
     Step,
+    Unmanage,
 )
 
 BRIDGE_NF = (
@@ -69,14 +70,14 @@ class LinkFacts:
 @dataclass(frozen=True, slots=True)
 class Present:
     """The host without Tollbridge; `bridge.ledger.original` gives it back where Tollbridge is. ``dot1q``: the kernel
-    can make VLAN links; ``matches_maps``: nft can ask a map whether it has a key."""
+    can make VLAN links. ``managers`` are the network managers that may run here."""
 
     links: Mapping[str, LinkFacts]
     sysctls: Mapping[str, str] = field(default_factory=dict)
     nft_queue: bool = False
     dot1q: bool = True
-    matches_maps: bool = True
     seed: int = 0
+    managers: tuple[str, ...] = ()
 
 
 class PlanError(Exception):
@@ -111,6 +112,7 @@ def make_plan(wanted: Wanted, present: Present) -> Plan:
     rules = _rules(wanted, present, legs, mac)
     ruleset = render(rules)
     steps = [
+        *_unmanaged(wanted, present, legs),
         *wanted.tuned_first,
         *_kernel(wanted, present),
         *(_adopted(wanted, present, ports) if wanted.adopt else _plain(wanted, present, ports, mac)),
@@ -143,7 +145,6 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         stp=wanted.stp,
         silent=not addresses and not wanted.adopt,
         nft_queue=present.nft_queue,
-        matches_maps=present.matches_maps,
     )
 
 
@@ -224,6 +225,15 @@ def _foreign(link: str, present: Present, key: str, remedy: str) -> None:
 
 
 # --- the steps, in the order of the design --------------------------------------------------------------------------
+
+
+def _unmanaged(wanted: Wanted, present: Present, legs: Iterable[PortLegs]) -> Iterator[Step]:
+    """First, so that no manager sees a link that it has not been told of. An adopted bridge stays whose it is."""
+    legs = tuple(legs)
+    ours = list(links_of(legs, wanted.vlans))
+    links = ours if wanted.adopt else [wanted.bridge, *(leg.port for leg in legs), *ours]
+    for manager in present.managers:
+        yield Unmanage(manager, " ".join(links))
 
 
 def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:

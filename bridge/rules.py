@@ -22,8 +22,7 @@ FAMILIES = ((4, "ip"), (6, "ip6"))
 class Rules:
     """Everything the text depends on. ``bridge_mac`` is the plain bridge's own address; ``silent`` that it has no
     business of its own on the wire (no management address); ``seed`` 32 secret bits, the same at every rendering;
-    ``nft_queue`` that the kernel has the queue expression, ``matches_maps`` that it can ask a map whether it has a key;
-    ``vlans`` are the VIDs whose mail has a lane."""
+    ``nft_queue`` that the kernel has the queue expression; ``vlans`` are the VIDs whose mail has a lane."""
 
     bridge: str
     bridge_mac: str
@@ -38,7 +37,6 @@ class Rules:
     stp: bool = False
     silent: bool = False
     nft_queue: bool = False
-    matches_maps: bool = True
 
     @property
     def mail(self) -> str:

@@ -249,6 +249,28 @@ class RemoveQueueRule:
         return f"queue   remove the IPv{self.family} rule to queue {self.queue}"
 
 
+@dataclass(frozen=True, slots=True)
+class Unmanage:
+    """Tell a network manager, by the names of `bridge.managers`, to keep its hands off the ``links``, with a space
+    between them."""
+
+    manager: str
+    links: str
+
+    def __str__(self) -> str:
+        return f"manager {self.manager}: does not manage {self.links}"
+
+
+@dataclass(frozen=True, slots=True)
+class Manage:
+    """The reverse: it does with its links what it did before."""
+
+    manager: str
+
+    def __str__(self) -> str:
+        return f"manager {self.manager}: manages its links again"
+
+
 Step = (
     CreateLink
     | DeleteLink
@@ -269,12 +291,14 @@ Step = (
     | UnloadRuleset
     | AddQueueRule
     | RemoveQueueRule
+    | Unmanage
+    | Manage
 )
 
 _STEPS = {kind.__name__: kind for kind in get_args(Step)}
 _PARTS = {"route": Route, "rule": PolicyRule}
 # What tells two steps of one kind apart; all other fields are what the step wants there.
-_VALUES = frozenset({"value", "text", "kind", "peer", "parent", "vlan", "mac", "broadcast"})
+_VALUES = frozenset({"value", "text", "kind", "peer", "parent", "vlan", "mac", "broadcast", "links"})
 
 
 def key(step: Step) -> str:

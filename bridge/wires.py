@@ -16,6 +16,9 @@ from bridge.rules import FAMILIES, LEARN, LIMIT, SYN, Rules, chain, counters
 _KEY = {"client": "meta priority . tcp sport", "server": "meta priority . tcp dport"}
 _WHEREABOUTS = "meta protocol { 0x0806, 0x8035 }"  # ARP and RARP, tagged or not: what hosts say when they have moved
 _NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
+# The first octet behind the IP header, where the protocol is known to be ICMP: errors, which may be about mail (RFC
+# 792: destination unreachable, time exceeded, parameter problem; RFC 4443 has packet too big), neighbours (RFC 4861).
+_ICMP_TYPE, _ERRORS4, _ERRORS6, _SOLICITS = "@th,0,8", "3, 11, 12", "1, 2, 3, 4", "{ 135, 136 }"
 
 
 def netdev(rules: Rules) -> list[str]:
@@ -40,12 +43,9 @@ def _sets(rules: Rules) -> list[str]:
     kind = f"flags dynamic,timeout; size {rules.limits.next_hops};"
     by_flow = f"typeof {_KEY['client']} : ether saddr; {kind}"
     lines += [f"map {who} {{ {by_flow} timeout {rules.learned_s}s; }}" for who in _KEY]
-    if not rules.matches_maps:
-        size = rules.limits.next_hops
-        lines.append(
-            f"set known {{ typeof {_KEY['client']}; flags dynamic,timeout; size {size}; timeout {rules.learned_s}s; }}"
-        )
     lines += [f"map fresh_{who} {{ {by_flow} timeout {at.FRESH_S}s; }}" for who in _KEY]
+    # A map that is only asked whether it has a key: not before Linux 6.5. Both maps have the same keys.
+    lines.append(f"set known {{ typeof {_KEY['client']}; {kind} timeout {rules.learned_s}s; }}")
     lines += [line for lane in rules.lanes for line in _sets_of(rules, lane, kind)]
     pace = rules.limits.new_connections_per_s
     lines.append(f"limit pace {{ rate over {pace}/second burst {pace} packets; }}")
@@ -95,8 +95,7 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
     name, mail, own = f"port{legs.index}", rules.mail, f"ether daddr {rules.bridge_mac}"
     stp = _not_forwarding(rules) if rules.stp else []
     first = [
-        f"meta l4proto tcp goto {name}_tcp",
-        f"meta l4proto {{ icmp, icmpv6 }} goto {name}_icmp",
+        f"meta l4proto vmap {{ tcp : goto {name}_tcp, icmp : goto {name}_icmp4, icmpv6 : goto {name}_icmp6 }}",
         f"{_WHEREABOUTS} goto {name}_where",
     ]
     tcp = [
@@ -106,17 +105,16 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
         f"ip frag-off & 0x3fff != 0 goto {name}_mail",
         f"frag nexthdr tcp goto {name}_mail",
     ]
-    icmp = [
-        f"icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} goto {name}_mail",
-        f"icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} goto {name}_mail",
-        f"icmpv6 type {_NEIGHBOURS} goto {name}_where",
-    ]
+    # Not `icmp type`, with which nft asks for the protocol again: an echo is to cross as fast as by a bare bridge.
+    icmp4 = [f"{_ICMP_TYPE} {{ {_ERRORS4} }} goto {name}_mail"]
+    icmp6 = [f"{_ICMP_TYPE} {{ {_ERRORS6} }} goto {name}_mail", f"{_ICMP_TYPE} {_SOLICITS} goto {name}_where"]
     # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
     where = [f"{own} accept", *stp, tagged_where(legs), f'dup to "{legs.wire}"', f"goto {seen(legs)}"]
     return [
         *_mail(rules, legs, own, stp),
         *chain(f"{name}_where", "", where),
-        *chain(f"{name}_icmp", "", icmp),
+        *chain(f"{name}_icmp6", "", icmp6),
+        *chain(f"{name}_icmp4", "", icmp4),
         *chain(f"{name}_tcp", "", tcp),
         *chain(name, f'ingress device "{legs.port}" priority 0', [*first, *stacked(rules, legs)]),
     ]
@@ -186,8 +184,8 @@ def _learn(rules: Rules, lane: Lane) -> list[str]:
                 *_hash_of(rules, lane, "server", f"tcp sport {rules.mail} "),
                 f"tcp dport {rules.mail} {SYN} jump teach{lane.suffix}",
                 # What a known connection's own frames say now: a router that takes over is followed.
-                f"tcp dport {rules.mail} {_refresh(rules, 'client')}",
-                f"tcp sport {rules.mail} {_refresh(rules, 'server')}",
+                f"tcp dport {rules.mail} {_refresh('client')}",
+                f"tcp sport {rules.mail} {_refresh('server')}",
                 "meta priority set 0",
             ],
         )
@@ -208,9 +206,9 @@ def _learn(rules: Rules, lane: Lane) -> list[str]:
         for v, ip in FAMILIES
     ]
     key = _KEY["client"]
-    known = "" if rules.matches_maps else f"add @known {{ {key} {age} }} "
     teach.append(
-        f"{known}add @client {{ {key} {age} : ether saddr }} add @server {{ {key} {age} : ether daddr }} {LEARN}"
+        f"add @client {{ {key} {age} : ether saddr }} add @server {{ {key} {age} : ether daddr }} "
+        f"add @known {{ {key} {age} }} {LEARN}"
     )
     return [*lines, *chain(f"teach{lane.suffix}", "", teach)]
 
@@ -226,9 +224,9 @@ def _hash_of(rules: Rules, lane: Lane, sender: str, match: str = "") -> list[str
     ]
 
 
-def _refresh(rules: Rules, sender: str) -> str:
-    key, known = _KEY[sender], sender if rules.matches_maps else "known"
-    return f"{key} @{known} add @fresh_{sender} {{ {key} timeout {at.FRESH_S}s : ether saddr }}"
+def _refresh(sender: str) -> str:
+    key = _KEY[sender]
+    return f"{key} @known add @fresh_{sender} {{ {key} timeout {at.FRESH_S}s : ether saddr }}"
 
 
 def _dressed() -> list[str]:
@@ -252,12 +250,12 @@ def _disguise(rules: Rules, lane: Lane) -> list[str]:
         *chain(
             to_server,
             "",
-            [*_dress(rules, lane, "client", "server"), f"tcp flags & (syn | psh) != 0 {_keep(rules, 'client')}", _END],
+            [*_dress(rules, lane, "client", "server"), f"tcp flags & (syn | psh) != 0 {_keep('client')}", _END],
         ),
         *chain(
             to_client,
             "",
-            [*_dress(rules, lane, "server", "client"), f"tcp flags & psh == psh {_keep(rules, 'server')}", _END],
+            [*_dress(rules, lane, "server", "client"), f"tcp flags & psh == psh {_keep('server')}", _END],
         ),
     ]
 
@@ -274,11 +272,11 @@ def _dress(rules: Rules, lane: Lane, sender: str, receiver: str) -> list[str]:
     return [*lines, "jump dressed"]
 
 
-def _keep(rules: Rules, sender: str) -> str:
+def _keep(sender: str) -> str:
     """Both next hops of the connection, as the frame carries them, for as long as it may live."""
     key, receiver = f"{_KEY[sender]} timeout {at.NEXT_HOP_S}s", "server" if sender == "client" else "client"
-    known = "" if rules.matches_maps else f"update @known {{ {key} }} "
-    return f"{known}update @{sender} {{ {key} : ether saddr }} update @{receiver} {{ {key} : ether daddr }}"
+    hops = f"update @{sender} {{ {key} : ether saddr }} update @{receiver} {{ {key} : ether daddr }}"
+    return f"{hops} update @known {{ {key} }}"
 
 
 def _hush(rules: Rules) -> list[str]:

@@ -23,6 +23,8 @@ from smtp_intercept.rules import Rules
 from smtp_intercept.wire import Command, announces_client, begins_foreign, parse_command
 
 _FORGET = b"RSET\r\n"
+# Asked for with every command: see `session`.
+_BDAT, _LONG_COMMAND = Verb.BDAT, Doubt.LONG_COMMAND
 # What an owed reply means for whoever waits for it; one that is not here is a reply like any other.
 _PHASES: Mapping[Verb, Phase] = MappingProxyType(
     {Verb.CONNECT: Phase.BANNER, Verb.DATA: Phase.DATA_REPLY, Verb.CONTENT: Phase.END_REPLY}
@@ -82,7 +84,7 @@ class Conversation(Replies):
         if not self.welcomed and begins_foreign(buffer, position, self._rules.limits.command_line_bytes):
             self.give_up(Doubt.FOREIGN, now)
             return position
-        end = self.find_line(buffer, position, Doubt.LONG_COMMAND, now)
+        end = self.find_line(buffer, position, _LONG_COMMAND, now)
         if not end:
             return position
         self.moved_at = now
@@ -101,7 +103,7 @@ class Conversation(Replies):
         return end
 
     def _judge(self, owed: Owed, command: Command) -> Answer | None:
-        if owed.verb is Verb.BDAT and self._rules.guarded and not self.alone:
+        if owed.verb is _BDAT and self._rules.guarded and not self.alone:
             if owed.size_bytes is None:
                 return answers.BAD_CHUNK
             if b"CHUNKING" not in self._keywords:
@@ -111,21 +113,21 @@ class Conversation(Replies):
     def _answer(self, owed: Owed, answer: Answer, end: int, now: float) -> None:
         """The server does not hear of it. The answer to BDAT comes when its chunk has been read."""
         owed = replace(owed, answer=answer)
-        if owed.verb is Verb.BDAT and owed.size_bytes and not answer.closes:
+        if owed.verb is _BDAT and owed.size_bytes and not answer.closes:
             self._swallowed = owed
             self.begin_chunk(owed.size_bytes)
             return
         self._owed.append(owed)
-        after = self.next_command() if owed.verb is Verb.BDAT else AFTER.get(owed.verb) or self.next_command()
+        after = self.next_command() if owed.verb is _BDAT else AFTER.get(owed.verb) or self.next_command()
         self.reading = Reading.HELD if answer.closes else after
         self.settle(now)
-        if owed.verb is Verb.BDAT:
+        if owed.verb is _BDAT:
             self._end_swallowed(owed, end, now)
 
     def _cross(self, owed: Owed, position: int, end: int, now: float) -> None:
         self._owed.append(owed)
         self._last_chunk = owed.last
-        if owed.verb is not Verb.BDAT or owed.size_bytes is None or b"CHUNKING" not in self._keywords:
+        if owed.verb is not _BDAT or owed.size_bytes is None or b"CHUNKING" not in self._keywords:
             self.reading = AFTER.get(owed.verb) or self.next_command()
             return
         if self._inspection is None and self._rules.policy:
@@ -135,7 +137,7 @@ class Conversation(Replies):
             self._end_empty_chunk(position, end, now)
 
     def _read_credentials(self, buffer: bytes, position: int, now: float) -> int:
-        if end := self.find_line(buffer, position, Doubt.LONG_COMMAND, now):
+        if end := self.find_line(buffer, position, _LONG_COMMAND, now):
             self._owed.append(Owed(Verb.AUTH, now))
             self.reading, self.moved_at = Reading.WAITING, now
         return end or position

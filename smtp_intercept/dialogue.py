@@ -5,7 +5,7 @@ Pure. Knows no bytes in flight and no sockets; `session` walks the streams and a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache
@@ -165,24 +165,43 @@ class Owed:
     silent: bool = False
 
 
+def _owe_mail(argument: bytes, domains: Domains, now: float) -> Owed:
+    return Owed(Verb.MAIL, now, clip(parse_path(argument)))
+
+
+def _owe_recipient(argument: bytes, domains: Domains, now: float) -> Owed:
+    mailbox = parse_path(argument)
+    return Owed(Verb.RCPT, now, clip(mailbox), message_direction(mailbox, domains))
+
+
+def _owe_helo(argument: bytes, domains: Domains, now: float) -> Owed:
+    return Owed(Verb.HELO, now, clip(safe_text(argument)))
+
+
+def _owe_ehlo(argument: bytes, domains: Domains, now: float) -> Owed:
+    return Owed(Verb.EHLO, now, clip(safe_text(argument)))
+
+
+def _owe_chunk(argument: bytes, domains: Domains, now: float) -> Owed:
+    chunk = parse_chunk(argument)
+    return Owed(Verb.BDAT, now, size_bytes=chunk.size_bytes, last=chunk.last) if chunk else Owed(Verb.BDAT, now)
+
+
 # Of their arguments something is kept.
-_ARGUED = frozenset({Verb.MAIL, Verb.RCPT, Verb.HELO, Verb.EHLO, Verb.BDAT})
+_ARGUED: Mapping[Verb, Callable[[bytes, Domains, float], Owed]] = MappingProxyType(
+    {
+        Verb.MAIL: _owe_mail,
+        Verb.RCPT: _owe_recipient,
+        Verb.HELO: _owe_helo,
+        Verb.EHLO: _owe_ehlo,
+        Verb.BDAT: _owe_chunk,
+    }
+)
+_OTHER = Verb.OTHER
 
 
 def owe(command: Command, domains: Domains, now: float) -> Owed:
     """The reply that the server owes to a command."""
-    verb = VERBS.get(command.verb, Verb.OTHER)
-    if verb not in _ARGUED:
-        return Owed(verb, now)
-    match verb:
-        case Verb.MAIL:
-            return Owed(verb, now, clip(parse_path(command.argument)))
-        case Verb.RCPT:
-            mailbox = parse_path(command.argument)
-            return Owed(verb, now, clip(mailbox), message_direction(mailbox, domains))
-        case Verb.HELO | Verb.EHLO:
-            return Owed(verb, now, clip(safe_text(command.argument)))
-        case Verb.BDAT if chunk := parse_chunk(command.argument):
-            return Owed(verb, now, size_bytes=chunk.size_bytes, last=chunk.last)
-        case _:
-            return Owed(verb, now)
+    verb = VERBS.get(command.verb, _OTHER)
+    argued = _ARGUED.get(verb)
+    return Owed(verb, now) if argued is None else argued(command.argument, domains, now)

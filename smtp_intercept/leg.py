@@ -138,7 +138,7 @@ class Leg:
             self._lose(failure)
             return
         if size:
-            self._pair.received(self._sent, bytes(_READ_INTO[:size]))
+            self._pair.received(self._sent, _READ_INTO[:size].tobytes())
         else:
             self.ended = True
             self._watch()

@@ -22,6 +22,10 @@ from smtp_intercept.wire import ReplyLine, line_end, parse_reply_line
 # EHLO keywords remembered; servers have about fifteen.
 MAX_KEYWORDS = 64
 
+# Asked for with every line: see `session`.
+_EHLO, _FULL, _LONG_REPLY = Verb.EHLO, Reading.FULL, Doubt.LONG_REPLY
+_COMMAND = Reading.COMMAND
+
 
 class Matching:
     """For the session to take away: ``spoken``, our own replies; ``instead``, what crosses in the place of the
@@ -72,7 +76,7 @@ class Matching:
         self._fate: Answer | None = None  # of the content under way, if the server does not get it
         self._swallowed: Owed | None = None  # the BDAT whose chunk is read and thrown away
         self._errors = 0
-        self.reading = Reading.COMMAND
+        self.reading = _COMMAND
         self.ahead_bytes = self.messages = 0
         self.moved_at = now
         self.spoken = b""
@@ -91,7 +95,7 @@ class Matching:
     def find_line(self, buffer: bytes, position: int, doubt: Doubt, now: float) -> int:
         """The index past the line that begins at ``position``; 0 if it is not whole, or too long (``doubt``)."""
         limits = self._rules.limits
-        most = limits.reply_line_bytes if doubt is Doubt.LONG_REPLY else limits.command_line_bytes
+        most = limits.reply_line_bytes if doubt is _LONG_REPLY else limits.command_line_bytes
         end = line_end(buffer, position, most)
         if end >= 0:
             return end
@@ -111,7 +115,7 @@ class Matching:
 
     def _match(self, line: bytes, reply: ReplyLine, now: float) -> None:
         owed = self._owed[0]
-        if owed.verb is Verb.EHLO:
+        if owed.verb is _EHLO:
             self._read_offer(line, reply)
         elif owed.silent and reply.code != 421:
             self.instead = b""
@@ -119,8 +123,8 @@ class Matching:
             return
         self._owed.popleft()
         self.moved_at = now
-        if self.reading is Reading.FULL and len(self._owed) <= MAX_OUTSTANDING // 2:
-            self.reading = Reading.COMMAND
+        if self.reading is _FULL and len(self._owed) <= MAX_OUTSTANDING // 2:
+            self.reading = _COMMAND
         self._apply(owed, reply, now)
         if self._owed:
             self.settle(now)
@@ -152,7 +156,7 @@ class Matching:
 
     def _apply(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self._perform(owed, reply, now)
-        if owed.verb is Verb.EHLO:
+        if owed.verb is _EHLO:
             self._lines.clear()
             self._offer = None
         if reply.code >= 500 and self._rules.limits.errors and not owed.silent:
@@ -193,12 +197,12 @@ class Matching:
         self._screen.leave(gone, discarding=discarding)
         self._inspection = self._fate = None
         if self.reading is Reading.WAITING:
-            self.reading = Reading.COMMAND
+            self.reading = _COMMAND
         self.orders.append(DropServer())
 
     def next_command(self) -> Reading:
         """How commands are read: not at all while too many replies are owed."""
-        return Reading.FULL if len(self._owed) >= MAX_OUTSTANDING else Reading.COMMAND
+        return _FULL if len(self._owed) >= MAX_OUTSTANDING else _COMMAND
 
     # The transaction's end.
 

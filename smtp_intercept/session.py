@@ -21,12 +21,16 @@ LOOK_AHEAD_BYTES = 65_536
 _CROSSING = frozenset({Reading.CHUNK_OR_COMMAND, Reading.HANDSHAKE, Reading.OPAQUE})
 _KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.OVER})
 _ENCRYPTED = frozenset({Reading.HANDSHAKE, Reading.OPAQUE})
+# A member is found in its class at ten times the cost of a name here (EnumType has a `__getattr__` in Python 3.11).
+_OPAQUE, _OVER = Reading.OPAQUE, Reading.OVER
+_LONG_REPLY = Doubt.LONG_REPLY
 # What the server sends is read no more.
 _UNREAD = frozenset({Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
 
 
 class Session:
-    """One client, one server. Times are seconds of any steady clock."""
+    """One client, one server. Times are seconds of any steady clock. ``wants_client`` is False while the client should
+    not be read: it is as far ahead of the server's replies as it may be."""
 
     __slots__ = (
         "_client_ended",
@@ -38,6 +42,7 @@ class Session:
         "_unread",
         "bytes_from_client",
         "bytes_from_server",
+        "wants_client",
     )
 
     def __init__(self, domains: Domains, rules: Rules = TRANSPARENT, now: float = 0.0) -> None:
@@ -46,12 +51,8 @@ class Session:
         self._crossed = 0
         self._partial = b""  # from the server: a line that is not whole
         self._client_ended = self._server_told = False
+        self.wants_client = True
         self.bytes_from_client = self.bytes_from_server = 0
-
-    @property
-    def wants_client(self) -> bool:
-        """False while the client should not be read: it is as far ahead of the server's replies as it may be."""
-        return len(self._unread) < LOOK_AHEAD_BYTES
 
     @property
     def ahead_bytes(self) -> int:
@@ -89,7 +90,7 @@ class Session:
         """Octets from the client, in any cut."""
         self.bytes_from_client += len(data)
         if self._talk.reading in _ENCRYPTED and data:
-            self._talk.reading = Reading.OPAQUE
+            self._talk.reading = _OPAQUE
             return [ToServer(data)]
         out: list[Out] = []
         self._follow_client(data, now, out)
@@ -98,11 +99,12 @@ class Session:
     def server_sent(self, data: bytes, now: float) -> list[Out]:
         """Octets from the server, in any cut."""
         self.bytes_from_server += len(data)
-        talk, out = self._talk, list[Out]()
+        talk = self._talk
+        out: list[Out] = []
         if talk.reading not in _UNREAD:
             if not talk.alone:
                 self._follow_server(data, now, out)
-        elif talk.reading is Reading.OPAQUE:
+        elif talk.reading is _OPAQUE:
             out.append(ToClient(data))
         elif talk.reading is Reading.HANDSHAKE and data:
             talk.speak_early()
@@ -123,9 +125,9 @@ class Session:
         if self._talk.alone:
             return out
         if self._must_end():
-            self._talk.reading, self._unread = Reading.OVER, b""
+            self._talk.reading, self._unread, self.wants_client = _OVER, b"", True
         else:
-            self._talk.reading = Reading.OPAQUE
+            self._talk.reading = _OPAQUE
             self._follow_client(b"", now, out)
         self._to_client_unread(out)
         out.append(EndClient())
@@ -133,8 +135,8 @@ class Session:
 
     def _must_end(self) -> bool:
         reading = self._talk.reading
-        if self._rules.guarded or reading in {Reading.HELD, Reading.OVER}:
-            return reading is not Reading.OPAQUE
+        if self._rules.guarded or reading in {Reading.HELD, _OVER}:
+            return reading is not _OPAQUE
         return self._rules.reject_bare_newline and reading in {Reading.WAITING, Reading.DATA}
 
     def check_time(self, now: float) -> list[Out]:
@@ -166,7 +168,7 @@ class Session:
     def _follow_client(self, data: bytes, now: float, out: list[Out]) -> None:
         """Understand as much as can be, forward as much as may be, keep the rest."""
         talk = self._talk
-        if talk.reading is Reading.OVER:
+        if talk.reading is _OVER:
             return
         buffer = self._unread + data  # no copy if one of them is empty
         talk.crossed = self._crossed
@@ -174,27 +176,28 @@ class Session:
         if len(buffer) - position >= LOOK_AHEAD_BYTES and talk.awaits_chunk:
             # A server that takes a chunk unoffered answers only at its end: a client made to wait would stall both.
             talk.give_up(Doubt.CHUNK, now)
-        if talk.reading is Reading.OPAQUE:
+        if talk.reading is _OPAQUE:
             position = len(buffer)
         self._forward(buffer, position, out)
         self._speak(out)
 
     def _forward(self, buffer: bytes, position: int, out: list[Out]) -> None:
         talk = self._talk
-        if position == len(buffer) and not (talk.cuts or self._client_ended or talk.reading is Reading.OPAQUE):
+        if position == len(buffer) and not (talk.cuts or self._client_ended or talk.reading is _OPAQUE):
             # Nearly always: all of it is understood, and crosses.
             if data := buffer[self._crossed :]:
                 out.append(ToServer(data))
-            self._unread, self._crossed, talk.ahead_bytes = b"", 0, 0
+            self._unread, self._crossed, talk.ahead_bytes, self.wants_client = b"", 0, 0, True
             return
         everything = talk.reading in _CROSSING or (self._client_ended and talk.reading not in _KEPT and not talk.alone)
         upto = len(buffer) if everything else max(position, self._crossed)
         if data := self._uncut(buffer, upto) if talk.cuts else buffer[self._crossed : upto]:
             out.append(ToServer(data))
-        if talk.reading is Reading.OPAQUE:
+        if talk.reading is _OPAQUE:
             self._to_client_unread(out)
-        self._unread = b"" if talk.reading is Reading.OVER else buffer[position:]
+        self._unread = b"" if talk.reading is _OVER else buffer[position:]
         self._crossed, talk.ahead_bytes = upto - position, len(self._unread)
+        self.wants_client = talk.ahead_bytes < LOOK_AHEAD_BYTES
         if self._client_ended and not self._server_told and upto == len(buffer) and not talk.alone:
             self._server_told = True
             out.append(EndServer())
@@ -218,7 +221,7 @@ class Session:
         talk = self._talk
         buffer, sent, position = self._partial + data, 0, 0
         self._partial = b""
-        while position < len(buffer) and (end := talk.find_line(buffer, position, Doubt.LONG_REPLY, now)):
+        while position < len(buffer) and (end := talk.find_line(buffer, position, _LONG_REPLY, now)):
             talk.read_reply(buffer[position:end], now)
             if talk.instead is not None:
                 _to_client(buffer[sent:position] + talk.instead, out)
@@ -231,7 +234,7 @@ class Session:
                 self._follow_client(b"", now, out)
             if talk.reading in _UNREAD or talk.alone:
                 break
-        if talk.reading is Reading.OPAQUE:
+        if talk.reading is _OPAQUE:
             self._follow_client(b"", now, out)
             position = len(buffer)
         _to_client(buffer[sent:position], out)
@@ -243,7 +246,7 @@ class Session:
         """Until it is whole."""
         if self._talk.reading is Reading.HANDSHAKE:
             self._talk.speak_early()
-        elif self._talk.reading is not Reading.OVER:
+        elif self._talk.reading is not _OVER:
             self._partial = rest
 
     def _speak(self, out: list[Out]) -> None:

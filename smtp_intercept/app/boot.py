@@ -1,4 +1,5 @@
-"""`tollbridge up --boot`: nobody watches, so it waits for the ports and never leaves the wire cut.
+"""`tollbridge up --boot` and `run --boot`: nobody watches, so `up` waits for the ports, never leaves the wire cut, and
+both take the last good configuration in place of a broken one.
 
 Does not choose between mail and inspection for ever: it fails, and whoever looks finds out why.
 """
@@ -18,6 +19,7 @@ from bridge.ledger import Ledger
 from bridge.links import Links
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import verbs
+from smtp_intercept.app.lastgood import or_last_good
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.wanted import profile_of, wanted
 
@@ -27,11 +29,32 @@ _FAILURES = (StepError, FirewallError, MissingFeatureError, NetlinkError, OSErro
 
 
 def up(arguments: argparse.Namespace) -> int:
-    """The verb. What only a person can mend (the configuration, a port that does not exist) is raised as ever."""
-    if not arguments.boot:
-        return verbs.up(arguments)
+    """The verb. What only a person can mend (the configuration, a port that does not exist) is raised as ever, at boot
+    if there is no last good configuration."""
+    if arguments.boot:
+        return or_last_good(_up, arguments)
+    done, run_dir = verbs.up(arguments), RunDir(arguments.run_dir)
+    if not run_dir.holder("run"):  # else that one's is in force
+        run_dir.instead.unlink(missing_ok=True)
+    return done
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """The verb; at boot with the same configuration as `up` found."""
+    if arguments.boot:
+        return or_last_good(verbs.run, arguments)
+    return verbs.run(arguments)
+
+
+def _up(arguments: argparse.Namespace) -> int:
     config = configuration.load(arguments.config)
-    wait_for(config.bridge.ports, PORTS_S)
+    bridge = config.bridge
+    if arguments.adopted and not bridge.adopt:
+        return 0
+    if bridge.adopt and not arguments.adopted and not wait_for((bridge.name,), 0.0):
+        print(f"tollbridge: there is no {bridge.name} to adopt yet; left to `up --boot --adopted`")
+        return 0
+    wait_for((*bridge.ports, bridge.name) if bridge.adopt else bridge.ports, PORTS_S)
     try:
         return verbs.up(arguments)
     except _FAILURES as error:
@@ -40,7 +63,7 @@ def up(arguments: argparse.Namespace) -> int:
 
 
 def wait_for(ports: tuple[str, ...], timeout_s: float) -> bool:
-    """Until every port (name of a link or MAC address) is there."""
+    """Until every link (its name or MAC address) is there; False if one is not."""
     deadline = time.monotonic() + timeout_s
     while True:
         with Links() as links:

@@ -20,9 +20,10 @@ from bridge.host import StepError
 from bridge.plan import PlanError
 from hwprofiles.box import FactsError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app import boot, hw_words, queue_words, rundir, setup, verbs
+from smtp_intercept.app import boot, hw_words, lastgood, queue_words, rundir, setup, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
+from smtp_intercept.app.lockout import LockOutError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
 from smtp_intercept.app.subcommands import Subcommands, Verb, add_verb
@@ -36,6 +37,7 @@ _EXPECTED = (
     ConfigErrors,
     FactsError,
     FirewallError,
+    LockOutError,
     MissingFeatureError,
     NetlinkError,
     PlanError,
@@ -82,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--run-dir", type=Path, default=rundir.DEFAULT, help="files of the running gateway [%(default)s]"
     )
+    parser.add_argument(
+        "--state-dir", type=Path, default=lastgood.DEFAULT, help="the last good configuration [%(default)s]"
+    )
     sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     _add_setting_up(sub)
     _add_asking(sub)
@@ -106,11 +111,18 @@ def _add_setting_up(sub: Subcommands) -> None:
     up.add_argument(
         "--boot",
         action="store_true",
-        help="wait for the ports; if the lane cannot be made, fail, but leave a plain bridge",
+        help="wait for the ports; use the last good configuration if the present one is broken; if the lane cannot be "
+        "made, fail, but leave a plain bridge",
+    )
+    up.add_argument(
+        "--adopted",
+        action="store_true",
+        help="with --boot: do nothing unless bridge.adopt is set, and then wait for that bridge too",
     )
     add_verb(sub, "confirm", verbs.confirm, "keep what `up --confirm` made")
     add_verb(sub, "down", verbs.down, "stop the daemon and leave the host as it was before `up`")
-    add_verb(sub, "run", verbs.run, "run the daemon in the foreground: mail is inspected while it runs")
+    run = add_verb(sub, "run", boot.run, "run the daemon in the foreground: mail is inspected while it runs")
+    run.add_argument("--boot", action="store_true", help="use the last good configuration if the present one is broken")
     guard = sub.add_parser("guard")  # the process that `up --confirm` leaves behind; not for people
     guard.add_argument("--token", required=True)
     guard.set_defaults(run=verbs.guard)

@@ -51,6 +51,7 @@ __all__ = [
     "parse",
     "policy",
     "protected_servers",
+    "read",
     "relay_rule",
     "resolvers",
     "routes",
@@ -68,6 +69,11 @@ _LOCAL_ACTIONS = {LocalAction.ALLOW: Action.PASS, LocalAction.DROP: Action.DROP}
 
 def load(path: Path = DEFAULT_PATH) -> Config:
     """Read and check the file; `ConfigErrors` holds every mistake in it, in the order of their lines."""
+    return parse(read(path), path)
+
+
+def read(path: Path) -> str:
+    """The file's text. Raises `ConfigErrors` if it has none."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -78,11 +84,10 @@ def load(path: Path = DEFAULT_PATH) -> Config:
     if len(content) > MAX_FILE_BYTES:
         raise _whole_file(path, f"is larger than {MAX_FILE_BYTES} bytes", "is it the right file?")
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _whole_file(path, f"byte {content[error.start]:#04x} is not UTF-8", "save it as UTF-8", line) from None
-    return parse(text, path)
 
 
 def parse(text: str, path: Path = DEFAULT_PATH) -> Config:

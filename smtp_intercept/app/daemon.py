@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ USER = "tollbridge"
 FALLBACK_USER = "nobody"
 TICK_S = 0.1
 HUNG_S = 15.0  # without a report for so long a process is ended and started again
+STARTING_S = 60.0  # the same before its first report: a small box that boots needs 20 s to load Python and all else
 BACKOFF_S = (0.5, 30.0)  # first and longest wait before a process that died is started again
 STEADY_S = 60.0  # one that lived so long starts again without waiting
 LET_GO_S = 15.0  # a graceful stop takes at most so much longer than limits.drain_s
@@ -45,6 +46,9 @@ SETTLE_S = 0.5  # handshakes that were let in before the switch opened may still
 STP_EVERY_S, STP_TIMEOUT_S = 2.0, 6
 
 _LOG = logging.getLogger("tollbridge")
+
+
+Keep = Callable[[], None]
 
 
 class StartError(Exception):
@@ -82,8 +86,8 @@ class Child:
     def watch(self, now: float) -> None:
         """End it if it hangs, start it if it has ended and waited."""
         if self.process is not None and self.runs:
-            if now - self.heard_at > HUNG_S:
-                _LOG.error("%s says nothing for %d s: killed", self.name, HUNG_S)
+            if now - self.heard_at > (limit_s := HUNG_S if self.report else STARTING_S):
+                _LOG.error("%s says nothing for %d s: killed", self.name, limit_s)
                 self.process.kill()
             return
         if self.process is not None:
@@ -118,11 +122,18 @@ class Child:
 
 class Daemon:
     """``legs`` are the lanes' ports as `up` made them, ``vlans`` the VIDs that have a lane. ``config`` is the effective
-    one, every limit filled in."""
+    one, every limit filled in; ``keep`` writes down that it works, once it does."""
 
     def __init__(
-        self, config: Config, run_dir: RunDir, legs: Iterable[PortLegs], source: Path, vlans: Iterable[int] = ()
+        self,
+        config: Config,
+        run_dir: RunDir,
+        legs: Iterable[PortLegs],
+        source: Path,
+        keep: Keep | None = None,
+        vlans: Iterable[int] = (),
     ) -> None:
+        self._keep = keep
         self._config, self._run_dir, self._legs, self._source = config, run_dir, tuple(legs), source
         self._vlans = tuple(vlans)
         self._started_at = time.time()
@@ -165,7 +176,9 @@ class Daemon:
                 child.watch(now)
             if not ready and _all_up(children):
                 ready = True
-                self._notify.ready()
+                self._notify.ready(
+                    "" if self._keep else f"inspecting mail with {self._source}, the last good configuration"
+                )
                 _LOG.info("ready: mail on %s is inspected", ", ".join(leg.port for leg in self._legs))
             if all(child.report for child in children):
                 self._notify.watchdog(now)
@@ -176,7 +189,17 @@ class Daemon:
             if now - written_at >= channel.REPORT_EVERY_S / 2:
                 written_at = now
                 write_json(self._run_dir.status, self._status(children, ready))
+                if ready and self._keep is not None and not self._run_dir.pending.exists():
+                    self._keep_once(self._keep)
         return 0
+
+    def _keep_once(self, keep: Keep) -> None:
+        """Not before `confirm`, for it may be what locks the administrator out."""
+        self._keep = None
+        try:
+            keep()
+        except OSError as error:
+            _LOG.warning("the last good configuration cannot be kept: %s", error)
 
     def _status(self, children: list[Child], ready: bool) -> dict[str, Any]:
         pids = {child.name: child.process.pid for child in children if child.process is not None}

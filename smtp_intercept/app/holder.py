@@ -1,4 +1,5 @@
-"""Who listens on a TCP port of this host: the socket from /proc/net/tcp*, its process from /proc/PID/fd. Reads only."""
+"""TCP sockets of this host and their processes: who listens on a port, what connections a process has. From
+/proc/net/tcp* and /proc/PID/fd; reads only."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-_LISTEN = "0A"  # include/net/tcp_states.h
+_ESTABLISHED, _LISTEN = "01", "0A"  # include/net/tcp_states.h
 _PROC = Path("/proc")
 
 
@@ -23,6 +24,17 @@ class Listener:
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if self.address.version == 6 else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An established connection; an IPv4 address that an IPv6 socket has is shown as the IPv4 address."""
+
+    local: IPv4Address | IPv6Address
+    local_port: int
+    remote: IPv4Address | IPv6Address
+    remote_port: int
+    inode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,31 @@ def listeners(table: str, ports: Collection[int]) -> Iterator[Listener]:
         address, _, port = fields[1].partition(":")
         if fields[3] == _LISTEN and int(port, 16) in ports:
             yield Listener(_address(address), int(port, 16), int(fields[9]))
+
+
+def established(table: str) -> Iterator[Connection]:
+    """From the text of /proc/net/tcp or tcp6. Pure."""
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == _ESTABLISHED:
+            ends = [end.partition(":") for end in fields[1:3]]
+            (local, local_port), (remote, remote_port) = [(_plain(end[0]), int(end[2], 16)) for end in ends]
+            yield Connection(local, local_port, remote, remote_port, int(fields[9]))
+
+
+def connections(process: Path) -> list[Connection]:
+    """The established connections that the process (/proc/PID) holds, in its own network namespace."""
+    sockets = set()
+    for link in process.glob("fd/*"):
+        with suppress(OSError):  # closed meanwhile
+            sockets.add(str(link.readlink()))
+    tables = (_read(process / "net" / name) for name in ("tcp", "tcp6"))
+    return [found for table in tables for found in established(table) if f"socket:[{found.inode}]" in sockets]
+
+
+def _plain(text: str) -> IPv4Address | IPv6Address:
+    address = _address(text)
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:

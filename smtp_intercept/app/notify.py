@@ -15,8 +15,9 @@ class Notify:
         self._every_s = int(os.environ.pop("WATCHDOG_USEC", "0") or 0) / 1e6 / 2
         self._at = float("-inf")
 
-    def ready(self) -> None:
-        self._tell("READY=1")
+    def ready(self, status: str = "") -> None:
+        """``status``: a line for `systemctl status`."""
+        self._tell(f"READY=1\nSTATUS={status}" if status else "READY=1")
 
     def stopping(self, within_s: float) -> None:
         """It may take so long, whatever TimeoutStopSec of the unit says."""

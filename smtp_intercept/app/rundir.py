@@ -53,6 +53,11 @@ class RunDir:
         """There while an `up --confirm` waits for its `confirm`."""
         return self.path / "pending.json"
 
+    @property
+    def instead(self) -> Path:
+        """There while the last good configuration is in force instead of the one that was asked for, and why."""
+        return self.path / "instead.json"
+
     def make(self) -> None:
         self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
 

@@ -62,6 +62,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "seen_twice": diverter.get("seen_twice", []),
         "protected": interceptor.get("protected", []),
         "waits_for_confirm": run_dir.pending.exists(),
+        "instead": read_json(run_dir.instead),
     }
 
 
@@ -122,7 +123,8 @@ def _headline(page: dict[str, Any]) -> str:
 
 
 def _warnings(page: dict[str, Any]) -> list[str]:
-    found = [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
+    found = _not_in_force(page["instead"]) if page["instead"] else []
+    found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
     for client, server, vlan in page["seen_twice"]:
         found.append(f"{client} to {server}{f' in VLAN {vlan}' if vlan else ''} passes this box twice: bridged")
@@ -135,6 +137,12 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
     return found
+
+
+def _not_in_force(instead: dict[str, Any]) -> list[str]:
+    when = time.strftime("%F %T", time.localtime(instead["kept_at"]))
+    said = f"{instead['config']} IS NOT IN FORCE: in its place is {instead['in_force']}, the last good one, of {when}"
+    return [said, *instead["why"].splitlines()]
 
 
 def _unresolved(name: dict[str, Any]) -> str:

@@ -14,9 +14,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from ipaddress import ip_address
 
-from bridge import firewall
+from bridge import firewall, ifupdown
 from bridge.host import Host, Refused, StepError
 from bridge.lane import LANE, Lane, Wanted
 from bridge.ledger import Ledger
@@ -24,12 +25,11 @@ from bridge.links import Links
 from bridge.plan import Plan
 from bridge.steps import Step, to_json
 from hwprofiles.nic import Nics
-from hwprofiles.profile import Profile
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
+from smtp_intercept.app import lastgood, lockout
 from smtp_intercept.app import status as status_page
-from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
@@ -45,19 +45,17 @@ class UsageError(Exception):
 
 
 def print_step(step: Step) -> None:
-    print(f"  {step}", flush=True)
+    """Whoever stops listening (`up | head`) does not stop the steps."""
+    try:
+        print(f"  {step}", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
 def host_of(run_dir: RunDir) -> Iterator[Host]:
     with Links() as links, Nics() as nics:
         yield Host(links, Ledger(run_dir.ledger), nics)
-
-
-def _load(arguments: argparse.Namespace) -> tuple[Config, Profile, Wanted]:
-    config = configuration.load(arguments.config)
-    profile, _ = profile_of(config)
-    return config, profile, wanted(config, profile)
 
 
 def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
@@ -67,7 +65,7 @@ def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
 
 
 def warn(findings: Iterable[Refused | Unfit | str]) -> None:
-    """Of hardware that is not as the profile would have it; nothing fails by it."""
+    """Of what is not as it should be, hardware or another program; nothing fails by it."""
     for finding in findings:
         print(f"tollbridge: warning: {finding}", file=sys.stderr)
 
@@ -102,6 +100,8 @@ def plan(arguments: argparse.Namespace) -> int:
     with host_of(RunDir(arguments.run_dir)) as host:
         made = host.plan(want, nft_queue=nft_queue)
         held = [host.holds(step) for step in made.steps]
+        lockout.warn(host.pending(made.steps))
+    warn(ifupdown.conflicts([leg.port for leg in made.legs]))
     if arguments.json:
         steps = [{**to_json(step), "holds": done} for step, done in zip(made.steps, held, strict=True)]
         print(json.dumps({"steps": steps, "ruleset": made.ruleset}))
@@ -116,7 +116,8 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def up(arguments: argparse.Namespace) -> int:
-    """A step that fails takes a first `up` back whole; a later one leaves what worked before it."""
+    """A step that fails takes a first `up` back whole; a later one leaves what worked before it. Raises `LockOutError`
+    if it would cut off who typed it, unless it undoes itself (``confirm``) or nobody did (``boot``)."""
     found, want = load_tuned(arguments)
     nft_queue = firewall.probe()
     warn(found.tuning.unfit)
@@ -125,6 +126,8 @@ def up(arguments: argparse.Namespace) -> int:
     with run_dir.lock("up"), host_of(run_dir) as host:
         first = not run_dir.ledger.exists()
         made = host.plan(want, nft_queue=nft_queue)
+        warn(ifupdown.conflicts([leg.port for leg in made.legs]))
+        _mind_the_way_in(host.pending(made.steps), arguments)
         if arguments.confirm:
             _start_guard(arguments, run_dir)
         try:
@@ -138,6 +141,13 @@ def up(arguments: argparse.Namespace) -> int:
     if arguments.confirm:
         print(f"undone by itself in {arguments.confirm} s; to keep it: tollbridge confirm")
     return 0
+
+
+def _mind_the_way_in(pending: list[Step], arguments: argparse.Namespace) -> None:
+    if not arguments.boot:
+        lockout.warn(pending)
+        if not arguments.confirm:
+            lockout.refuse(pending)
 
 
 def _say_up(made: Plan, want: Wanted) -> None:
@@ -254,7 +264,10 @@ def confirm(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    config, profile, want = _load(arguments)
+    text = configuration.read(arguments.config)
+    config = configuration.parse(text, arguments.config)
+    profile, _ = profile_of(config)
+    want = wanted(config, profile)
     run_dir = RunDir(arguments.run_dir)
     with run_dir.lock("run"), host_of(run_dir) as host:
         made = host.plan(want, nft_queue=True)
@@ -265,9 +278,14 @@ def run(arguments: argparse.Namespace) -> int:
                 raise StartError(f"bridge.vlans: no mail lane for {_list(missing)}; make it first: tollbridge up")
         if not firewall.complete():
             raise StartError("the mail lane has no rules: `up` was cut short; repair it: tollbridge up")
+        if not (instead := getattr(arguments, "instead", False)):
+            run_dir.instead.unlink(missing_ok=True)
         named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
         run_dir.effective.write_text(configuration.effective(named, profile), encoding="utf-8")
-        return Daemon(configuration.load(run_dir.effective), run_dir, made.legs, arguments.config, made.vlans).run()
+        # What is in force instead of it is kept already.
+        keep = None if instead else partial(lastgood.keep, arguments.state_dir, text)
+        effective = configuration.load(run_dir.effective)
+        return Daemon(effective, run_dir, made.legs, arguments.config, keep, made.vlans).run()
 
 
 def status(arguments: argparse.Namespace) -> int:

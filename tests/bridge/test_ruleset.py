@@ -15,7 +15,7 @@ from bridge.ruleset import COUNTERS, NOT_INSPECTED, Rules, digest, render, unloa
 
 RULES = Rules("br0", "02:00:00:00:00:10", (PortLegs("p0", 0), PortLegs("p1", 1)), (25,), Limits())
 
-TAGGED = replace(RULES, vlans=(10, 20), matches_maps=False)
+TAGGED = replace(RULES, vlans=(10, 20))
 
 
 def chain(text: str, name: str) -> str:

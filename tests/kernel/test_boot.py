@@ -4,6 +4,8 @@ what happens                        what is left                exit status
 the ports come late                 bridge and mail lane        0
 the kernel lacks what a lane needs  plain bridge, management    1
 a step fails                        plain bridge, management    1
+it is killed, at any step           as the unit starts it again: bridge and mail lane
+an adopted bridge is not there yet  nothing, and later its mail lane     0
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.network import Lab
+from tests.kernel.test_up_down import assert_crosses, done, killed
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
@@ -72,3 +76,32 @@ def test_whatever_fails_a_plain_bridge_is_left(box: Lab, part: str) -> None:
     assert crosses(box)
     assert "192.0.2.222/24" in box.gateway.run(["ip", "addr", "show", "br0"]).stdout
     assert "smtp0" not in box.gateway.run(["ip", "link"]).stdout
+
+
+def test_killed_at_any_step_it_goes_on_where_it_was(box: Lab) -> None:
+    """Restart=on-abnormal of its unit starts it again; before a step, and in the middle of one."""
+    line, points = 1, 0
+    while (said := killed(box, "up", "--boot", lines=line, at_once=bool(points % 2))) == line:
+        rest = done(box, "up", "--boot")
+        assert rest, f"killed at line {line}"
+        assert done(box, "up", "--boot") == []
+        assert "192.0.2.222/24" in box.gateway.run(["ip", "addr", "show", "br0"]).stdout
+        assert_crosses(box)
+        done(box, "down")
+        points, line = points + 1, line + 19
+    assert said > 60
+    assert points > 3
+
+
+def test_an_adopted_bridge_may_come_later(box: Lab) -> None:
+    gateway = box.gateway
+    gateway.configure({"bridge": {"adopt": True}})
+    assert "no br0 to adopt yet" in gateway.tollbridge("up", "--boot").stdout
+    assert not gateway.run_dir.joinpath("ledger.jsonl").exists()
+    process = gateway.spawn(gateway.command("up", "--boot", "--adopted"))
+    namespaces.add_switch(gateway.namespace, "br0", gateway.ports)
+    assert "up: br0 over p0, p1" in process.wait(30).check().stdout
+    gateway.tollbridge("down")
+    gateway.configure()
+    assert gateway.tollbridge("up", "--boot", "--adopted").stdout == ""
+    assert "smtp0" not in gateway.run(["ip", "link"]).stdout

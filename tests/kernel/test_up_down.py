@@ -143,7 +143,7 @@ def test_the_snapshot_sees_what_down_could_forget(box: Lab) -> None:
 F_SETPIPE_SZ = 1031
 
 
-def killed(lab: Lab, verb: str, lines: int, *, at_once: bool) -> int:
+def killed(lab: Lab, *verb: str, lines: int, at_once: bool) -> int:
     """Run a verb in a process of its own and kill it when it has said ``lines`` lines; how many it said.
 
     Its standard output is a pipe with room for one line: it stands still before the step after the next. ``at_once``
@@ -154,7 +154,7 @@ def killed(lab: Lab, verb: str, lines: int, *, at_once: bool) -> int:
     pid = os.fork()
     if not pid:
         os.dup2(write, 1)
-        become(lab, verb)
+        become(lab, *verb)
     os.close(write)
     said = 0
     while said < lines and os.read(read, 4096):
@@ -167,7 +167,7 @@ def killed(lab: Lab, verb: str, lines: int, *, at_once: bool) -> int:
     return said
 
 
-def become(lab: Lab, verb: str) -> None:
+def become(lab: Lab, *verb: str) -> None:
     """The command in the gateway's namespace, without starting Python anew. Never returns."""
     import sys
 
@@ -175,18 +175,18 @@ def become(lab: Lab, verb: str) -> None:
     try:
         netns.setns(lab.gateway.namespace)
         sys.stdout = os.fdopen(1, "w", buffering=1)
-        status = cli.main(lab.gateway.command(verb)[3:])
+        status = cli.main(lab.gateway.command(*verb)[3:])
     finally:
         os._exit(status)
 
 
-def done(lab: Lab, verb: str) -> list[str]:
+def done(lab: Lab, *verb: str) -> list[str]:
     """The steps of a verb that runs to its end."""
     read, write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if not pid:
         os.dup2(write, 1)
-        become(lab, verb)
+        become(lab, *verb)
     os.close(write)
     with os.fdopen(read) as output:
         lines = steps(output.read())
@@ -206,7 +206,7 @@ def test_killed_while_it_goes_up(box: Lab) -> None:
         box, (*AT_ONCE, *MANAGED, *FOREIGN, *FILTERED), {"management": MANAGEMENT, "gateway": "198.51.100.1"}
     )
     namespace, points, line = box.gateway.namespace, 0, 1
-    while (said := killed(box, "up", line, at_once=bool(points % 2))) == line:
+    while (said := killed(box, "up", lines=line, at_once=bool(points % 2))) == line:
         if points % 4 < 2 or line < 3:
             done(box, "up")
             assert done(box, "up") == [], f"killed at line {line}"
@@ -224,7 +224,7 @@ def test_killed_while_it_goes_down(box: Lab) -> None:
     before = prepare(box, (*AT_ONCE, *MANAGED, *FOREIGN), {"management": MANAGEMENT, "gateway": "198.51.100.1"})
     for line in (1, 6, 13, 20, 27):
         done(box, "up")
-        assert killed(box, "down", line, at_once=line % 2 == 0) == line
+        assert killed(box, "down", lines=line, at_once=line % 2 == 0) == line
         if line in (6, 20):
             done(box, "up")
             assert done(box, "up") == [], f"killed at line {line}"

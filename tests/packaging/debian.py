@@ -8,81 +8,138 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.tools import TOOLS, program
+from smtp_intercept.app.packaging import deb, elsewhere
+from tests.tools import program
 
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+RELEASES = ("bookworm", "trixie")
 # What an installed Debian has, and what the package depends on.
-INCLUDED = "ca-certificates,iproute2,iptables,kmod,libnetfilter-queue1,logrotate,nftables,procps,python3,systemd"
-DEBOOTSTRAP_S, BOOT_S, STOP_S = 900, 60, 30
+INCLUDED = (
+    "ca-certificates,dbus,iproute2,iptables,kmod,libnetfilter-queue1,logrotate,nftables,openssh-client,openssh-server,"
+    "procps,python3,sudo,systemd,systemd-sysv"
+)
+BOOT_S, STOP_S = 90, 60
+
+
+class BootError(Exception):
+    """The container does not come up."""
 
 
 @dataclass
 class Debian:
-    """A booted one. ``leader`` is its PID 1 as seen from here."""
+    """A container. ``leader`` is its PID 1 as seen from here, while it runs."""
 
     root: Path
-    leader: int
+    leader: int = 0
+    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def run(self, *words: str, timeout_s: float = 60.0, check: bool = True) -> str:
         """One command's output, both streams."""
-        command = ["nsenter", "-t", str(self.leader), "-a", *words]
         output, pipe = subprocess.PIPE, subprocess.STDOUT
-        done = subprocess.run(command, check=False, stdout=output, stderr=pipe, text=True, timeout=timeout_s)
+        done = subprocess.run(
+            self._entered(words), check=False, stdout=output, stderr=pipe, text=True, timeout=timeout_s
+        )
         assert done.returncode == 0 or not check, f"{words}: {done.stdout}\n{self.journal()}"
         return done.stdout
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """End it with `subprocess.Popen.communicate` and a time-out."""
-        command = ["nsenter", "-t", str(self.leader), "-a", *words]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(self._entered(words), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def journal(self) -> str:
-        command = ["nsenter", "-t", str(self.leader), "-a", "journalctl", "--no-pager", "-u", "tollbridge*", "-n", "40"]
+        command = self._entered(("journalctl", "--no-pager", "-b", "-u", "tollbridge*", "-n", "60"))
         return subprocess.run(command, check=False, capture_output=True, text=True, timeout=30).stdout
 
+    def _entered(self, words: tuple[str, ...]) -> list[str]:
+        return ["nsenter", "-t", str(self.leader), "-a", *words]
 
-def base() -> Path:
-    """This machine's Debian, freshly installed; made once and kept in .tools/. Skips where it cannot be made."""
+    # --- on and off ---------------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Returns when systemd has started all that it is to start. Raises `BootError`."""
+        nspawn, environment = program("systemd-nspawn")
+        unified = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"} | {"LD_LIBRARY_PATH": environment["LD_LIBRARY_PATH"]}
+        where = ["-q", "-D", str(self.root), "--register=no", "--keep-unit", "--private-network"]
+        with (self.root.parent / "console.log").open("a") as console:
+            self.process = subprocess.Popen(
+                [nspawn, *where, "--console=pipe", "-b"],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                env={**os.environ, **unified},
+            )
+        try:
+            self.leader = _leader(self.process)
+        except BaseException:
+            self.off()
+            raise
+
+    def off(self, *, cut: bool = False) -> None:
+        """In good order; or ``cut``: every process killed at once, as a cut of the power would."""
+        if self.process is None:
+            return
+        if cut:
+            os.kill(self.leader, signal.SIGKILL)
+        else:
+            self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_S)
+        self.process = None
+
+    def reboot(self, *, cut: bool = False) -> None:
+        self.off(cut=cut)
+        self.boot()
+
+
+def base(codename: str) -> Path:
+    """A Debian, freshly installed; made once and kept in .tools/. Skips where it cannot be made."""
     if os.geteuid() or shutil.which("debootstrap") is None:
         pytest.skip("needs root and debootstrap")
-    codename = platform.freedesktop_os_release()["VERSION_CODENAME"]
-    root = TOOLS / f"debian-{codename}"
-    if not (root / ".ready").exists():
-        shutil.rmtree(root, ignore_errors=True)
-        words = ["debootstrap", "--variant=minbase", f"--include={INCLUDED}", codename, str(root), MIRROR]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=DEBOOTSTRAP_S)
-        (root / ".ready").touch()
-    return root
+    return elsewhere.build_root(codename, "debian", INCLUDED)
+
+
+def package(codename: str, work: Path) -> Path:
+    """The package for it: built here if this machine is one, else inside one."""
+    if platform.freedesktop_os_release().get("VERSION_CODENAME") == codename:
+        return deb.build(work / "out", work / "work")
+    return elsewhere.build(codename, work / "out")
+
+
+def next_version(package: Path, work: Path) -> Path:
+    """The same package with a higher version."""
+    tree, target = work / "next", package.with_name("next.deb")
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True, timeout=120)
+    control = tree / "DEBIAN/control"
+    control.write_text(control.read_text().replace("\nVersion: 0", "\nVersion: 9"))
+    words: list[str | Path] = ["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, target]
+    subprocess.run(words, check=True, timeout=120, stdout=subprocess.DEVNULL)
+    return target
 
 
 @contextmanager
 def booted(root: Path) -> Iterator[Debian]:
     """Until the context ends. Skips where a container cannot be booted."""
-    nspawn, environment = program("systemd-nspawn")
-    unified = {"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"} | {"LD_LIBRARY_PATH": environment["LD_LIBRARY_PATH"]}
-    words = [nspawn, "-q", "-D", str(root), "--register=no", "--keep-unit", "--private-network", "--console=pipe", "-b"]
-    with (root.parent / "console.log").open("w") as console:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=console, stderr=console, env={**os.environ, **unified}
-        )
-        try:
-            yield Debian(root, _leader(process))
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_S)
+    debian = Debian(root)
+    try:
+        debian.boot()
+    except BootError as error:
+        pytest.skip(str(error))
+    try:
+        yield debian
+    finally:
+        debian.off()
 
 
 def _leader(process: subprocess.Popen[bytes]) -> int:
@@ -95,4 +152,4 @@ def _leader(process: subprocess.Popen[bytes]) -> int:
             if state.strip() in ("running", "degraded"):
                 return int(child)
         time.sleep(0.2)
-    pytest.skip(f"no systemd boots in a container here (exit {process.poll()})")
+    raise BootError(f"no systemd boots in a container here (exit {process.poll()})")

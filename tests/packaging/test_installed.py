@@ -1,11 +1,12 @@
-"""The package installed in a Debian of its own, under systemd, with a client and a server on its wires.
+"""The package installed in a Debian of its own, 12 and 13, under systemd, with a client and a server on its wires.
 
 ::
 
     client ── p0 [ Debian: tollbridge-bridge.service, tollbridge.service ] p1 ── server
 
-    install ─ configure ─ start: inspected ─ restart under load: nothing lost ─ stop: a wire ─ stop the bridge: as it
-    was ─ a lane that cannot be made: a plain bridge ─ purge: nothing is left, or the mail that waits
+    install ─ configure ─ start: inspected ─ restart, upgrade, downgrade under load: nothing lost ─ reboot, power cut, a
+    typo: inspected ─ networkd that wants every link: hands off ─ over SSH: no branch is sawn off ─ stop: a wire ─ stop
+    the bridge: as it was ─ a lane that cannot be made: a plain bridge ─ purge: nothing is left, or the mail that waits
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 import pytest
 
 from smtp_intercept.app.packaging import deb
-from tests.packaging.debian import Debian, base, booted
+from tests.packaging.debian import RELEASES, Debian, base, booted, next_version, package
 
 pytestmark = [pytest.mark.installed, pytest.mark.timeout(900)]
 
@@ -75,18 +76,58 @@ threads = [threading.Thread(target=send, args=(client,)) for client in range(6)]
 print(json.dumps([taken, refused]))
 """
 PYTHON = f"/{deb.HOME}/bin/python3"
-LEFT = ("/usr/lib/tollbridge", "/etc/tollbridge", "/run/tollbridge", "/var/log/tollbridge", "/var/spool/tollbridge")
+# The wires are there before anything of the network, as cards are; both come back after a reboot.
+UNITS = {
+    "wires.service": """\
+[Unit]
+DefaultDependencies=no
+After=local-fs.target
+Before=tollbridge-bridge.service network-pre.target
+Wants=network-pre.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh /root/wires.sh
+[Install]
+WantedBy=multi-user.target
+""",
+    "sink.service": f"""\
+[Unit]
+Requires=wires.service
+After=wires.service
+[Service]
+ExecStart=/usr/bin/env ip netns exec s {PYTHON} /root/server.py
+StandardOutput=append:/root/taken
+[Install]
+WantedBy=multi-user.target
+""",
+}
+# Who writes such a file forgets nothing.
+EVERY_LINK = """\
+[Match]
+Name=*
+[Network]
+Address=203.0.113.77/24
+DHCP=yes
+"""
+ADDRESS = "192.0.2.2"
+STATE = ("/etc/tollbridge", "/run/tollbridge", "/var/lib/tollbridge", "/var/log/tollbridge", "/var/spool/tollbridge")
+LEFT = ("/usr/lib/tollbridge", *STATE)
 
 
-@pytest.fixture(scope="module")
-def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
+@pytest.fixture(scope="module", params=RELEASES)
+def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
     work = tmp_path_factory.mktemp("installed")
-    package = deb.build(work / "out", work / "work")
+    fresh = base(request.param)
+    built = package(request.param, work)
     root = work / "root"
-    subprocess.run(["cp", "-a", "--reflink=auto", str(base()), str(root)], check=True, timeout=300)
+    subprocess.run(["cp", "-a", "--reflink=auto", str(fresh), str(root)], check=True, timeout=300)
     for name, text in (("wires.sh", WIRES), ("server.py", SERVER), ("client.py", CLIENT)):
         (root / "root" / name).write_text(text)
-    shutil.copy(package, root / "root" / "tollbridge.deb")
+    for name, text in UNITS.items():
+        (root / "etc/systemd/system" / name).write_text(text)
+    shutil.copy(built, root / "root" / "tollbridge.deb")
+    shutil.copy(next_version(built, work), root / "root" / "next.deb")
     with booted(root) as debian:
         yield debian
     shutil.rmtree(work, ignore_errors=True)
@@ -94,12 +135,14 @@ def debian(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Debian]:
 
 @pytest.fixture(scope="module")
 def server(installed: Debian) -> Iterator[None]:
-    installed.run("sh", "/root/wires.sh")
-    serve = f"echo $$ > /root/server.pid; exec {PYTHON} /root/server.py > /root/taken"
-    process = installed.start("ip", "netns", "exec", "s", "sh", "-c", serve)
+    installed.run("systemctl", "enable", "--now", *UNITS)
+    wait_listening(installed)
     yield
-    installed.run("sh", "-c", "kill $(cat /root/server.pid)")
-    process.communicate(timeout=30)
+    installed.run("systemctl", "disable", "--now", "sink.service")
+
+
+def wait_listening(debian: Debian) -> None:
+    debian.run("sh", "-c", "until ip netns exec s ss -tln | grep -q :25; do sleep 0.2; done", timeout_s=60)
 
 
 @pytest.fixture(scope="module")
@@ -113,9 +156,37 @@ def configure(debian: Debian, handler: str) -> None:
 
 
 def send(debian: Debian, each: int) -> tuple[list[str], list[str]]:
-    said = debian.run("ip", "netns", "exec", "c", PYTHON, "/root/client.py", str(each), timeout_s=120)
+    said = debian.run("ip", "netns", "exec", "c", "/usr/bin/python3", "/root/client.py", str(each), timeout_s=120)
     taken, refused = json.loads(said)
     return taken, refused
+
+
+def under_load(debian: Debian, *words: str) -> None:
+    """180 messages, each in a session of its own, while the command runs: all taken, each once."""
+    before = len(taken_by_the_server(debian))
+    load = debian.start("ip", "netns", "exec", "c", "/usr/bin/python3", "/root/client.py", "30")
+    try:
+        debian.run("sh", "-c", 'sleep 1; exec "$@"', "sh", *words, timeout_s=300)
+    finally:
+        said, _ = load.communicate(timeout=180)
+    taken, refused = json.loads(said)
+    assert (len(taken), refused) == (180, [])
+    assert sorted(taken_by_the_server(debian)[before:]) == sorted(taken), "each once"
+
+
+def assert_inspected(debian: Debian) -> None:
+    before = len(inspected(debian))
+    taken, refused = send(debian, 1)
+    assert (len(taken), refused) == (6, [])
+    assert sorted(inspected(debian)[before:]) == sorted(taken)
+
+
+def addresses(debian: Debian) -> dict[str, set[str]]:
+    """Link → its addresses that are not link-local."""
+    listed = json.loads(debian.run("ip", "-json", "address"))
+    return {
+        link["ifname"]: {entry["local"] for entry in link["addr_info"] if entry["scope"] != "link"} for link in listed
+    }
 
 
 def taken_by_the_server(debian: Debian) -> list[str]:
@@ -125,6 +196,38 @@ def taken_by_the_server(debian: Debian) -> list[str]:
 def inspected(debian: Debian) -> list[str]:
     records = map(json.loads, (debian.root / "var/log/tollbridge/mail.log").read_text().splitlines())
     return [record["sender"] for record in records if record["type"] == "message"]
+
+
+SSH_KEYS = """\
+set -e
+mkdir -p /root/.ssh
+test -e /root/.ssh/id || ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id
+cp /root/.ssh/id.pub /root/.ssh/authorized_keys
+"""
+
+
+def ssh(debian: Debian, command: str) -> str:
+    """From the client, as an administrator would."""
+    options = ["-i", "/root/.ssh/id", *(word for o in SSH_OPTIONS for word in ("-o", o))]
+    return debian.run("ip", "netns", "exec", "c", "ssh", *options, f"root@{ADDRESS}", command, check=False)
+
+
+SSH_OPTIONS = (
+    "BatchMode=yes",
+    "StrictHostKeyChecking=no",
+    "UserKnownHostsFile=/dev/null",
+    "LogLevel=ERROR",
+    "ConnectTimeout=20",
+)
+
+
+def main_pid(debian: Debian) -> str:
+    return debian.run("systemctl", "show", "-P", "MainPID", "tollbridge").strip()
+
+
+def settle(debian: Debian) -> None:
+    """Until networkd has done what it wants with the links that it has found."""
+    debian.run("sh", "-c", "until networkctl list lo | grep -q 'lo .*configured'; do sleep 0.2; done")
 
 
 def active(debian: Debian, unit: str) -> str:
@@ -155,16 +258,90 @@ class TestAtWork:
         assert sorted(inspected(installed)) == sorted(taken)
 
     def test_a_restart_under_load_loses_nothing(self, installed: Debian) -> None:
-        before = len(taken_by_the_server(installed))
-        load = installed.start("ip", "netns", "exec", "c", PYTHON, "/root/client.py", "30")
-        try:
-            installed.run("sh", "-c", "sleep 1; systemctl restart tollbridge")
-        finally:
-            said, _ = load.communicate(timeout=120)
-        taken, refused = json.loads(said)
-        assert (len(taken), refused) == (180, [])
-        assert sorted(taken_by_the_server(installed)[before:]) == sorted(taken), "each once"
+        under_load(installed, "systemctl", "restart", "tollbridge")
         assert active(installed, "tollbridge") == "active"
+
+    @pytest.mark.parametrize("file", ["next.deb", "tollbridge.deb"], ids=["up", "down"])
+    def test_an_upgrade_under_load_loses_nothing(self, installed: Debian, file: str) -> None:
+        """To the next version, and back."""
+        configuration = installed.root / "etc/tollbridge/tollbridge.toml"
+        configuration.write_text(f"# mine\n{configuration.read_text()}")
+        before = (configuration.read_text(), main_pid(installed))
+        under_load(installed, "dpkg", "-i", f"/root/{file}")
+        assert configuration.read_text() == before[0]
+        assert main_pid(installed) not in (before[1], "0")
+        version = installed.run("dpkg-query", "-W", "-f", "${Version}", "tollbridge")
+        assert version.startswith("9." if file == "next.deb" else "0.")
+        assert_inspected(installed)
+
+    @pytest.mark.parametrize("cut", [False, True], ids=["reboot", "power cut"])
+    def test_after_a_cold_boot_it_inspects(self, installed: Debian, cut: bool) -> None:
+        installed.reboot(cut=cut)
+        wait_listening(installed)
+        assert (active(installed, "tollbridge-bridge"), active(installed, "tollbridge")) == ("active", "active")
+        assert addresses(installed)["br0"] == {ADDRESS}
+        assert_inspected(installed)
+
+    def test_a_typo_before_a_reboot_does_not_turn_inspection_off(self, installed: Debian) -> None:
+        good = (installed.root / "var/lib/tollbridge/last-good.toml").read_text()
+        (installed.root / "etc/tollbridge/tollbridge.toml").write_text(good.replace("management", "managment"))
+        installed.reboot()
+        wait_listening(installed)
+        assert addresses(installed)["br0"] == {ADDRESS}
+        assert_inspected(installed)
+        for words in (("tollbridge", "status"), ("journalctl", "-b", "-u", "tollbridge-bridge")):
+            said = installed.run(*words)
+            assert "IS NOT IN FORCE" in said
+            assert "managment" in said
+        assert "the last good configuration" in installed.run("systemctl", "status", "--no-pager", "tollbridge")
+        configure(installed, "proxy")
+        installed.run("sh", "-c", "systemctl reload tollbridge-bridge && systemctl restart tollbridge")
+        assert "IS NOT IN FORCE" not in installed.run("tollbridge", "status")
+
+    def test_networkd_that_wants_every_link_keeps_its_hands_off(self, installed: Debian) -> None:
+        """Started beside us; started again; at a boot with us; and it gets its links back."""
+        greedy = installed.root / "etc/systemd/network/10-all.network"
+        greedy.write_text(EVERY_LINK)
+        installed.run("systemctl", "enable", "--now", "systemd-networkd")
+        for again in (False, False, True):
+            if again:
+                installed.reboot()
+                wait_listening(installed)
+            settle(installed)
+            found = addresses(installed)
+            assert found.pop("br0") == {ADDRESS}
+            found.pop("lo")
+            assert set().union(*found.values()) == set(), found
+            assert_inspected(installed)
+            installed.run("systemctl", "restart", "systemd-networkd")
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        deadline = "for n in $(seq 100); do ip addr show p0 | grep -q 203.0.113.77 && exit; sleep 0.2; done; exit 1"
+        installed.run("sh", "-c", deadline)
+        greedy.unlink()
+        installed.run("systemctl", "disable", "--now", "systemd-networkd")
+        installed.run("ip", "addr", "flush", "dev", "p0")
+        installed.run("ip", "addr", "flush", "dev", "p1")
+        installed.run("systemctl", "start", "tollbridge")
+
+    def test_up_over_ssh_does_not_cut_itself_off(self, installed: Debian) -> None:
+        """A real sshd, on the port that is to be bridged: through sudo, and with no variable left at all."""
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        installed.run("ip", "addr", "add", f"{ADDRESS}/24", "dev", "p0")
+        installed.run("sh", "-c", SSH_KEYS)
+        installed.run("systemctl", "start", "ssh")
+        for command in ("tollbridge up", "sudo -i tollbridge up", "env -i /usr/bin/tollbridge up"):
+            refused = ssh(installed, command)
+            assert "not without --confirm: your SSH session (from 192.0.2.10 port " in refused, command
+            assert f"take {ADDRESS} from p0" in refused
+            assert "br0" not in addresses(installed)
+        assert "undone by itself in 60 s" in ssh(installed, "sudo -i tollbridge up --confirm 60")
+        assert ssh(installed, "tollbridge confirm").strip() == "confirmed"
+        assert addresses(installed)["br0"] == {ADDRESS}
+        installed.run("tollbridge", "down")
+        assert addresses(installed)["p0"] == {ADDRESS}
+        installed.run("ip", "addr", "del", f"{ADDRESS}/24", "dev", "p0")
+        installed.run("systemctl", "stop", "ssh")
+        installed.run("systemctl", "start", "tollbridge")
 
     def test_the_mta_works_in_the_sandbox_too(self, installed: Debian) -> None:
         configure(installed, "mta")

@@ -96,7 +96,7 @@ def completed(line: str) -> set[str]:
     ("line", "offered"),
     [
         ("tollbridge con", {"confirm"}),
-        ("tollbridge up --", {"--boot", "--confirm", "--help"}),
+        ("tollbridge up --", {"--adopted", "--boot", "--confirm", "--help"}),
         ("tollbridge --config /etc/hostna", {"/etc/hostname"}),
         ("tollbridge --config /etc/hostname che", {"check"}),
         ("tollbridge queue de", {"delete"}),

@@ -76,6 +76,10 @@ class Gateway(Host):
         return self.directory / "run"
 
     @property
+    def state_dir(self) -> Path:
+        return self.directory / "state"
+
+    @property
     def log(self) -> Path:
         return self.directory / "mail.log"
 
@@ -107,7 +111,7 @@ class Gateway(Host):
 
     def command(self, *verb: str) -> list[str]:
         """The product's command line for this lab."""
-        where = ["--config", str(self.config), "--run-dir", str(self.run_dir)]
+        where = ["--config", str(self.config), "--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir)]
         return [self.interpreter, "-m", PRODUCT, *where, *verb]
 
     def tollbridge(self, *verb: str, timeout_s: float = 30.0, check: bool = True) -> Result:
@@ -119,10 +123,10 @@ class Gateway(Host):
         self.tollbridge("up")
         return self.spawn_daemon(ready_s=ready_s)
 
-    def spawn_daemon(self, *, ready_s: float = READY_S) -> Process:
-        """Only ``run``, until ready; `LabError` with its output if it ends first or is late."""
+    def spawn_daemon(self, *options: str, ready_s: float = READY_S) -> Process:
+        """Only ``run``, with these options, until ready; `LabError` with its output if it ends first or is late."""
         began_at = time.time()
-        process = self.run_process = self.spawn(self.command("run"))
+        process = self.run_process = self.spawn(self.command("run", *options))
         deadline_at = time.monotonic() + ready_s
         while not self._ready_since(began_at):
             if not process.running or time.monotonic() > deadline_at:

@@ -11,6 +11,7 @@ import compileall
 import gzip
 import hashlib
 import os
+import platform
 import py_compile
 import shutil
 import subprocess
@@ -29,7 +30,8 @@ HOME = "usr/lib/tollbridge"  # of the virtual environment
 PYTHON = "python{}.{}".format(*sys.version_info[:2])
 SITE = f"{HOME}/lib/{PYTHON}/site-packages"
 LOCK = ROOT / "tests" / "requirements.txt"
-MAINTAINER = "The Tollbridge authors <tollbridge@example.org>"
+# No address of the project is known: who built the package answers for it.
+MAINTAINER = "Tollbridge maintainers <root@localhost>"
 
 # source below smtp_intercept/app/packaging/ or the checkout → where it is installed
 FILES = {
@@ -85,6 +87,13 @@ Description: transparent, packet-level SMTP gateway
 """
 
 
+def version_here() -> str:
+    """The product's, and the release that it is built on: 0.1.0+deb12. The next release's is an upgrade of it."""
+    release = platform.freedesktop_os_release()
+    name = {"debian": "deb"}.get(release["ID"], release["ID"])
+    return f"{metadata.version('tollbridge')}+{name}{release.get('VERSION_ID', '')}"
+
+
 def build(out: Path, work: Path, *, quick: bool = False) -> Path:
     """Make ``out``/tollbridge_VERSION_ARCHITECTURE.deb; ``work`` is emptied. Raises CalledProcessError.
     ``quick``: neither compiled nor compressed, for those who only want to look inside."""
@@ -96,7 +105,7 @@ def build(out: Path, work: Path, *, quick: bool = False) -> Path:
         _compile(stage / SITE)
     _install_files(stage)
     _install_pages(stage)
-    version, architecture = metadata.version("tollbridge"), _said("dpkg", "--print-architecture")
+    version, architecture = version_here(), _said("dpkg", "--print-architecture")
     _control_area(stage, version, architecture, _libraries(work, stage))
     _settle_modes(stage)
     out.mkdir(parents=True, exist_ok=True)

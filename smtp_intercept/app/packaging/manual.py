@@ -10,6 +10,7 @@ from smtp_intercept.app.packaging.words import Option, Word
 _FILES = (
     ("/etc/tollbridge/tollbridge.toml", "The configuration, tollbridge.toml(5)."),
     ("/run/tollbridge", "The running gateway's files; ledger.jsonl is what undoes up."),
+    ("/var/lib/tollbridge/last-good.toml", "The last configuration that mail was inspected with."),
     ("/var/log/tollbridge/mail.log", "A JSON line for each message and each session."),
     ("/var/spool/tollbridge", "Mail that the built-in MTA has accepted and not yet delivered."),
 )
