@@ -37,6 +37,8 @@ QUIET = {
     "net/ipv6/conf/default/accept_ra": "0",
     "net/ipv4/ip_local_port_range": "10000 65000",  # thousands of connections within one TIME_WAIT
 }
+# The address of a VLAN's link is nothing that a host tells the rest of the trunk.
+OWN_VLAN = {"net/ipv4/conf/all/arp_ignore": "1"}
 SWITCH = {"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1"}
 
 
@@ -199,7 +201,7 @@ class Lab:
         addresses = tuple(ip_interface(address) for address in station.addresses)
         host = Host(**self._fields(station.name), addresses=addresses, mac=mac)
         self._hosts[station.name] = host
-        namespaces.make(self._namespace(station.name), QUIET)
+        namespaces.make(self._namespace(station.name), QUIET | (OWN_VLAN if station.vlan else {}))
         return host
 
     def _join(self, name: str, port: str, mac: str, hosts: Sequence[Host]) -> None:
