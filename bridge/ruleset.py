@@ -193,5 +193,6 @@ def _untracked(rules: Rules) -> list[str]:
 
 def _inwards(rules: Rules) -> list[str]:
     legs = ", ".join(f'"{legs.lane}"' for lane in rules.lanes for legs in rules.legs_of(lane))
-    turn = f"iifname {{ {legs} }} {rules.ours} meta pkttype set host ether daddr set {LANE_MAC}"
+    # The mark first: this is asked of every frame of every bridge, and a comparison costs a tenth of a set's look-up.
+    turn = f"{rules.ours} iifname {{ {legs} }} meta pkttype set host ether daddr set {LANE_MAC}"
     return chain("inwards", "prerouting priority 10", [turn])
