@@ -112,7 +112,7 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
     icmp4 = [f"{_ICMP_TYPE} {errors} goto {name}_mail" for errors in _ERRORS4]
     icmp6 = [f"{_ICMP_TYPE} {_ERRORS6} goto {name}_mail", f"{_ICMP_TYPE} {_SOLICITS} goto {name}_where"]
     # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
-    where = [f"{own} accept", *stp, tagged_where(legs), f'dup to "{legs.wire}"', f"goto {seen(legs)}"]
+    where = [f"{own} accept", *stp, *tagged_where(legs), f'dup to "{legs.wire}"', f"goto {seen(legs)}"]
     return [
         *_mail(rules, legs, own, stp),
         *chain(f"{name}_where", "", where),
@@ -130,7 +130,7 @@ def _mail(rules: Rules, legs: PortLegs, own: str, stp: list[str]) -> list[str]:
     return chain(
         f"port{legs.index}_mail",
         "",
-        [f"{own} {syn} {local}", f"{own} accept", *stp, tagged_mail(legs), *to_lane(rules, legs)],
+        [f"{own} {syn} {local}", f"{own} accept", *stp, *tagged_mail(legs), *to_lane(rules, legs)],
     )
 
 
