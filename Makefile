@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 PACKAGES := nftables iptables iproute2 kmod ethtool procps openssl build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy
+# A kernel as Debian ships it, and what runs it in a virtual machine. Unpacked like the others.
+GUEST_PACKAGES := $(if $(filter amd64,$(shell dpkg --print-architecture)),linux-image-amd64 qemu-system-x86 busybox-static cpio)
 # Of these only the files, without what they depend on.
 TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container
 
@@ -49,8 +51,9 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone and not installed"
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone and not installed and not stock and not vm"
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider -m stock
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py
@@ -120,7 +123,7 @@ tools: $(TOOLS)/.ready
 $(TOOLS)/.ready: Makefile
 	mkdir -p $(TOOLS)/archives/partial
 	$(SUDO) apt-get update -qq
-	for p in $(TEST_PACKAGES); do $(SUDO) apt-get -qq -y --no-install-recommends --reinstall --download-only \
+	for p in $(TEST_PACKAGES) $(GUEST_PACKAGES); do $(SUDO) apt-get -qq -y --no-install-recommends --reinstall --download-only \
 		-o Dir::Cache::archives=$(CURDIR)/$(TOOLS)/archives -o APT::Sandbox::User=root install $$p >/dev/null || exit 1; \
 	done  # one by one: mail servers exclude one another
 	cd $(TOOLS)/archives && $(SUDO) apt-get -qq -o APT::Sandbox::User=root download $(TEST_DATA) >/dev/null

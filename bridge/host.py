@@ -264,7 +264,7 @@ class Host:
             case RemoveQueueRule(family, link, mark, queue, bypass):
                 return not firewall.has_queue_rule(AddQueueRule(family, link, mark, queue, bypass))
             case Unmanage(manager, named):
-                return managers.told(manager, named.split())
+                return managers.told(manager, named.split()) and not managers.managed(manager, named.split())
             case Manage(manager):
                 return managers.untold(manager)
             case _:
@@ -301,8 +301,8 @@ class Host:
                 return AddNeighbour(link, address, mac)
             case AddQueueRule(family, link, mark, queue, bypass):
                 return RemoveQueueRule(family, link, mark, queue, bypass, not firewall.has_raw_table(family))
-            case Unmanage(manager):
-                return Manage(manager)
+            case Unmanage(manager, named):
+                return Manage(manager, " ".join(managers.managed(manager, named.split())))
             case DeleteLink() | UnloadModule() | RemoveRule() | UnloadRuleset() | RemoveQueueRule() | Manage():
                 raise ValueError(f"{step} is taken only to undo")
             case _:
@@ -351,8 +351,8 @@ class Host:
                 firewall.remove_queue_rule(step)
             case Unmanage(manager, named):
                 managers.tell(manager, named.split())
-            case Manage(manager):
-                managers.untell(manager)
+            case Manage(manager, named):
+                managers.untell(manager, named.split())
             case _:
                 assert_never(step)
 

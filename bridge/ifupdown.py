@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-FILES = (Path("/etc/network/interfaces"), Path("/etc/network/interfaces.d"))
+# The last is where Debian's cloud images write one for every card that they find.
+FILES = tuple(map(Path, ("/etc/network/interfaces", "/etc/network/interfaces.d", "/run/network/interfaces.d")))
 
 
 def stanzas(text: str) -> Iterator[tuple[int, str, str]]:

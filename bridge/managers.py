@@ -8,13 +8,16 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _LOG = logging.getLogger("tollbridge")
 _RUN = Path("/run")
+_PLAIN = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}  # states of devices in no other language
 RELOAD_S = 20.0
+LET_GO_S = 5.0  # until NetworkManager has taken its addresses back
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,15 @@ def _links_are_the_machines() -> bool:
         return True
 
 
+def managed(name: str, links: Iterable[str]) -> list[str]:
+    """Those of the links that NetworkManager has hold of; networkd lets go when it is reloaded."""
+    if name != NETWORK_MANAGER.name or not _runs(NETWORK_MANAGER):
+        return []
+    listed = _run("nmcli", "--terse", "--fields", "DEVICE,STATE", "device").stdout
+    states = dict(line.split(":", 1) for line in listed.splitlines() if ":" in line)
+    return [link for link in links if states.get(link, "unmanaged") != "unmanaged"]
+
+
 def told(name: str, links: Iterable[str], run: Path = _RUN) -> bool:
     """Whether its files are there, for these links."""
     links = list(links)
@@ -95,22 +107,43 @@ def tell(name: str, links: Iterable[str], run: Path = _RUN) -> None:
         fresh.chmod(0o644)
         fresh.replace(run / path)
     _reload(MANAGERS[name])
+    _let_go(name, links)
 
 
-def untell(name: str, run: Path = _RUN) -> None:
-    """Remove the files and have that noticed: the manager does with the links what it did before."""
+def _let_go(name: str, links: list[str]) -> None:
+    """NetworkManager keeps what it has, also over its own restart, until it is told of each."""
+    for link in managed(name, links):
+        _said("nmcli", "device", "set", link, "managed", "no")
+    deadline = time.monotonic() + LET_GO_S
+    while managed(name, links) and time.monotonic() < deadline:
+        time.sleep(LET_GO_S / 50)
+
+
+def untell(name: str, links: Iterable[str], run: Path = _RUN) -> None:
+    """Remove the files and have that noticed: the manager does with the links, which it was made to let go of, what it
+    did before."""
     for path in MANAGERS[name].files:
         (run / path).unlink(missing_ok=True)
     _reload(MANAGERS[name])
+    if _runs(MANAGERS[name]):
+        for link in links:
+            _said("nmcli", "device", "set", link, "managed", "yes")
 
 
 def _reload(manager: Manager) -> None:
-    """Where it runs. A refusal is said and fails nothing: at its next start it reads the files."""
-    if _run("systemctl", "--quiet", "is-active", manager.unit).returncode:
-        return
-    done = _run(*manager.reload)
+    if _runs(manager):
+        _said(*manager.reload)
+
+
+def _runs(manager: Manager) -> bool:
+    return _run("systemctl", "--quiet", "is-active", manager.unit).returncode == 0
+
+
+def _said(*words: str) -> None:
+    """A refusal is said and fails nothing: at its next start the manager reads the files."""
+    done = _run(*words)
     if done.returncode:
-        _LOG.warning("%s: %s", " ".join(manager.reload), done.stderr.strip() or f"exit status {done.returncode}")
+        _LOG.warning("%s: %s", " ".join(words), done.stderr.strip() or f"exit status {done.returncode}")
 
 
 def _run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -118,7 +151,7 @@ def _run(name: str, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess((name, *words), 127, "", "not installed")
     try:
         return subprocess.run(  # noqa: S603 - fixed programs
-            [program, *words], capture_output=True, text=True, check=False, timeout=RELOAD_S
+            [program, *words], capture_output=True, text=True, check=False, timeout=RELOAD_S, env=_PLAIN
         )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess((name, *words), 124, "", f"no answer within {RELOAD_S:.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -49,6 +50,16 @@ def confine(uid: int, gid: int, keep: Iterable[Capability] = ()) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def restrict(keep: Iterable[Capability]) -> None:
+    """Only these capabilities, for this process and what it executes; the user stays. Where it may not take others out
+    of reach, somebody else has (a unit's CapabilityBoundingSet)."""
+    keep = tuple(keep)
+    with contextlib.suppress(PermissionError):
+        _drop_bounding_set(keep)
+    _set_capabilities(keep)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
 def die_with_parent(signal_number: int, parent: int) -> None:
     """Have the kernel send this signal when the parent is gone, however it went; now, if it has gone already."""
     _prctl(_PR_SET_PDEATHSIG, signal_number)
@@ -66,9 +77,9 @@ def allow_files(count: int) -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
-def _drop_bounding_set() -> None:
-    """All of it: every number up to the first that this kernel does not know."""
-    for number in range(64):
+def _drop_bounding_set(keep: Iterable[int] = ()) -> None:
+    """All of it but ``keep``: every number up to the first that this kernel does not know."""
+    for number in (number for number in range(64) if number not in tuple(keep)):
         try:
             _prctl(_PR_CAPBSET_DROP, number)
         except OSError as error:

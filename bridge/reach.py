@@ -35,6 +35,10 @@ class Path:
     leaves: str
     prefix: int
 
+    def __str__(self) -> str:
+        aside = f" and is answered by {self.leaves}" if self.leaves not in ("", self.holder) else ""
+        return f"comes in by {self.holder}{aside}"
+
     @property
     def links(self) -> frozenset[str]:
         return frozenset((self.holder, self.leaves))
@@ -49,11 +53,11 @@ def danger(path: Path, pending: Iterable[Step], links: Mapping[str, LinkFacts]) 
             case DeleteLink(link) if link in path.links:
                 return f"delete {link}"
             case SetLink(link, "master", bridge) if link in path.links and bridge:
-                return f"make {link}, which carries {path.session.local}, a port of {bridge}"
+                return f"make {link} a port of {bridge}"
             case SetLink(link, "master") if link in links and links[link].master in path.links:
-                return f"take the port {link} from {links[link].master}, which carries {path.session.local}"
+                return f"take the port {link} from {links[link].master}"
             case SetLink(link, "up", False) if link in path.links:
-                return f"take {link} down, which carries {path.session.local}"
+                return f"take {link} down"
             case AddRoute(route) if route.link != path.leaves and _takes(route, path):
                 return f"send answers to {path.session.remote} by {route.link} in place of {path.leaves}"
             case RemoveRoute(route) if route.link == path.leaves and _takes(route, path):

@@ -263,9 +263,10 @@ class Unmanage:
 
 @dataclass(frozen=True, slots=True)
 class Manage:
-    """The reverse: it does with its links what it did before."""
+    """The reverse: it does with its links what it did before; ``links`` it was made to let go of."""
 
     manager: str
+    links: str = ""
 
     def __str__(self) -> str:
         return f"manager {self.manager}: manages its links again"

@@ -1,6 +1,7 @@
-"""Relays that join the two ports of a pair: how each kind is told. Nothing in the product switches one yet.
+"""Relays that join the two ports of a pair: how each kind is told, and how it is asked.
 
-No driver here was tried on the hardware. A relay that cannot be told is an OSError.
+Tells and asks, and decides nothing. No driver here was tried on the hardware. A relay that cannot be told is an
+OSError; one that does not say how it stands is None.
 """
 
 from __future__ import annotations
@@ -13,28 +14,73 @@ from typing import Protocol
 
 from hwprofiles.relay import Act
 
-TOLD_S = 2.0  # the longest that the vendor's program may take: a beat that waits longer is none
+TOLD_S = 1.0  # the longest that the vendor's program may take: two that hang are less than the shortest watchdog
+BPCTL = "bpctl_util"
+PATHS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DRIVEN = ("silicom", "gpio")
+
+
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """One relay: the links of the ports that it joins, and how it is driven. ``driven_by`` is the program (silicom) or
+    the file of the line (gpio), "" the usual; ``watchdog_ms`` is 0 where there is none; ``apart`` is the line's value
+    that keeps the ports apart."""
+
+    ports: tuple[str, str]
+    kind: str
+    driven_by: str = ""
+    watchdog_ms: int = 0
+    apart: int = 1
+
+    def __str__(self) -> str:
+        return "-".join(self.ports)
 
 
 class Relay(Protocol):
+    @property
+    def watchdog_ms(self) -> int:
+        """0: it has none."""
+
     def tell(self, act: Act) -> None:
         """Idempotent. Raises OSError."""
+
+    def joined(self) -> bool | None:
+        """As it says itself. Raises OSError."""
+
+
+def relay_of(wiring: Wiring) -> Relay:
+    """Its driver. Raises `KeyError` for a kind that is not one of `DRIVEN`."""
+    match wiring.kind:
+        case "silicom":
+            return Silicom(wiring.ports, wiring.watchdog_ms, wiring.driven_by or BPCTL)
+        case "gpio":
+            return Gpio(Path(wiring.driven_by), str(wiring.apart), str(1 - wiring.apart))
+        case kind:
+            raise KeyError(kind)
 
 
 @dataclass(frozen=True, slots=True)
 class Silicom:
-    """Silicom's bpctl_util, which speaks to the module bpctl_mod. ``port`` is the one that controls its pair.
+    """Silicom's bpctl_util, which speaks to the module bpctl_mod. One of the two ports controls the pair: the other
+    answers that it is a slave.
 
-    Source: Silicom Linux Bypass-SD Control Utility, readme (usage and list of commands).
+    Sources: Silicom Linux Bypass-SD Control Utility, readme (usage and list of commands); the texts of its answers as
+    its source has them (BP_MODE_MSG and its neighbours).
     """
 
-    port: str
+    ports: tuple[str, str]
     watchdog_ms: int
-    program: str = "bpctl_util"
+    program: str = BPCTL
 
     def tell(self, act: Act) -> None:
         for words in self._commands(act):
             self._run(*words)
+        if act is Act.ARM and self.joined():
+            raise OSError(f"{self.program}: the ports are still joined after set_bypass off")
+
+    def joined(self) -> bool | None:
+        said = self._run("get_bypass")
+        return False if "non-Bypass mode" in said else True if "Bypass mode" in said else None
 
     def _commands(self, act: Act) -> tuple[tuple[str, ...], ...]:
         return {
@@ -42,20 +88,33 @@ class Silicom:
             Act.ARM: (("set_bypass_wd", str(self.watchdog_ms)), ("set_bypass", "off")),
             Act.BEAT: (("reset_bypass_wd",),),
             Act.BYPASS: (("set_bypass", "on"), ("set_bypass_wd", "0")),
+            Act.RELEASE: (("set_bypass", "off"), ("set_bypass_wd", "0")),
         }[act]
 
-    def _run(self, *words: str) -> None:
-        found = shutil.which(self.program)
+    def _run(self, *words: str) -> str:
+        found = shutil.which(self.program, path=PATHS)
         if found is None:
             raise OSError(f"{self.program} is missing: it comes with the card's driver")
+        said = ""
+        for port in self.ports:
+            said = self._asked(found, port, *words)
+            if "slave" not in said:
+                break
+        if "slave" in said or "doesn't support" in said:
+            raise OSError(f"{self.program} {' '.join(words)}: {said}")
+        return said
+
+    def _asked(self, found: str, port: str, *words: str) -> str:
         try:
             done = subprocess.run(  # noqa: S603 - fixed program
-                [found, self.port, *words], capture_output=True, text=True, check=False, timeout=TOLD_S
+                [found, port, *words], capture_output=True, text=True, check=False, timeout=TOLD_S
             )
         except subprocess.TimeoutExpired:
             raise OSError(f"{self.program} {' '.join(words)}: no answer for {TOLD_S:g} s") from None
-        if done.returncode:
-            raise OSError(f"{self.program} {' '.join(words)}: {(done.stderr or done.stdout).strip()}")
+        said = f"{done.stdout.strip()} {done.stderr.strip()}".strip()
+        if done.returncode and "slave" not in said:
+            raise OSError(f"{self.program} {' '.join(words)}: {said}")
+        return said
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +124,28 @@ class Gpio:
 
     value: Path
     apart: str = "1"
-    joined: str = "0"
+    released: str = "0"
+
+    @property
+    def watchdog_ms(self) -> int:
+        return 0
 
     def tell(self, act: Act) -> None:
         match act:
-            case Act.ARM | Act.BEAT:
+            case Act.ARM | Act.RELEASE:
                 self.value.write_text(self.apart, encoding="ascii")
             case Act.BYPASS:
-                self.value.write_text(self.joined, encoding="ascii")
+                self.value.write_text(self.released, encoding="ascii")
+            case Act.BEAT:
+                pass  # nobody listens
+
+    def joined(self) -> bool | None:
+        return {self.apart: False, self.released: True}.get(self.value.read_text(encoding="ascii").strip())
 
 
 @dataclass(slots=True)
 class Simulated:
-    """A relay of memory, with a watchdog and a clock that is set by hand."""
+    """A relay of memory, with a watchdog and a clock that is set by hand. At power-on its ports are joined."""
 
     watchdog_ms: int
     now: float = 0.0
@@ -89,13 +157,14 @@ class Simulated:
         match act:
             case Act.ARM:
                 self._until = self.now + self.watchdog_ms / 1000
-            case Act.BEAT if not self.joined:  # one that has fallen in needs arming
+            case Act.BEAT if not self.joined():  # one that has fallen in needs arming
                 self._until = self.now + self.watchdog_ms / 1000
             case Act.BYPASS:
                 self._until = None
+            case Act.RELEASE:
+                self._until = float("inf")
             case _:
                 pass
 
-    @property
     def joined(self) -> bool:
         return self._until is None or self.now >= self._until

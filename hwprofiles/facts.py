@@ -9,6 +9,7 @@ import os
 import platform
 import re
 from collections.abc import Iterable
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _DMI = Path("/sys/class/dmi/id")
 _LOOPBACK = 0x8  # IFF_LOOPBACK
 
 
+@cache
 def profiles() -> tuple[Profile, ...]:
     """Every profile that came with this package, by name."""
     models = resources.files("hwprofiles") / "models"

@@ -6,6 +6,7 @@ every box needs must be whole, and what a table of tuning leaves out stays as th
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -14,6 +15,9 @@ from enum import Enum
 from hwprofiles.source import ProfileError, Source
 
 __all__ = ["Bypass", "Limits", "Match", "Order", "Ports", "Profile", "ProfileError", "Spread", "Sysctls", "read"]
+
+
+LABEL_BYTES = 15  # a label stands where the name of a link may stand, and keeps to its rules
 
 
 class Order(Enum):
@@ -95,7 +99,7 @@ class Bypass:
     """Relays that join the two ports of a pair when nobody keeps them apart."""
 
     kind: str = "none"  # none, silicom, lanner, gpio
-    driven_by: str = ""  # the program or the driver
+    driven_by: str = ""  # the program or the driver in words; gpio: the file of the line
     pairs: tuple[tuple[str, str], ...] = ()
     watchdog_ms: int = 0
 
@@ -188,6 +192,9 @@ def _ports(source: Source) -> Ports:
     )
     if len(set(ports.labels)) < len(ports.labels):
         raise source.error("ports.labels", "names a port twice")
+    for label in ports.labels:
+        if re.search(r"[/:\s]", label) or len(label.encode()) > LABEL_BYTES:
+            raise source.error("ports.labels", f"{label!r} is not 1-{LABEL_BYTES} octets without '/', ':' and spaces")
     if len(ports.paths) != (len(ports.labels) if ports.order is Order.PATH else 0):
         raise source.error("ports.paths", 'needs one for each label where order = "path", and only there')
     source.known_labels("ports.pairs", ports.labels, [label for pair in ports.pairs for label in pair])
@@ -199,9 +206,14 @@ def _bypass(source: Source) -> Bypass:
     table = source.table("bypass")
     if not table:
         return Bypass()
-    return Bypass(
+    bypass = Bypass(
         kind=source.choice("bypass", "kind", ["silicom", "lanner", "gpio"]),
         driven_by=source.text("bypass.driven_by"),
         pairs=source.pairs("bypass"),
         watchdog_ms=source.number("bypass.watchdog_ms", table["watchdog_ms"]),
     )
+    labels = source.texts("ports", "labels")
+    source.known_labels("bypass.pairs", labels, [label for pair in bypass.pairs for label in pair])
+    if bypass.kind == "gpio" and (not bypass.driven_by.startswith("/") or len(bypass.pairs) != 1):
+        raise source.error("bypass.driven_by", "is the absolute path of the one pair's line")
+    return bypass

@@ -47,12 +47,12 @@ BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
         "coalesce.tx-frames": (0, 4_096),
         "coalesce.adaptive-rx": (0, 1),
         "coalesce.adaptive-tx": (0, 1),
-        "bypass.watchdog_ms": (100, 255_000),
+        "bypass.watchdog_ms": (2_000, 255_000),
     }
 )
 # The kernel's names (net/ethtool/common.c, netdev_features_strings) of what may be set on a bridged port.
 FEATURES = (
-    *("rx-gro", "rx-gro-hw", "rx-lro", "rx-checksum", "rx-hashing", "rx-vlan-hw-parse", "tx-vlan-hw-insert"),
+    *("rx-gro", "rx-gro-hw", "rx-checksum", "rx-hashing", "rx-vlan-hw-parse", "tx-vlan-hw-insert"),
     *("tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-generic-segmentation", "tx-udp-segmentation"),
     *("tx-scatter-gather", "rx-ntuple-filter", "rx-vlan-filter"),
 )
@@ -87,11 +87,13 @@ class Source:
         """Every table and key is known, and those that every box needs are there."""
         whole = {"description", "sources", "match", *WHOLE}
         self._keys("", self.raw, whole | TABLES.keys(), whole)
+        if "rx-lro" in self.table("features"):
+            raise self.error(
+                "features.rx-lro", "is off on every bridged port: what one joins, the next wire may not take"
+            )
         for table, known in TABLES.items():
             if table in self.raw:
                 self._keys(table, self.raw[table], known, _NEEDED.get(table, frozenset()))
-        if self.switches("features").get("rx-lro"):
-            raise self.error("features.rx-lro", "must stay off: what a port joins, the next wire may not take")
 
     def _keys(self, table: str, value: object, known: Iterable[str], needed: Iterable[str]) -> None:
         if not isinstance(value, dict):

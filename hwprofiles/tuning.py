@@ -5,11 +5,11 @@ Pure. Asks for no more than the port has; what it might still refuse is told by 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hwprofiles.box import Box, Nic
-from hwprofiles.profile import Order, Profile, Spread
+from hwprofiles.profile import Profile, Spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +60,6 @@ def tuning(profile: Profile, box: Box) -> Tuning:
     return Tuning(tuple(first), tuple(last), tuple(unfit))
 
 
-def labels(profile: Profile, box: Box) -> Mapping[str, str]:
-    """Label as printed on the case → name of the port, as far as the profile knows. Physical ports alone count."""
-    nics = box.physical
-    match profile.ports.order:
-        case Order.PATH:
-            by_path = {nic.bus: nic for nic in nics}
-            found = [by_path.get(path) for path in profile.ports.paths]
-        case Order.BUS:
-            found = [*sorted(nics, key=lambda nic: (nic.bus, nic.name))]
-        case Order.MAC:
-            found = [*sorted(nics, key=lambda nic: nic.mac)]
-    # Fewer labels than ports is right: a card that was added has none.
-    return {label: nic.name for label, nic in zip(profile.ports.labels, found, strict=False) if nic is not None}
-
-
 def _lro(nic: Nic) -> Iterator[Setting | Unfit]:
     """Off, whatever the profile: what LRO joins cannot be forwarded as it came (Documentation: dev_disable_lro)."""
     if "rx-lro" in nic.features:
@@ -105,8 +90,6 @@ def _numbers(profile: Profile, nic: Nic, cores: int) -> Iterator[Setting | Unfit
 
 def _features(profile: Profile, nic: Nic) -> Iterator[Setting | Unfit]:
     for name, on in profile.features.items():
-        if name == "rx-lro":
-            continue
         if name in nic.features and name not in nic.fixed:
             yield Setting(nic.name, f"features.{name}", "on" if on else "off")
         elif nic.features.get(name, False) is not on:

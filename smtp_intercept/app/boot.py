@@ -9,22 +9,27 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge.firewall import FirewallError, MissingFeatureError
 from bridge.host import Host, StepError
-from bridge.lane import Wanted
+from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import verbs
+from smtp_intercept.app import naming, verbs
+from smtp_intercept.app.config import Config, ConfigErrors
 from smtp_intercept.app.lastgood import or_last_good
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.wanted import profile_of, wanted
 
 PORTS_S = 60.0  # drivers load and links are renamed meanwhile
+LANE_S = 10.0  # `up` that was killed is made again within seconds
 POLL_S = 0.2
+SETTLED_S = 3.0  # drivers of one kind of card come up within a second of each other
+UDEV_QUEUE = Path("/run/udev/queue")  # there while udev is at work (libudev, udev_queue_get_queue_is_empty)
 _FAILURES = (StepError, FirewallError, MissingFeatureError, NetlinkError, OSError)
 
 
@@ -42,19 +47,19 @@ def up(arguments: argparse.Namespace) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """The verb; at boot with the same configuration as `up` found."""
     if arguments.boot:
+        wait_for((LANE,), LANE_S)
         return or_last_good(verbs.run, arguments)
     return verbs.run(arguments)
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    config = configuration.load(arguments.config)
-    bridge = config.bridge
+    bridge = configuration.load(arguments.config).bridge
     if arguments.adopted and not bridge.adopt:
         return 0
-    if bridge.adopt and not arguments.adopted and not wait_for((bridge.name,), 0.0):
+    if bridge.adopt and not arguments.adopted and bridge.name not in naming.present():
         print(f"tollbridge: there is no {bridge.name} to adopt yet; left to `up --boot --adopted`")
         return 0
-    wait_for((*bridge.ports, bridge.name) if bridge.adopt else bridge.ports, PORTS_S)
+    config = wait_for(arguments.config, PORTS_S)
     try:
         return verbs.up(arguments)
     except _FAILURES as error:
@@ -62,17 +67,26 @@ def _up(arguments: argparse.Namespace) -> int:
     return _plain_bridge(RunDir(arguments.run_dir), wanted(config, profile_of(config)[0]))
 
 
-def wait_for(ports: tuple[str, ...], timeout_s: float) -> bool:
-    """Until every link (its name or MAC address) is there; False if one is not."""
+def wait_for(path: Path, timeout_s: float) -> Config:
+    """The configuration as soon as every port is there, and the bridge if it is to be adopted. A label counts the ports
+    of the box, so it is believed once they have not changed for a while and udev has nothing left to do. At the end it
+    is what it is, mistakes too."""
     deadline = time.monotonic() + timeout_s
+    written, present, since = configuration.load(path), frozenset[str](), time.monotonic()
     while True:
-        with Links() as links:
-            facts = links.facts()
-        present = {*facts, *(link.mac for link in facts.values())}
-        if all(port in present or port.lower() in present for port in ports):
-            return True
-        if time.monotonic() > deadline:
-            return False
+        late, was, present = time.monotonic() > deadline, present, naming.present()
+        if present != was or UDEV_QUEUE.exists():
+            since = time.monotonic()
+        try:
+            config = naming.load(path)
+        except ConfigErrors:
+            if late:
+                raise
+        else:
+            settled = config.bridge == written.bridge or time.monotonic() - since >= SETTLED_S
+            needed = {*config.bridge.ports, *([config.bridge.name] if config.bridge.adopt else ())}
+            if late or (settled and present.issuperset(needed)):
+                return config
         time.sleep(POLL_S)
 
 

@@ -11,9 +11,19 @@ from bridge.flow import MAX_PORTS, Action
 from bridge.lane import MAX_VLANS
 from hwprofiles.facts import profiles
 from smtp_intercept.app import mta_checks
-from smtp_intercept.app.fields import BareNewline, LinkLoss, LocalAction, OnDoubt, OnFailure, StartTls
+from smtp_intercept.app.fields import (
+    FROM_PROFILE,
+    BareNewline,
+    BypassWhen,
+    LinkLoss,
+    LocalAction,
+    OnDoubt,
+    OnFailure,
+    RelayKind,
+    StartTls,
+)
 from smtp_intercept.app.mistakes import Mistake
-from smtp_intercept.app.schema import Bridge, Config, Intercept, PickUp, Protected
+from smtp_intercept.app.schema import Bridge, Bypass, Config, Intercept, PickUp, Protected
 from smtp_intercept.direction import Direction
 from smtp_intercept.names import split
 
@@ -23,6 +33,8 @@ MAX_MAIL_PORTS = 16  # 25, 587 and a few of one's own; each is one more entry of
 
 def _ports(bridge: Bridge) -> Iterator[Mistake]:
     at, ports = ("bridge", "ports"), bridge.ports
+    if ports == FROM_PROFILE:
+        return
     for index, port in enumerate(ports):
         if port in ports[:index]:
             yield Mistake((*at, index), f"{port!r} is named twice", "name each port once")
@@ -54,10 +66,29 @@ def _profile(bridge: Bridge) -> Iterator[Mistake]:
 
 def _link_loss(bridge: Bridge) -> Iterator[Mistake]:
     at = ("bridge", "link_loss")
-    if bridge.link_loss is LinkLoss.PROPAGATE and len(bridge.ports) != MIN_PORTS:
+    if bridge.link_loss is LinkLoss.PROPAGATE and len(bridge.ports) != MIN_PORTS and bridge.ports != FROM_PROFILE:
         yield Mistake(at, f'"propagate" makes a cable of two ports, not of {len(bridge.ports)}', 'set it to "keep"')
     if bridge.link_loss is LinkLoss.PROPAGATE and bridge.stp:
         yield Mistake(at, '"propagate" takes ports from a switch that has its own remedy', "choose it or bridge.stp")
+
+
+def _bypass(bridge: Bridge, bypass: tuple[Bypass, ...]) -> Iterator[Mistake]:
+    if bridge.bypass is BypassWhen.GATEWAY and bridge.on_failure is OnFailure.BLOCK:
+        reason = '"gateway" lets mail cross uninspected, which on_failure = "block" forbids'
+        yield Mistake(("bridge", "bypass"), reason, 'choose "box" or "off"')
+    for index, relay in enumerate(bypass):
+        at = ("bypass", index)
+        if len(set(relay.ports)) != MIN_PORTS or len(relay.ports) != MIN_PORTS:
+            yield Mistake((*at, "ports"), f"has {len(relay.ports)} ports", "a relay joins two")
+        for port in relay.ports if bridge.ports != FROM_PROFILE else ():
+            if port not in bridge.ports:
+                remedy = f"name one of bridge.ports: {', '.join(bridge.ports)}"
+                yield Mistake((*at, "ports"), f"{port!r} is not a port of the bridge", remedy)
+        if relay.kind is RelayKind.GPIO and relay.driven_by is None:
+            example = 'driven_by = "/sys/class/gpio/gpio17/value"'
+            yield Mistake(at, "needs the file of its line", f"add {example}")
+        if set(relay.ports) & {port for other in bypass[:index] for port in other.ports}:
+            yield Mistake((*at, "ports"), "names a port of another relay", "give each relay its own two")
 
 
 def _management(bridge: Bridge) -> Iterator[Mistake]:
@@ -112,6 +143,8 @@ def _not_built(intercept: Intercept) -> Iterator[Mistake]:
 
 def _pickup_ports(bridge: Bridge, pickup: PickUp) -> Iterator[Mistake]:
     remedy = f"name one of bridge.ports: {', '.join(bridge.ports)}"
+    if bridge.ports == FROM_PROFILE:  # asked again when the profile has been
+        return
     for port in pickup.port:
         if port not in bridge.ports:
             yield Mistake(("pickup", "port", port), "is not a port of the bridge", remedy)
@@ -152,6 +185,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge",), _vlans),
     (("bridge",), _profile),
     (("bridge",), _link_loss),
+    (("bridge", "bypass"), _bypass),
     (("bridge",), _management),
     (("bridge",), _gateway),
     (("bridge", "intercept"), _not_hidden),

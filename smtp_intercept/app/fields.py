@@ -35,6 +35,7 @@ from smtp_intercept.names import Question, read_domain, read_host, read_server
 DNS_PORT = 53
 IFNAMSIZ = 16  # linux/if.h, with the final NUL
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+FROM_PROFILE = ("profile",)  # what bridge.ports is for the word: the pair that the hardware profile has for a bridge
 _LANE_LINK = re.compile(rf"{LANE}|{LANE}[wlt.].*")
 
 
@@ -50,6 +51,21 @@ class LinkLoss(StrEnum):
 
     KEEP = "keep"
     PROPAGATE = "propagate"
+
+
+class BypassWhen(StrEnum):
+    """When the relays of bypass hardware join their ports."""
+
+    BOX = "box"
+    GATEWAY = "gateway"
+    OFF = "off"
+
+
+class RelayKind(StrEnum):
+    """How a relay is driven: `hwprofiles.bypass.DRIVEN`."""
+
+    SILICOM = "silicom"
+    GPIO = "gpio"
 
 
 class StartTls(StrEnum):
@@ -160,6 +176,10 @@ def _port(value: str) -> str:
     return lower
 
 
+def _of_the_profile(value: Any) -> Any:
+    return FROM_PROFILE if value == FROM_PROFILE[0] else value
+
+
 def _interface(value: str) -> IPv4Interface | IPv6Interface:
     if "/" not in value:
         raise ValueError(f"{value!r} has no prefix length")
@@ -233,6 +253,7 @@ def _absolute(value: str) -> PurePosixPath:
 
 LinkName = Annotated[str, _text(_link, '"br0"')]
 PortName = Annotated[str, _text(_port, '"enp1s0" or "52:54:00:12:34:56"')]
+PortNames = Annotated[tuple[PortName, ...], BeforeValidator(_of_the_profile)]
 Interface = Annotated[IPv4Interface | IPv6Interface, _text(_interface, '"198.51.100.2/24" or "2001:db8::2/64"')]
 Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, '"198.51.100.1" or "2001:db8::1"')]
 Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or "2001:db8::/32"')]
@@ -247,6 +268,8 @@ VlanId = Annotated[int, _vlan(1, " (802.1Q keeps 0 and 4095 for itself)")]
 VlanChoice = Annotated[int, _vlan(0, ", 0 for untagged mail")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 LinkLossChoice = Annotated[LinkLoss, _choice(LinkLoss)]
+BypassChoice = Annotated[BypassWhen, _choice(BypassWhen)]
+RelayChoice = Annotated[RelayKind, _choice(RelayKind)]
 OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]
 HandlerChoice = Annotated[Handler, _choice(Handler)]
 StartTlsChoice = Annotated[StartTls, _choice(StartTls)]

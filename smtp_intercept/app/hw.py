@@ -14,17 +14,17 @@ from dataclasses import asdict
 from bridge.steps import SetNic, SetSysctl, Step
 from hwprofiles import facts as reader
 from hwprofiles.box import Box, FactsError, from_json, to_json
+from hwprofiles.case import case
 from hwprofiles.facts import profiles
 from hwprofiles.match import Score, named, scores
 from hwprofiles.match import match as choose
 from hwprofiles.profile import Profile, Sysctls
-from hwprofiles.tuning import labels
-from smtp_intercept.app import config as configuration
+from smtp_intercept.app import naming
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.verbs import UsageError, host_of, load_tuned, print_step, report, warn
 
 # What a profile says and the product does not do yet: said wherever a profile is shown.
-NOT_IN_EFFECT = ("bypass", "ports", "queues", "workers")
+NOT_IN_EFFECT = ("queues", "workers")
 
 
 def facts(arguments: argparse.Namespace) -> int:
@@ -47,15 +47,17 @@ def detect(arguments: argparse.Namespace) -> int:
     """The table of scores, and what the case says of the ports."""
     box, every = _box(arguments), profiles()
     chosen, why = choose(box, every)
-    named_ports = labels(chosen, box)
+    here = case(chosen, reader.box() if arguments.replayed is None else box)  # labels count all ports, bridged or not
     if arguments.json:
         table = {score.profile.name: {"fits": score.fits, "points": score.points} for score in scores(box, every)}
-        print(json.dumps({"profile": chosen.name, "because": why, "scores": table, "labels": named_ports}))
+        print(json.dumps({"profile": chosen.name, "because": why, "scores": table, "labels": here.links}))
         return 0
     print(f"{chosen.name}: {chosen.description}\n  {why}\n")
     print("\n".join(_row(score) for score in scores(box, every)))
-    if named_ports:
-        print("\n  ports on the case: " + ", ".join(f"{label} is {port}" for label, port in named_ports.items()))
+    for label, links in here.ambiguous.items():
+        print(f"\n  {label} may be {' or '.join(links)}: they cannot be told apart")
+    if here.links:
+        print("\n  ports on the case: " + ", ".join(f"{label} is {port}" for label, port in here.links.items()))
         print(f"  for the bridge: {_pairs(chosen)}; for management: {chosen.ports.management or 'none of its own'}")
     return 0
 
@@ -139,7 +141,7 @@ def _box(arguments: argparse.Namespace) -> Box:
         except (OSError, FactsError) as error:
             raise UsageError(f"--facts {arguments.replayed}: {error}") from None
     if arguments.hw_verb != "facts" and arguments.config.exists():
-        return reader.box(configuration.load(arguments.config).bridge.ports)
+        return reader.box(naming.load(arguments.config).bridge.ports)
     return reader.box()
 
 

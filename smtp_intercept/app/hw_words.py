@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from smtp_intercept.app import hw
+from smtp_intercept.app import hw, hw_relays
 from smtp_intercept.app.subcommands import add_verb
 
 
@@ -24,4 +24,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         )
     add_verb(verbs, "plan", hw.plan, "print the settings that `apply` would make, touching nothing")
     add_verb(verbs, "apply", hw.apply, "make them; `up` does so too")
+    add_verb(verbs, "bypass", hw_relays.bypass, "have the bypass relays join their ports: the box is out of the path")
+    add_verb(verbs, "arm", hw_relays.arm, "end that: the relays are armed while the box bridges")
+    add_verb(verbs, "keep", hw_relays.keep, "keep the bypass relays, in the foreground; `up` starts it by itself")
     add_verb(verbs, "revert", hw.revert, "undo them and leave the bridge as it is; `down` undoes both")

@@ -33,7 +33,7 @@ def refuse(pending: Sequence[Step]) -> None:
         if path is not None and (what := danger(path, pending, facts)):
             raise LockOutError(
                 f"not without --confirm: your SSH session (from {session.remote} port {session.remote_port} to "
-                f"{session.local} port {session.local_port}) comes in by {path.holder}, and this would {what}; {REMEDY}"
+                f"{session.local} port {session.local_port}) {path}, and this would {what}; {REMEDY}"
             )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 
 from bridge.flow import Action
-from smtp_intercept.app.fields import OnDoubt, Queue, Source, StartTls
+from smtp_intercept.app.fields import FROM_PROFILE, OnDoubt, Queue, Source, StartTls
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Config, Intercept, Mta, Protected, Relay
 from smtp_intercept.app.tables import domain_route, handling, handling_of, uses_mta
@@ -22,6 +22,8 @@ SMTP_PORT = 25
 
 def _port_names(bridge: Bridge, intercept: Intercept, mta: Mta) -> Iterator[Mistake]:
     remedy = f"name one of bridge.ports: {', '.join(bridge.ports)}"
+    if bridge.ports == FROM_PROFILE:  # asked again when the profile has been
+        return
     for port in intercept.port:
         if port not in bridge.ports:
             yield Mistake(("intercept", "port", port), "is not a port of the bridge", remedy)

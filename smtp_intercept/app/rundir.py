@@ -17,7 +17,11 @@ ASKED_S = 0.2  # who only asks for the holder holds the lock too, for a moment
 
 
 # lock → what its holder is
-LOCKS = {"run": "a tollbridge daemon is already running", "up": "another `tollbridge up` or `down` is at work"}
+LOCKS = {
+    "run": "a tollbridge daemon is already running",
+    "up": "another `tollbridge up` or `down` is at work",
+    "relay": "the bypass relays are kept already",
+}
 
 
 class AlreadyRunningError(Exception):
@@ -52,6 +56,26 @@ class RunDir:
     def pending(self) -> Path:
         """There while an `up --confirm` waits for its `confirm`."""
         return self.path / "pending.json"
+
+    @property
+    def labels(self) -> Path:
+        """What is printed beside the ports of the running daemon: link → label."""
+        return self.path / "labels.json"
+
+    @property
+    def relays(self) -> Path:
+        """What the keeper of the bypass relays says of them."""
+        return self.path / "relays.json"
+
+    @property
+    def relays_before(self) -> Path:
+        """What the relays were before the first `up`."""
+        return self.path / "relays-before.json"
+
+    @property
+    def bypassed(self) -> Path:
+        """There while the relays are to join their ports, whatever the box does."""
+        return self.path / "bypassed"
 
     @property
     def instead(self) -> Path:

@@ -16,6 +16,7 @@ from bridge.lane import NEXT_HOP_S
 from smtp_intercept.app import fields
 from smtp_intercept.app.fields import (
     BareNewline,
+    BypassWhen,
     LinkLoss,
     LocalAction,
     OnDoubt,
@@ -44,15 +45,28 @@ class Bridge(Table):
     """[bridge]"""
 
     name: fields.LinkName = "br0"
-    ports: tuple[fields.PortName, ...]
+    ports: fields.PortNames
     adopt: bool = False
     stp: bool = False
     on_failure: fields.OnFailureChoice = OnFailure.PASS
     link_loss: fields.LinkLossChoice = LinkLoss.KEEP
+    bypass: fields.BypassChoice = BypassWhen.BOX
     vlans: tuple[fields.VlanId, ...] = ()
     management: tuple[fields.Interface, ...] = ()
     gateway: fields.Address | None = None
     profile: str = "auto"
+
+
+class Bypass(Table):
+    """[[bypass]]: one relay; no driven_by is the usual program."""
+
+    ports: tuple[fields.PortName, ...]
+    kind: fields.RelayChoice
+    driven_by: fields.FilePath | None = None
+    apart: int = Field(1, ge=0, le=1, description="the line's value that keeps the ports apart")
+    watchdog_ms: int = Field(
+        3_000, ge=2_000, le=255_000, description="silence joins the ports; the least: a beat may take a second"
+    )
 
 
 class PortHandlers(Table):
@@ -234,6 +248,7 @@ class Config(Table):
     """The whole file."""
 
     bridge: Bridge
+    bypass: tuple[Bypass, ...] = ()
     intercept: Intercept = Intercept()
     pickup: PickUp = PickUp()
     protected: tuple[Protected, ...] = ()

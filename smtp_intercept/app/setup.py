@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app.ports import Port, found
+from smtp_intercept.app import naming
+from smtp_intercept.app.ports import Port, found, proposed
 from smtp_intercept.app.template import KEYS, filled
 from smtp_intercept.app.verbs import UsageError
 from smtp_intercept.protected import ProtectedServers
@@ -49,7 +50,7 @@ def _one_of(*values: str) -> Callable[[str], str]:
 
 def _two(text: str) -> list[str]:
     if len(names := _words(text)) < 2:
-        raise ValueError("two or more, with a space between them")
+        raise ValueError("two or more, links or labels, with a space between them")
     return names
 
 
@@ -72,11 +73,12 @@ def setup(arguments: argparse.Namespace) -> int:
     ask: Ask = _silent if arguments.yes else input
     if path.exists() and not _agreed(arguments, ask, f"{path} exists; replace it, keeping {path}.old?"):
         raise UsageError(f"{path} exists and was left as it is; to write it anew: tollbridge setup --yes")
-    ports = found()
+    ports, case = found()
     _show_ports(ports)
-    answers = {question.key: _answer(question, given, ports, ask) for question in QUESTIONS}
+    defaults = {"ports": " ".join(proposed(ports, case)), "servers": "mx", "handler": "proxy"}
+    answers = {question.key: _answer(question, given, defaults.get(question.key, ""), ask) for question in QUESTIONS}
     text = filled(configuration.sample(), answers)
-    config = configuration.parse(text, path)
+    config = naming.parse(text, path)
     _show_servers(config)
     for warning in configuration.warnings(config):
         print(f"tollbridge: warning: {warning}", file=sys.stderr)
@@ -113,11 +115,10 @@ def _typed(ask: Ask, prompt: str) -> str:
         raise UsageError("questions were left open; for machines: tollbridge setup --answers FILE --yes") from None
 
 
-def _answer(question: Question, given: Mapping[str, Any], ports: tuple[Port, ...], ask: Ask) -> Any:
+def _answer(question: Question, given: Mapping[str, Any], default: str, ask: Ask) -> Any:
     """The file's, else the one typed, until it reads; an empty line takes the default."""
     if question.key in given:
         return given[question.key]
-    default = _default(question.key, ports)
     while True:
         typed = _typed(ask, f"{question.text}{f' [{default}]' if default else ''}: ") or default
         if typed == "-" or not typed:
@@ -132,13 +133,6 @@ def _answer(question: Question, given: Mapping[str, Any], ports: tuple[Port, ...
             if ask is _silent:
                 raise UsageError(f"{question.key}: {error}") from None
             print(f"  {error}")
-
-
-def _default(key: str, ports: tuple[Port, ...]) -> str:
-    free = [port for port in ports if not port.addresses and not port.master]
-    wired = [port for port in free if port.carrier] or free
-    two = " ".join(port.name for port in wired[:2]) if len(wired) > 1 else ""
-    return {"ports": two, "servers": "mx", "handler": "proxy"}.get(key, "")
 
 
 def _show_ports(ports: tuple[Port, ...]) -> None:

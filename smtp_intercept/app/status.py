@@ -15,6 +15,7 @@ from bridge import firewall
 from bridge.lane import LANE, Lane
 from bridge.links import Links
 from bridge.ruleset import NOT_INSPECTED
+from smtp_intercept.app import relays
 from smtp_intercept.app.rundir import RunDir, read_json
 
 # Why the diverter or the interceptor left a connection uninspected.
@@ -47,8 +48,9 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "since": (daemon or {}).get("started_at"),
         "processes": (daemon or {}).get("processes", {}),
         "restarts": (daemon or {}).get("restarts", {}),
-        "lanes": _lanes((daemon or {}).get("ports", [])),
+        "lanes": _lanes((daemon or {}).get("ports", []), read_json(run_dir.labels) or {}),
         "vlans": vlans,
+        "relays": relays.page(run_dir),
         "sessions": interceptor.get("sessions", 0),
         "picked_up": {
             name.removeprefix("picked_up."): n for name, n in counts.items() if name.startswith("picked_up.")
@@ -77,11 +79,12 @@ def _filled(vlans: list[int]) -> dict[str, int]:
     }
 
 
-def _lanes(ports: list[str]) -> list[dict[str, Any]]:
+def _lanes(ports: list[str], labels: dict[str, str]) -> list[dict[str, Any]]:
     with Links() as links:
         return [
             {
                 "port": port,
+                "label": labels.get(port),
                 "present": links.index(port) is not None,
                 "up": links.attribute(port, "up"),
                 "bridge": links.attribute(port, "master"),
@@ -125,6 +128,7 @@ def _headline(page: dict[str, Any]) -> str:
 def _warnings(page: dict[str, Any]) -> list[str]:
     found = _not_in_force(page["instead"]) if page["instead"] else []
     found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
+    found += [_out_of_order(relay) for relay in page["relays"] if relay["state"] != "armed"]
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
     for client, server, vlan in page["seen_twice"]:
         found.append(f"{client} to {server}{f' in VLAN {vlan}' if vlan else ''} passes this box twice: bridged")
@@ -137,6 +141,18 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
     return found
+
+
+def _out_of_order(relay: dict[str, Any]) -> str:
+    return f"relay {'-'.join(relay['ports'])} {_MEANS[relay['state']]}: {relay['why']}"
+
+
+_MEANS = {
+    "bypassed": "is bypassed, the box is out of the path",
+    "apart": "keeps its ports apart, and joins them for no failure of the box",
+    "failed": "cannot be told",
+    "unknown": "does not say how it stands",
+}
 
 
 def _not_in_force(instead: dict[str, Any]) -> list[str]:
@@ -153,7 +169,11 @@ def _unresolved(name: dict[str, Any]) -> str:
 def _tables(page: dict[str, Any]) -> list[Table]:
     lanes = Table("port", "link", "bridge", "mail lane")
     for lane in page["lanes"]:
-        lanes.add_row(lane["port"], "up" if lane["up"] else "down", lane["bridge"] or "none", lane["lane"] or "none")
+        port = f"{lane['port']} ({lane['label']})" if lane["label"] else lane["port"]
+        lanes.add_row(port, "up" if lane["up"] else "down", lane["bridge"] or "none", lane["lane"] or "none")
+    relayed = Table("bypass relay", "kind", "state")
+    for relay in page["relays"]:
+        relayed.add_row("-".join(relay["ports"]), relay["kind"], relay["state"])
     picked = Table("connections picked up", "action", "number")
     for name, number in sorted(page["picked_up"].items()):
         direction, _, action = name.partition(".")
@@ -166,7 +186,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     for name, number in page["mail"].items():
         if number or name in ("sessions", "messages"):
             mail.add_row(name.replace("_", " "), str(number))
-    return [table for table in (lanes, picked, missed, mail, _mta_table(page["mta"])) if table.row_count]
+    return [table for table in (lanes, relayed, picked, missed, mail, _mta_table(page["mta"])) if table.row_count]
 
 
 def _mta_table(mta: dict[str, Any] | None) -> Table:

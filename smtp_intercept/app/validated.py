@@ -19,6 +19,7 @@ from smtp_intercept.app.located import KeyPath, spelled
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import (
     Bridge,
+    Bypass,
     Config,
     Dns,
     Intercept,
@@ -37,6 +38,7 @@ from smtp_intercept.app.schema import (
 _TABLES: Mapping[tuple[str, ...], type[Table]] = {
     (): Config,
     ("bridge",): Bridge,
+    ("bypass", "*"): Bypass,
     ("intercept",): Intercept,
     ("intercept", "port", "*"): PortHandlers,
     ("pickup",): PickUp,
@@ -51,6 +53,7 @@ _TABLES: Mapping[tuple[str, ...], type[Table]] = {
 }
 _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "bridge": TypeAdapter(Bridge),
+    "bypass": TypeAdapter(tuple[Bypass, ...]),
     "intercept": TypeAdapter(Intercept),
     "pickup": TypeAdapter(PickUp),
     "protected": TypeAdapter(tuple[Protected, ...]),
@@ -86,7 +89,7 @@ def validated(raw: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
 
 
 def _absent(section: str) -> Any:
-    return {"protected": (), "relay": None}.get(section, {})
+    return {"bypass": (), "protected": (), "relay": None}.get(section, {})
 
 
 def _frozen(value: Any) -> Any:

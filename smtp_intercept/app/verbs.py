@@ -24,12 +24,14 @@ from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.plan import Plan
 from bridge.steps import Step, to_json
+from hwprofiles.case import Case
 from hwprofiles.nic import Nics
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import lastgood, lockout
+from smtp_intercept.app import lastgood, lockout, naming, relays
 from smtp_intercept.app import status as status_page
+from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
@@ -59,7 +61,7 @@ def host_of(run_dir: RunDir) -> Iterator[Host]:
 
 
 def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
-    config = configuration.load(arguments.config)
+    config = naming.load(arguments.config)
     found = fit(config)
     return found, tuned(config, found)
 
@@ -75,15 +77,21 @@ def warn(findings: Iterable[Refused | Unfit | str]) -> None:
 
 def check(arguments: argparse.Namespace) -> int:
     """Errors end in an exception; warnings do not fail."""
-    config = configuration.load(arguments.config)
+    config = naming.load(arguments.config)
     profile, why = profile_of(config)
-    warnings = configuration.warnings(config)
+    case = naming.case_here(profile)
+    relays_here = relays.relays(config, profile, case)
+    warnings = [*configuration.warnings(config), *relays_here.missed]
     if arguments.json:
         whole = {**config.model_dump(mode="json"), "limits": _asdict(configuration.limits(config, profile))}
-        print(json.dumps({"config": whole, "profile": profile.name, "profile_because": why, "warnings": warnings}))
+        chosen = {"profile": profile.name, "profile_because": why, "labels": case.links}
+        print(json.dumps({"config": whole, **chosen, "warnings": warnings}))
         return 0
     print(configuration.effective(config, profile), end="")
     print(f"# hardware profile {profile.name}: {why}")
+    _say_ports(config, case)
+    for wiring in relays_here.wirings:
+        print(f"# bypass relay {wiring}: {wiring.kind}")
     for warning in warnings:
         print(f"tollbridge: warning: {warning}", file=sys.stderr)
     return 0
@@ -93,10 +101,16 @@ def _asdict(limits: object) -> dict[str, int]:
     return {name: getattr(limits, name) for name in limits.__slots__}  # type: ignore[attr-defined]
 
 
+def _say_ports(config: Config, case: Case) -> None:
+    if case.links:
+        print(f"# ports as on the case: {', '.join(map(case.titled, config.bridge.ports))}")
+
+
 def plan(arguments: argparse.Namespace) -> int:
     found, want = load_tuned(arguments)
     nft_queue = firewall.probe()
     warn(found.tuning.unfit)
+    case = naming.case_here(found.profile)
     with host_of(RunDir(arguments.run_dir)) as host:
         made = host.plan(want, nft_queue=nft_queue)
         held = [host.holds(step) for step in made.steps]
@@ -106,8 +120,11 @@ def plan(arguments: argparse.Namespace) -> int:
         steps = [{**to_json(step), "holds": done} for step, done in zip(made.steps, held, strict=True)]
         print(json.dumps({"steps": steps, "ruleset": made.ruleset}))
         return 0
+    _say_ports(found.config, case)
     for step, done in zip(made.steps, held, strict=True):
         print(f"{'=' if done else '+'} {step}")
+    for wiring in relays.relays(found.config, found.profile, case).wirings:
+        print(f"+ relay   {wiring}: arm ({wiring.kind}), once the box bridges")
     print(f"\n# {sum(held)} of {len(held)} steps already hold (=). The ruleset:\n\n{made.ruleset}", end="")
     return 0
 
@@ -137,6 +154,8 @@ def up(arguments: argparse.Namespace) -> int:
                 report(host.down())
                 run_dir.pending.unlink(missing_ok=True)
             raise
+        wanted_relays = relays.relays(found.config, found.profile, naming.case_here(found.profile))
+        warn(relays.begin(arguments, run_dir, found.config, wanted_relays))
     _say_up(made, want)
     if arguments.confirm:
         print(f"undone by itself in {arguments.confirm} s; to keep it: tollbridge confirm")
@@ -174,7 +193,7 @@ def down(arguments: argparse.Namespace) -> int:
     _end_daemon(run_dir)
     with run_dir.lock("up"), host_of(run_dir) as host:
         run_dir.pending.unlink(missing_ok=True)
-        failures = host.down(print_step)
+        failures = [*relays.release(run_dir), *host.down(print_step)]
     if not failures:
         print("down: the host is as it was")
     return report(failures)
@@ -265,7 +284,7 @@ def confirm(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     text = configuration.read(arguments.config)
-    config = configuration.parse(text, arguments.config)
+    config = naming.parse(text, arguments.config)
     profile, _ = profile_of(config)
     want = wanted(config, profile)
     run_dir = RunDir(arguments.run_dir)
@@ -282,6 +301,8 @@ def run(arguments: argparse.Namespace) -> int:
             run_dir.instead.unlink(missing_ok=True)
         named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
         run_dir.effective.write_text(configuration.effective(named, profile), encoding="utf-8")
+        case = naming.case_here(profile)
+        write_json(run_dir.labels, {leg.port: case.label(leg.port) for leg in made.legs if case.label(leg.port)})
         # What is in force instead of it is kept already.
         keep = None if instead else partial(lastgood.keep, arguments.state_dir, text)
         effective = configuration.load(run_dir.effective)
@@ -298,7 +319,7 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def explain(arguments: argparse.Namespace) -> int:
-    config = configuration.load(arguments.config)
+    config = naming.load(arguments.config)
     for name, text in (("--from", arguments.client), ("--to", arguments.server)):
         try:
             ip_address(text)

@@ -23,8 +23,9 @@ from smtp_intercept.direction import Direction, Servers
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The box with the NICs of the bridge, the profile for it, and why that one."""
+    """The configuration, the box with the NICs of its bridge, the profile for it, and why that one."""
 
+    config: Config
     box: Box
     profile: Profile
     why: str
@@ -41,7 +42,7 @@ def fit(config: Config) -> Fit:
         profile, why = match(box, profiles())
     else:
         profile, why = named(config.bridge.profile, profiles()), "named in bridge.profile"
-    return Fit(box, profile.fitted(box.memory_mib), why)
+    return Fit(config, box, profile.fitted(box.memory_mib), why)
 
 
 def profile_of(config: Config) -> tuple[Profile, str]:

@@ -30,7 +30,16 @@ from smtp_intercept.app.config import (
     protected_servers,
     sample,
 )
-from smtp_intercept.app.fields import BareNewline, LinkLoss, LocalAction, OnDoubt, OnFailure, OnOverload, StartTls
+from smtp_intercept.app.fields import (
+    BareNewline,
+    BypassWhen,
+    LinkLoss,
+    LocalAction,
+    OnDoubt,
+    OnFailure,
+    OnOverload,
+    StartTls,
+)
 from smtp_intercept.direction import Direction, Domains, Servers
 from smtp_intercept.handling import Handler
 from smtp_intercept.pickup import decide
@@ -56,6 +65,7 @@ class TestGood:
             "stp": False,
             "on_failure": OnFailure.PASS,
             "link_loss": LinkLoss.KEEP,
+            "bypass": BypassWhen.BOX,
             "management": (),
             "vlans": (),
             "gateway": None,
@@ -88,9 +98,9 @@ class TestGood:
         assert config.pickup.rule[0].client == ip_network("10.0.0.0/8")
         raw = tomllib.loads(sample())
         for section, model in Config.model_fields.items():
-            present = raw[section][0] if section == "protected" else raw[section]
+            present = raw[section][0] if section in ("bypass", "protected") else raw[section]
             keys = parse(effective(config)).model_dump()[section]
-            assert set(present) == set(keys[0] if section == "protected" else keys), model
+            assert set(present) == set(keys[0] if section in ("bypass", "protected") else keys), model
 
     def test_its_defaults_are_those_it_states(self) -> None:
         """The sample's limits are the generic profile's, and what it gives in brackets is what silence means."""

@@ -15,6 +15,7 @@ from smtp_intercept.app.config import (
     warnings,
 )
 
+BYPASS = "[[bypass]]\nports = ['enp1s0', 'enp2s0']\nkind = '{}'"
 LEAST = '[bridge]\nports = ["enp1s0", "enp2s0"]\n'
 
 
@@ -83,6 +84,24 @@ def told(text: str) -> list[str]:
         ("[pickup]\nlocal = 'intercept'", "4: pickup.local: 'intercept' is not one of allow, drop"),
         ("[pickup.port.enp1s0]\nlocal = 'reject'", "4: pickup.port.enp1s0.local: 'reject' is not one of allow, drop"),
         ("link_loss = 'stop'", "3: bridge.link_loss: 'stop' is not one of keep, propagate; choose one of them"),
+        ("bypass = 'on'", "3: bridge.bypass: 'on' is not one of box, gateway, off; choose one of them"),
+        (
+            "bypass = 'gateway'\non_failure = 'block'",
+            '3: bridge.bypass: "gateway" lets mail cross uninspected, which on_failure = "block" forbids; choose',
+        ),
+        ("[[bypass]]\nkind = 'silicom'", "3: bypass[0].ports: is missing; add ports = … to bypass[0]"),
+        (BYPASS.format("silicom").replace(", 'enp2s0'", ""), "4: bypass[0].ports: has 1 ports; a relay joins two"),
+        (
+            BYPASS.format("silicom").replace("enp2s0", "enp3s0"),
+            "4: bypass[0].ports: 'enp3s0' is not a port of the bridge; name one of bridge.ports: enp1s0, enp2s0",
+        ),
+        (BYPASS.format("lanner"), "5: bypass[0].kind: 'lanner' is not one of silicom, gpio; choose one of them"),
+        (BYPASS.format("gpio"), "3: bypass[0]: needs the file of its line; add driven_by = "),
+        (BYPASS.format("gpio") + "\ndriven_by = 'gpio17'", "6: bypass[0].driven_by: 'gpio17' is not the absolute path"),
+        (BYPASS.format("silicom") + "\nwatchdog_ms = 1999", "6: bypass[0].watchdog_ms: 1999 is too low; the least is"),
+        (BYPASS.format("silicom") + "\nwatchdog_ms = 255001", "6: bypass[0].watchdog_ms: 255001 is too high; the most"),
+        (BYPASS.format("silicom") + "\napart = 2", "6: bypass[0].apart: 2 is too high; the most is 1"),
+        (BYPASS.format("silicom") + "\n" + BYPASS.format("silicom"), "7: bypass[1].ports: names a port of another"),
         ("link_loss = 'propagate'\nstp = true", '3: bridge.link_loss: "propagate" takes ports from a switch'),
         ("profile = 'toaster'", "3: bridge.profile: 'toaster' is not one of auto, appliance-1u, apu2, "),
         # not built

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from hwprofiles.case import Case
 from smtp_intercept.app import cli, setup
 from smtp_intercept.app.config import load, parse, sample
-from smtp_intercept.app.ports import Port
+from smtp_intercept.app.ports import Port, default_links, proposed
 from smtp_intercept.app.template import filled
 
 PORTS = (
@@ -37,9 +40,54 @@ ANSWERS = {
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(setup, "found", lambda: PORTS)
+    monkeypatch.setattr(setup, "found", lambda: (PORTS, Case()))
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     return tmp_path / "etc" / "tollbridge.toml"
+
+
+APU = Case("apu2", {"LAN1": "enp1s0", "LAN2": "enp2s0", "LAN3": "enp3s0"}, pairs=(("enp2s0", "enp3s0"),))
+
+
+@pytest.mark.parametrize(
+    ("case", "changes", "pair"),
+    [
+        # the first two with a link
+        (Case(), {}, ("enp1s0", "enp2s0")),
+        # those of the profile, link or not
+        (APU, {}, ("enp2s0", "enp3s0")),
+        # never one that the box is reached by, whatever the profile says
+        (APU, {"enp2s0": {"uses": ("carries the default route",)}}, ("enp1s0", "enp3s0")),
+        (APU, {"enp3s0": {"addresses": ("192.0.2.1/24",)}}, ("enp1s0", "enp2s0")),
+        (APU, {"enp3s0": {"master": "bond0"}}, ("enp1s0", "enp2s0")),
+        (Case(), {"enp1s0": {"uses": ("for management, as the hardware profile has it",)}}, ("enp2s0", "enp3s0")),
+        # no two are left
+        (Case(), {"enp1s0": {"master": "x"}, "enp2s0": {"uses": ("below enp2s0.7",)}}, ()),
+    ],
+)
+def test_what_is_proposed(case: Case, changes: dict[str, dict[str, Any]], pair: tuple[str, ...]) -> None:
+    assert proposed(tuple(replace(port, **changes.get(port.name, {})) for port in PORTS), case) == pair
+
+
+def test_a_port_is_shown_with_its_label_and_what_it_is_for() -> None:
+    port = replace(PORTS[0], label="LAN1", uses=("carries the default route",))
+    assert str(port) == "LAN1     enp1s0       02:00:00:00:00:01  link     igb  carries the default route"
+
+
+def test_links_of_default_routes() -> None:
+    """As the kernel writes them: fib_route_seq_show() and rt6_info_route()."""
+    route4 = (
+        "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+        "eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+        "eth1\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+    )
+    zero = "0" * 32
+    route6 = (
+        f"{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 00000001 00000000 00000003     eth2\n"
+        f"{zero} 00 {zero} 00 {zero} ffffffff 00000001 00000000 00200200       lo\n"
+        f"20010db8000000000000000000000000 40 {zero} 00 {zero} 00000100 00000001 00000000 00000001     eth3\n"
+    )
+    assert default_links(route4, route6) == {"eth0", "eth2"}
+    assert default_links("", "") == frozenset()
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:

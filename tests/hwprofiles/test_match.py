@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwprofiles.box import Box, Cpu, FactsError, Firmware, Nic, from_json, to_json
+from hwprofiles.case import case
 from hwprofiles.facts import profiles
 from hwprofiles.match import match, named, scores
 from hwprofiles.profile import Profile, ProfileError
-from hwprofiles.tuning import Setting, labels, tuning
+from hwprofiles.tuning import Setting, tuning
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "facts").glob("*.json"))}
 SHELF = profiles()
@@ -70,7 +71,7 @@ def test_the_profile_for_a_box_and_why(file: str) -> None:
     profile, why = match(box, SHELF)
     assert profile.name == expected
     assert reason in why
-    assert list(labels(profile, box).items())[:2] == list(ports.items())
+    assert list(case(profile, box).links.items())[:2] == list(ports.items())
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -59,7 +59,6 @@ def test_the_profiles_that_ship_are_whole() -> None:
 def test_a_profile_says_what_it_is_of(profile: Profile) -> None:
     """Sources of its facts, ports that it has, an MTU that Ethernet has; queues that the product serves."""
     assert profile.sources
-    assert profile.features.get("rx-lro", False) is False
     assert (profile.queues, profile.workers) == (1, 1), "more is not in effect yet and must not be claimed"
     assert bool(profile.bypass.pairs) is (profile.bypass.kind != "none")
     assert profile.mtu_max_bytes >= 1500
@@ -89,6 +88,18 @@ def test_the_sysctls_are_ones_that_the_kernel_has() -> None:
         assert path.exists() or name.startswith("net.core."), path  # net.core is hidden in some containers
 
 
+GPIO = """
+[ports]
+order = "bus"
+labels = ["c", "d"]
+[bypass]
+kind = "gpio"
+driven_by = "{}"
+pairs = [["c", "{}"]]
+watchdog_ms = 2000
+[mtu]"""
+
+
 class TestReading:
     @pytest.mark.parametrize(
         ("line", "instead", "error"),
@@ -115,7 +126,8 @@ class TestReading:
             ("sessions = 10000", "sessions = ", "profile x: Invalid value"),
             ("[mtu]", "[rings]\nrx = 31\n[mtu]", "profile x: rings.rx: 31 is not a whole number from 32 to 32768"),
             ("[mtu]", "[rings]\nmini = 64\n[mtu]", "profile x: rings.mini: is unknown; known are rx, tx"),
-            ("[mtu]", "[features]\nrx-lro = true\n[mtu]", "profile x: features.rx-lro: must stay off"),
+            ("[mtu]", "[features]\nrx-lro = true\n[mtu]", "profile x: features.rx-lro: is off on every bridged port"),
+            ("[mtu]", "[features]\nrx-lro = false\n[mtu]", "profile x: features.rx-lro: is off on every bridged port"),
             ("[mtu]", "[features]\nrx-gro = 1\n[mtu]", "profile x: features.rx-gro: 1 is not true or false"),
             ("[mtu]", '[affinity]\nrps = "some"\n[mtu]', "profile x: affinity.rps: 'some' is not one of keep, all"),
             ("[mtu]", "[ports]\norder = 'bus'\n[mtu]", "profile x: ports.labels: is missing"),
@@ -131,7 +143,20 @@ class TestReading:
             ),
             ("[mtu]", "[ports]\norder = 'bus'\nlabels = ['a', 'a']\n[mtu]", "profile x: ports.labels: names a port"),
             ("[mtu]", "[ports]\norder = 'path'\nlabels = ['a']\n[mtu]", "profile x: ports.paths: needs one for each"),
+            (
+                "[mtu]",
+                "[ports]\norder = 'bus'\nlabels = ['LAN 1']\n[mtu]",
+                "profile x: ports.labels: 'LAN 1' is not 1-15",
+            ),
+            ("[mtu]", f"[ports]\norder = 'bus'\nlabels = ['{16 * 'x'}']\n[mtu]", "profile x: ports.labels: 'xxxx"),
             ("[mtu]", "[bypass]\nkind = 'silicom'\n[mtu]", "profile x: bypass.driven_by: is missing"),
+            ("[mtu]", GPIO.format("/x", "b"), "profile x: bypass.pairs: 'b' is not one of ports.labels"),
+            (
+                "[mtu]",
+                GPIO.format("gpio17", "d"),
+                "profile x: bypass.driven_by: is the absolute path of the one pair's",
+            ),
+            ("[mtu]", GPIO.format("/x", "d").replace("2000", "1999"), "profile x: bypass.watchdog_ms: 1999 is not a"),
         ],
     )
     def test_mistakes_are_named(self, line: str, instead: str, error: str) -> None:

@@ -5,6 +5,7 @@ A test module chooses its lab by the globals ``WIRES`` and ``CONFIG``; without t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from smtp_intercept.app.lab.mail import MailServer
 from smtp_intercept.app.lab.network import TWO_WIRES, Lab, missing
 
 HERE = Path(__file__).parent
+# Its release, if this is a guest of `tests.stock`.
+STOCK_KERNEL = os.environ.get("TOLLBRIDGE_STOCK_KERNEL", "")
 
 # The client's addresses .10 and .14, .15 are intercepted; the others are for the other verdicts.
 DEFAULT: dict[str, Any] = {
@@ -62,7 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.kernel)
             # Deadlines of seconds, on a machine that may have other things to do: what fails twice has failed.
-            item.add_marker(pytest.mark.flaky(reruns=1))
+            item.add_marker(pytest.mark.flaky(reruns=0 if STOCK_KERNEL else 1))
 
 
 @pytest.fixture(scope="session")

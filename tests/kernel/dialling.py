@@ -10,7 +10,9 @@ import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-TIMEOUT_S = 1.5  # the SYN and its first repetition
+from smtp_intercept.app.lab.host import patient
+
+TIMEOUT_S = patient(1.5)  # the SYN and its first repetition
 
 
 def dial(pair: str) -> str:

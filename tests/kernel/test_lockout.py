@@ -99,7 +99,7 @@ def test_with_a_net_it_goes_and_the_session_lives(box: Lab) -> None:
     (marks / "0").touch()
     session.wait_for("alive")
     assert up(box, port=port).returncode == 1
-    assert up(box, "--confirm", "60", port=port).returncode == 0
+    assert up(box, "--confirm", "600", port=port).returncode == 0
     box.gateway.tollbridge("confirm")
     (marks / "1").touch()
     assert session.wait(30).stdout.split() == [str(port), "alive", "alive"]

@@ -27,7 +27,9 @@ INCLUDED = (
     "ca-certificates,dbus,iproute2,iptables,kmod,libnetfilter-queue1,logrotate,nftables,openssh-client,openssh-server,"
     "procps,python3,sudo,systemd,systemd-sysv"
 )
-BOOT_S, STOP_S = 90, 60
+LATER = ("network-manager",)  # debootstrap does not understand what it depends on
+APT = ("apt-get", "install", "-qq", "--yes", "--no-install-recommends")
+APT_S, BOOT_S, STOP_S = 600, 90, 60
 
 
 class BootError(Exception):
@@ -107,7 +109,14 @@ def base(codename: str) -> Path:
     """A Debian, freshly installed; made once and kept in .tools/. Skips where it cannot be made."""
     if os.geteuid() or shutil.which("debootstrap") is None:
         pytest.skip("needs root and debootstrap")
-    return elsewhere.build_root(codename, "debian", INCLUDED)
+    root = elsewhere.build_root(codename, "debian", INCLUDED)
+    if not (root / "usr/sbin/NetworkManager").exists():
+        shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+        for words in (("apt-get", "update", "-qq"), (*APT, *LATER)):
+            command = ["chroot", str(root), *words]
+            subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL, timeout=APT_S)
+    return root
 
 
 def package(codename: str, work: Path) -> Path:

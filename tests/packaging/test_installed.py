@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -75,6 +76,16 @@ threads = [threading.Thread(target=send, args=(client,)) for client in range(6)]
 [thread.join() for thread in threads]
 print(json.dumps([taken, refused]))
 """
+# A bypass card of two files, told as bpctl_util tells one; joined at power-on.
+CARD = """\
+#!/bin/sh
+[ "$2" = get_bypass ] || echo "$@" >> /run/tollbridge/told
+case "$2 $3" in
+    "set_bypass on") rm -f /run/tollbridge/apart ;;
+    "set_bypass off") touch /run/tollbridge/apart ;;
+    "get_bypass ") [ -e /run/tollbridge/apart ] && non=non-; echo "The interface is in the ${non}Bypass mode." ;;
+esac
+"""
 PYTHON = f"/{deb.HOME}/bin/python3"
 # The wires are there before anything of the network, as cards are; both come back after a reboot.
 UNITS = {
@@ -126,6 +137,7 @@ def debian(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         (root / "root" / name).write_text(text)
     for name, text in UNITS.items():
         (root / "etc/systemd/system" / name).write_text(text)
+    (root / "etc/systemd/system/NetworkManager.service").symlink_to("/dev/null")  # until it is asked for
     shutil.copy(built, root / "root" / "tollbridge.deb")
     shutil.copy(next_version(built, work), root / "root" / "next.deb")
     with booted(root) as debian:
@@ -225,6 +237,12 @@ def main_pid(debian: Debian) -> str:
     return debian.run("systemctl", "show", "-P", "MainPID", "tollbridge").strip()
 
 
+def states(debian: Debian) -> dict[str, str]:
+    """What NetworkManager says of each link but the loopback."""
+    listed = debian.run("env", "LC_ALL=C", "nmcli", "-t", "-f", "DEVICE,STATE", "device").splitlines()
+    return {name: state for name, state in (line.split(":", 1) for line in listed) if name != "lo"}
+
+
 def settle(debian: Debian) -> None:
     """Until networkd has done what it wants with the links that it has found."""
     debian.run("sh", "-c", "until networkctl list lo | grep -q 'lo .*configured'; do sleep 0.2; done")
@@ -234,16 +252,30 @@ def active(debian: Debian, unit: str) -> str:
     return debian.run("systemctl", "is-active", unit, check=False).strip()
 
 
+def kept_by(debian: Debian, but: str = "0") -> str:
+    """The process of the keeper whose relay is armed, as soon as there is one (other than that)."""
+    deadline_at = time.monotonic() + 60
+    while time.monotonic() < deadline_at:
+        pid = debian.run("systemctl", "show", "-P", "MainPID", "tollbridge-relay").strip()
+        if pid not in ("0", but):
+            relays = json.loads(debian.run("tollbridge", "status", "--json"))["relays"]
+            if [relay["state"] for relay in relays] == ["armed"]:
+                return pid
+        time.sleep(0.2)
+    raise AssertionError(debian.journal())
+
+
 def test_it_installs_and_speaks(installed: Debian) -> None:
     assert installed.run("tollbridge", "--version").startswith("tollbridge ")
     assert "tollbridge.toml" in installed.run("tollbridge", "check", check=False)
-    for unit in ("tollbridge", "tollbridge-bridge"):
+    for unit in ("tollbridge", "tollbridge-bridge", "tollbridge-relay"):
         assert installed.run("systemctl", "is-enabled", unit).strip() == "enabled"
         assert active(installed, unit) == "inactive", "not before it is configured"
     for page in deb.pages():
         assert (installed.root / page).exists()
     assert installed.run("stat", "-c", "%U %a", "/var/spool/tollbridge").strip() == "tollbridge 700"
-    installed.run("systemd-analyze", "verify", "--man=no", "tollbridge.service", "tollbridge-bridge.service")
+    units = ("tollbridge.service", "tollbridge-bridge.service", "tollbridge-relay.service")
+    installed.run("systemd-analyze", "verify", "--man=no", *units)
     installed.run("logrotate", "-d", "/etc/logrotate.d/tollbridge")
 
 
@@ -272,6 +304,17 @@ class TestAtWork:
         assert main_pid(installed) not in (before[1], "0")
         version = installed.run("dpkg-query", "-W", "-f", "${Version}", "tollbridge")
         assert version.startswith("9." if file == "next.deb" else "0.")
+        assert_inspected(installed)
+
+    def test_up_killed_half_way_is_made_again(self, installed: Debian) -> None:
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        installed.run("systemctl", "start", "--no-block", "tollbridge")
+        installed.run(
+            "sh", "-c", "until test -e /sys/class/net/br0; do :; done; systemctl kill -s KILL tollbridge-bridge"
+        )
+        installed.run("sh", "-c", "until systemctl -q is-active tollbridge; do sleep 0.2; done")
+        assert installed.run("systemctl", "show", "-P", "NRestarts", "tollbridge-bridge").strip() == "1"
+        assert addresses(installed)["br0"] == {ADDRESS}
         assert_inspected(installed)
 
     @pytest.mark.parametrize("cut", [False, True], ids=["reboot", "power cut"])
@@ -323,6 +366,35 @@ class TestAtWork:
         installed.run("ip", "addr", "flush", "dev", "p1")
         installed.run("systemctl", "start", "tollbridge")
 
+    def test_network_manager_lets_go_of_its_links_and_gets_them_back(self, installed: Debian) -> None:
+        """It has p0, with an address that becomes the bridge's, and p1, on which it waits for DHCP."""
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        configuration = installed.root / "etc/tollbridge/tollbridge.toml"
+        before = configuration.read_text()
+        configuration.write_text(before.replace(f'"{ADDRESS}/24"', f'"{ADDRESS}/24", "203.0.113.77/24"'))
+        installed.run("systemctl", "unmask", "NetworkManager")
+        installed.run("systemctl", "start", "NetworkManager")
+        connection = ("ifname", "p0", "con-name", "a", "ipv4.method", "manual", "ipv4.addresses", "203.0.113.77/24")
+        installed.run("nmcli", "connection", "add", "type", "ethernet", *connection)
+        installed.run("nmcli", "connection", "up", "a")
+        installed.run("systemctl", "start", "tollbridge")
+        for _ in range(2):
+            assert set(states(installed).values()) == {"unmanaged"}
+            found = addresses(installed)
+            assert found.pop("br0") == {ADDRESS, "203.0.113.77"}
+            found.pop("lo")
+            assert set().union(*found.values()) == set(), found
+            assert_inspected(installed)
+            installed.run("systemctl", "restart", "NetworkManager")
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        installed.run("sh", "-c", "until nmcli -t -f DEVICE,STATE device | grep -q p0:connected; do sleep 0.2; done")
+        installed.run("nmcli", "connection", "delete", "a")
+        installed.run("systemctl", "mask", "--now", "NetworkManager")
+        configuration.write_text(before)
+        for port in ("p0", "p1"):
+            installed.run("ip", "addr", "flush", "dev", port)
+        installed.run("systemctl", "start", "tollbridge")
+
     def test_up_over_ssh_does_not_cut_itself_off(self, installed: Debian) -> None:
         """A real sshd, on the port that is to be bridged: through sudo, and with no variable left at all."""
         installed.run("systemctl", "stop", "tollbridge-bridge")
@@ -334,7 +406,7 @@ class TestAtWork:
             assert "not without --confirm: your SSH session (from 192.0.2.10 port " in refused, command
             assert f"take {ADDRESS} from p0" in refused
             assert "br0" not in addresses(installed)
-        assert "undone by itself in 60 s" in ssh(installed, "sudo -i tollbridge up --confirm 60")
+        assert "undone by itself in 600 s" in ssh(installed, "sudo -i tollbridge up --confirm 600")
         assert ssh(installed, "tollbridge confirm").strip() == "confirmed"
         assert addresses(installed)["br0"] == {ADDRESS}
         installed.run("tollbridge", "down")
@@ -378,6 +450,28 @@ class TestAtWork:
         assert "192.0.2.2/24" in installed.run("ip", "-4", "addr", "show", "br0")
         assert send(installed, 1)[1] == []
         installed.run("tollbridge", "down")
+
+    def test_a_bypass_relay_is_kept_in_the_sandbox(self, installed: Debian) -> None:
+        """Killed, the keeper is started again within the watchdog; `stop` gives the relay back."""
+        card = installed.root / "usr/local/sbin/bpctl_util"
+        card.write_text(CARD)
+        card.chmod(0o755)
+        configure(installed, "proxy")
+        with (installed.root / "etc/tollbridge/tollbridge.toml").open("a") as file:
+            file.write('[[bypass]]\nports = ["p0", "p1"]\nkind = "silicom"\nwatchdog_ms = 60000\n')
+        installed.run("systemctl", "reset-failed")
+        installed.run("systemctl", "start", "tollbridge-bridge")
+        first = kept_by(installed)
+        installed.run("kill", "-9", first)
+        assert kept_by(installed, but=first) != first
+        told = (installed.root / "run/tollbridge/told").read_text().splitlines()
+        assert "p0 set_bypass off" in told
+        assert "p0 set_bypass on" not in told
+        installed.run("systemctl", "stop", "tollbridge-bridge")
+        assert active(installed, "tollbridge-relay") == "inactive"
+        told = (installed.root / "run/tollbridge/told").read_text().splitlines()
+        assert told[-2:] == ["p0 set_bypass on", "p0 set_bypass_wd 0"]
+        card.unlink()
 
     def test_purged_while_mail_waits_it_keeps_that(self, installed: Debian) -> None:
         configure(installed, "mta")

@@ -3,7 +3,8 @@ built on; and how far the units shut their processes in.
 
 unit                        systemd-analyze security, of 10 (issue: 2.5 for the interceptor)
 tollbridge.service          2.5   the supervisor, diverter, interceptor and MTA together
-tollbridge-bridge.service   2.8   makes links, loads modules, writes sysctls; lives for seconds
+tollbridge-bridge.service   2.9   makes links, loads modules, writes sysctls; lives for seconds
+tollbridge-relay.service    2.5   keeps the relays of bypass hardware
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import pytest
 
 from smtp_intercept.app.packaging import deb
 
-UNITS = {"tollbridge.service": 2.5, "tollbridge-bridge.service": 2.8}
+UNITS = {"tollbridge.service": 2.5, "tollbridge-bridge.service": 2.9, "tollbridge-relay.service": 2.5}
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,7 +12,6 @@ from vagrant.lab import places
 from vagrant.lab.doing import Progress, run
 
 BUILD_S = 1800.0  # one and a half minutes on a quiet machine, with the mirror near
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 KNOBS = ("DEBIAN_MIRROR", "LAB_KERNEL")  # of build.sh, from the environment
 
 

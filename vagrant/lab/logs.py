@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from smtp_intercept.app.lab.host import LabError
@@ -26,7 +26,7 @@ QUESTIONS = {
 }
 
 
-def collect(access: Access, serial: dict[str, str], names: Iterable[str], suite: str) -> Path:
+def collect(access: Access, serial: Mapping[str, str], names: Iterable[str], suite: str) -> Path:
     """Ask every machine; the directory with the answers. A machine that does not answer has its console only."""
     place = places.KEPT / "logs" / time.strftime(f"%Y%m%d-%H%M%S-{suite}")
     for name in names:

@@ -1,4 +1,4 @@
-"""The product's package for the machines' Debian, by the programs of `make deb`; kept by a hash of what it is made of."""
+"""The product's package for the machines' Debian, by the programs of `make deb`; kept by a hash of what it is of."""
 
 from __future__ import annotations
 
@@ -49,4 +49,5 @@ def _build(suite: str, out: Path) -> None:
     here = platform.freedesktop_os_release()
     ours = (here.get("ID"), here.get("VERSION_CODENAME")) == ("debian", suite)
     builder = [f"{BUILDER}.deb"] if ours else [f"{BUILDER}.elsewhere", suite]
-    run([sys.executable, "-m", *builder, "--out", out], timeout_s=BUILD_S)
+    # Packed for a way of some metres: half a minute less.
+    run(["env", "DPKG_DEB_COMPRESSOR_LEVEL=1", sys.executable, "-m", *builder, "--out", out], timeout_s=BUILD_S)

@@ -34,7 +34,11 @@ def up(choice: Choice, progress: Progress) -> Runner:
         choice = present or replace(choice, box=str(box.ensure(choice.suite, progress).directory))
     lab = laboratory(choice)
     runner.note(choice)
-    lab.boot(stage, progress)
+    try:
+        lab.boot(stage, progress)
+    except LabError:
+        _collect(lab, choice, progress)
+        raise
     write_interface(lab, choice)
     return lab
 
@@ -86,12 +90,16 @@ def test(lab: Runner, choice: Choice, words: list[str], progress: Progress) -> i
     with progress.step("tests"):
         status = _pytest([*options, *words])
     if status not in (0, NO_TESTS):
-        names = [machine.name for machine in lab.machines]
-        place = logs.collect(lab.access, dict(lab.serial), names, choice.suite)
-        progress.say(f"logs of all machines: {place}")
+        _collect(lab, choice, progress)
     if results.exists():
         _report(lab, choice, results, progress, full=not words)
     return status
+
+
+def _collect(lab: Runner, choice: Choice, progress: Progress) -> None:
+    names = [machine.name for machine in lab.machines]
+    place = logs.collect(lab.access, lab.serial, names, choice.suite)
+    progress.say(f"logs of all machines: {place}")
 
 
 def _pytest(words: list[str]) -> int:

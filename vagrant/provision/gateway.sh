@@ -16,8 +16,11 @@ install_product() {
 # An emulated processor (one that KVM runs is "kvm") needs longer than systemd's 90 s when its computer has other work.
 be_patient() {
     [ "$(systemd-detect-virt)" = qemu ] || return 0
-    mkdir -p /etc/systemd/system/tollbridge.service.d
-    printf '[Service]\nTimeoutStartSec=600\n' >/etc/systemd/system/tollbridge.service.d/lab.conf
+    local unit
+    for unit in tollbridge tollbridge-bridge; do
+        mkdir -p "/etc/systemd/system/$unit.service.d"
+        printf '[Service]\nTimeoutSec=600\n' >"/etc/systemd/system/$unit.service.d/lab.conf"
+    done
 }
 
 # systemd tries again by itself when a start fails.
@@ -38,6 +41,6 @@ done
 be_patient
 install_product
 tollbridge setup --answers "$here/answers.toml" --yes
-systemctl restart tollbridge-bridge.service
+systemctl reload-or-restart tollbridge-bridge.service
 systemctl restart --no-block tollbridge.service
 wait_active tollbridge.service

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from smtp_intercept.app.lab import namespaces
-from smtp_intercept.app.lab.host import POLL_S, Host, LabError, Process, Result, json_lines
+from smtp_intercept.app.lab.host import POLL_S, Host, LabError, Process, Result, json_lines, patient
 
 PRODUCT = "smtp_intercept.app"
 BARE = "bare0"
@@ -127,7 +127,7 @@ class Gateway(Host):
         """Only ``run``, with these options, until ready; `LabError` with its output if it ends first or is late."""
         began_at = time.time()
         process = self.run_process = self.spawn(self.command("run", *options))
-        deadline_at = time.monotonic() + ready_s
+        deadline_at = time.monotonic() + patient(ready_s)
         while not self._ready_since(began_at):
             if not process.running or time.monotonic() > deadline_at:
                 raise LabError(f"tollbridge run is not ready: {process.end().stdout}{process.stderr}")
@@ -186,7 +186,7 @@ class Gateway(Host):
 
     def wait_log(self, *, timeout_s: float = 3.0, **wanted: Any) -> list[dict[str, Any]]:
         """The records whose fields equal ``wanted``, as soon as there is one; empty after the time-out."""
-        deadline_at = time.monotonic() + timeout_s
+        deadline_at = time.monotonic() + patient(timeout_s)
         while True:
             found = [entry for entry in self.mail_log() if wanted.items() <= _hashable(entry).items()]
             if found or time.monotonic() > deadline_at:

@@ -21,7 +21,14 @@ from typing import Any
 
 TERM_GRACE_S = 3.0  # a well-behaved program has closed its files by then
 POLL_S = 0.01
+# How many times slower than a real machine this one may be: every deadline of the lab is so many times later.
+PATIENCE = float(os.environ.get("TOLLBRIDGE_LAB_PATIENCE", "1"))
 PROGRAMS = "smtp_intercept.app.lab"
+
+
+def patient(seconds: float) -> float:
+    """A deadline of so many seconds, on this machine."""
+    return seconds * PATIENCE
 
 
 class LabError(Exception):
@@ -95,7 +102,7 @@ class Process:
     def wait(self, timeout_s: float = 30.0) -> Result:
         """Wait for its end; on a time-out the program is killed and `LabError` says so."""
         try:
-            self._popen.wait(timeout_s)
+            self._popen.wait(patient(timeout_s))
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()
@@ -106,7 +113,7 @@ class Process:
 
     def wait_for(self, text: str, timeout_s: float = 10.0) -> None:
         """Wait until ``text`` stands in the standard output; `LabError` if the program ends first or is late."""
-        deadline_at = time.monotonic() + timeout_s
+        deadline_at = time.monotonic() + patient(timeout_s)
         while text not in self.stdout:
             if not self.running or time.monotonic() > deadline_at:
                 state = "late" if self.running else f"exit status {self._popen.returncode}"
@@ -118,7 +125,7 @@ class Process:
         self.signal(signal.SIGTERM)
         self.signal(signal.SIGCONT)
         try:
-            self._popen.wait(grace_s)
+            self._popen.wait(patient(grace_s))
         except subprocess.TimeoutExpired:
             self._popen.kill()
             self._popen.wait()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smtp_intercept.app.lab.host import POLL_S, Host, LabError, Process, json_lines
+from smtp_intercept.app.lab.host import POLL_S, Host, LabError, Process, json_lines, patient
 
 RECIPIENT = "user@example.com"
 
@@ -63,7 +63,7 @@ class MailServer:
 
     def sessions(self, at_least: int = 0, timeout_s: float = 5.0) -> list[dict[str, Any]]:
         """The connections that have ended; waits until there are enough of them, else `LabError`."""
-        deadline_at = time.monotonic() + timeout_s
+        deadline_at = time.monotonic() + patient(timeout_s)
         while len(found := self.record("session")) < at_least:
             if time.monotonic() > deadline_at:
                 raise LabError(f"{len(found)} sessions on {self.host.name}, not {at_least}")
@@ -87,7 +87,7 @@ def send(
 ) -> list[dict[str, Any]]:
     """Send and wait; one entry a message. A message that was not accepted is no error here."""
     if "timeout" not in settings:
-        settings["timeout"] = min(timeout_s, 10.0)
+        settings["timeout"] = patient(min(timeout_s, 10.0))
     process = sending(host, server, to, **settings)
     process.wait(timeout_s).check()
     host.processes.remove(process)

@@ -22,6 +22,8 @@ from typing import Any, NoReturn, TypeVar
 
 from pyroute2 import IPRoute, netns
 
+from smtp_intercept.app.lab.host import patient
+
 REGISTRY = Path("/run/tollbridge-lab")
 NAMESPACES = Path("/run/netns")
 NODAD = 0x02  # IFA_F_NODAD: usable at once, no duplicate address detection
@@ -240,7 +242,7 @@ def wait_forwarding(name: str, prefix: str, ports: int, timeout_s: float = 5.0) 
 
     The kernel tells a bridge of a new carrier up to a second late; frames until then are lost.
     """
-    deadline_at = time.monotonic() + timeout_s
+    deadline_at = time.monotonic() + patient(timeout_s)
 
     def wait(routes: Any) -> None:
         while sum(_forwards(link, prefix) for link in routes.get_links()) < ports:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from smtp_intercept.app.lab import namespaces
+from smtp_intercept.app.lab.host import patient
 
 Snapshot = Mapping[str, tuple[str, ...]]
 
@@ -40,7 +41,7 @@ _UNSETTLED = re.compile('"(tentative|NO-CARRIER)"')
 
 def snapshot(namespace: str) -> Snapshot:
     """topic → lines, of one network namespace, as soon as no address is on trial and no carrier awaited."""
-    deadline_at = time.monotonic() + SETTLE_S
+    deadline_at = time.monotonic() + patient(SETTLE_S)
     while True:
         taken = namespaces.inside(namespace, _take)
         if not any(map(_UNSETTLED.search, taken["addresses"])) or time.monotonic() > deadline_at:
@@ -60,7 +61,7 @@ def difference(before: Snapshot, after: Snapshot) -> list[str]:
 
 def settled_difference(namespace: str, before: Snapshot) -> list[str]:
     """The same against the present, which is given time: link-local addresses come back by themselves."""
-    deadline_at = time.monotonic() + SETTLE_S
+    deadline_at = time.monotonic() + patient(SETTLE_S)
     while (found := difference(before, snapshot(namespace))) and time.monotonic() < deadline_at:
         time.sleep(0.1)
     return found

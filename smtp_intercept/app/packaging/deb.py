@@ -37,6 +37,7 @@ MAINTAINER = "Tollbridge maintainers <root@localhost>"
 FILES = {
     "smtp_intercept/app/packaging/files/tollbridge.service": "usr/lib/systemd/system/tollbridge.service",
     "smtp_intercept/app/packaging/files/tollbridge-bridge.service": "usr/lib/systemd/system/tollbridge-bridge.service",
+    "smtp_intercept/app/packaging/files/tollbridge-relay.service": "usr/lib/systemd/system/tollbridge-relay.service",
     "smtp_intercept/app/packaging/files/sysusers.conf": "usr/lib/sysusers.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/logrotate": "etc/logrotate.d/tollbridge",

@@ -20,6 +20,8 @@ TOOLS = Path(os.environ.get("TOLLBRIDGE_TOOLS") or ROOT / ".tools")
 INCLUDED = "build-essential,ca-certificates,dpkg-dev,libnetfilter-queue-dev,python3-dev,python3-venv"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 DEBOOTSTRAP_S, BUILD_S = 900, 900
+# What is mounted in the root goes with its processes, and they with this one: half-made it is safe to remove.
+ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
 SOURCES = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", str(LOCK.relative_to(ROOT)))
 BUILD = """\
 set -e
@@ -39,7 +41,7 @@ def build_root(codename: str, name: str = "build", included: str = INCLUDED) -> 
     if not ready.exists() or ready.read_text() != included:
         shutil.rmtree(root, ignore_errors=True)
         words = ["debootstrap", "--variant=minbase", f"--include={included}", codename, str(root), MIRROR]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, timeout=DEBOOTSTRAP_S)  # noqa: S603 - fixed program
+        subprocess.run([*ALONE, *words], check=True, stdout=subprocess.DEVNULL, timeout=DEBOOTSTRAP_S)  # noqa: S603 - fixed program
         ready.write_text(included)
     return root
 
@@ -55,8 +57,7 @@ def build(codename: str, out: Path) -> Path:
     # This machine's: it may reach the package index through a proxy that only it trusts.
     shutil.copyfile(CERTIFICATES, place / "certificates.crt")
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", **_proxies()}
-    chroot = ["unshare", "--mount", "--pid", "--fork", "--kill-child", f"--mount-proc={root}/proc", "chroot", str(root)]
-    words = [*chroot, "sh", "/build/build.sh"]
+    words = [*ALONE, f"--mount-proc={root}/proc", "chroot", str(root), "sh", "/build/build.sh"]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env=environment, timeout=BUILD_S)  # noqa: S603
     (made,) = (place / "out").glob("tollbridge_*.deb")
     out.mkdir(parents=True, exist_ok=True)

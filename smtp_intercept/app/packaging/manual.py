@@ -16,6 +16,7 @@ _FILES = (
 )
 _UNITS = (
     ("tollbridge-bridge.service", "Makes the bridge and the mail lane at boot (up), takes them back (down)."),
+    ("tollbridge-relay.service", "Keeps the relays of bypass hardware (hw keep), where there is any."),
     ("tollbridge.service", "Inspects mail while it runs (run); stopped, the box is a wire."),
 )
 _TABLE = re.compile(r"(\[\[?[\w.]+\]?\])(?:\s+#\s*(.*))?$")

@@ -1,0 +1,135 @@
+"""The configuration with every port by the name of its link: labels on the case and the profile's pair are looked up.
+
+The name of a link wins over a MAC address, and both over a label. Reads netlink and sysfs; changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from bridge.links import Links
+from hwprofiles import facts
+from hwprofiles.box import Box
+from hwprofiles.case import Case, LabelError, case, case_of, default_pair, resolved
+from hwprofiles.facts import profiles
+from hwprofiles.match import named
+from hwprofiles.profile import Profile
+from smtp_intercept.app import config as configuration
+from smtp_intercept.app.checks import CHECKS
+from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
+from smtp_intercept.app.fields import FROM_PROFILE
+from smtp_intercept.app.located import line_of
+from smtp_intercept.app.mistakes import Mistake
+
+_T = TypeVar("_T")
+
+
+def load(path: Path) -> Config:
+    """As `config.load`. Raises `ConfigErrors` for a label that names no port, or several."""
+    return _named(configuration.load(path), path, lambda: path.read_text(encoding="utf-8"))
+
+
+def parse(text: str, path: Path) -> Config:
+    """As `config.parse`."""
+    return _named(configuration.parse(text, path), path, lambda: text)
+
+
+def _named(config: Config, path: Path, read: Callable[[], str]) -> Config:
+    try:
+        return on_this_box(config)
+    except _Unnamed as error:
+        text = read()
+        told = (ConfigError(m.key, m.reason, m.remedy, line_of(text, m.at), path) for m in error.mistakes)
+        raise ConfigErrors(told) from None
+
+
+class _Unnamed(Exception):  # noqa: N818 it holds them
+    def __init__(self, *mistakes: Mistake) -> None:
+        super().__init__()
+        self.mistakes = mistakes
+
+
+def on_this_box(config: Config) -> Config:
+    """A port that is not here is left as it is named where this box has no labels: whoever needs it says so."""
+    names, here_now = tuple(_names(config)), present()
+    if config.bridge.ports != FROM_PROFILE and here_now.issuperset(names):
+        return config
+    box, shelf = facts.box(), profiles()
+    chosen = None if config.bridge.profile == "auto" else named(config.bridge.profile, shelf)
+    try:
+        pair = default_pair(box, shelf, chosen) if config.bridge.ports == FROM_PROFILE else ()
+        links = dict(zip(names, resolved(names, here_now, box, shelf, chosen), strict=True))
+    except LabelError as error:
+        here = case_of(box, shelf) if chosen is None else case(chosen, box)
+        if config.bridge.ports == FROM_PROFILE:
+            raise _Unnamed(Mistake(("bridge", "ports"), str(error), _remedy(here, box))) from None
+        if not (here.links or here.ambiguous):
+            return config
+        reason = f"there is no such link, and {error}"
+        raise _Unnamed(Mistake(("bridge", "ports"), reason, _remedy(here, box))) from None
+    return _checked(_renamed(config, pair or _by(links, config.bridge.ports), links))
+
+
+def case_here(profile: Profile) -> Case:
+    """The case of this box as that profile has it."""
+    return case(profile, facts.box()) if profile.ports.labels else Case(profile.name)
+
+
+def present() -> frozenset[str]:
+    """Names and MACs of all links, of whatever kind."""
+    with Links() as links:
+        return frozenset(name for link in links.facts().values() for name in (link.name, link.mac) if name)
+
+
+def _remedy(here: Case, box: Box) -> str:
+    listed = ", ".join(here.titled(nic.name) for nic in box.physical) or "none that is a device"
+    return f"name links or labels; here are {listed}"
+
+
+def _names(config: Config) -> Iterator[str]:
+    """Every port that the configuration names, once."""
+    ports = () if config.bridge.ports == FROM_PROFILE else config.bridge.ports
+    rules = [rule.port for rule in config.pickup.rule if rule.port is not None]
+    relays = [port for relay in config.bypass for port in relay.ports]
+    yield from dict.fromkeys(
+        [*ports, *config.intercept.port, *config.pickup.port, *rules, *config.mta.relay_from_ports, *relays]
+    )
+
+
+def _by(links: Mapping[str, str], ports: Iterable[str]) -> tuple[str, ...]:
+    return tuple(links[port] for port in ports)
+
+
+def _renamed(config: Config, ports: tuple[str, ...], links: Mapping[str, str]) -> Config:
+    rules = tuple(
+        rule if rule.port is None else rule.model_copy(update={"port": links[rule.port]}) for rule in config.pickup.rule
+    )
+    changes = {
+        "bridge": {"ports": ports},
+        "intercept": {"port": _keyed(("intercept", "port"), config.intercept.port, links)},
+        "pickup": {"port": _keyed(("pickup", "port"), config.pickup.port, links), "rule": rules},
+        "mta": {"relay_from_ports": _by(links, config.mta.relay_from_ports)},
+    }
+    tables = {name: getattr(config, name).model_copy(update=update) for name, update in changes.items()}
+    relays = tuple(relay.model_copy(update={"ports": _by(links, relay.ports)}) for relay in config.bypass)
+    return config.model_copy(update={**tables, "bypass": relays})
+
+
+def _keyed(at: tuple[str, str], tables: Mapping[str, _T], links: Mapping[str, str]) -> dict[str, _T]:
+    by_link: dict[str, _T] = {}
+    for port, table in tables.items():
+        if links[port] in by_link:
+            raise _Unnamed(Mistake((*at, port), f"is {links[port]}, which has a table already", "write one of them"))
+        by_link[links[port]] = table
+    return by_link
+
+
+def _checked(config: Config) -> Config:
+    """What the names hid: two of them for one port, a port that is not of the bridge."""
+    checks: Sequence[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]]] = CHECKS
+    mistakes = [m for needed, check in checks for m in check(*(getattr(config, name) for name in needed))]
+    if mistakes:
+        raise _Unnamed(*mistakes)
+    return config

@@ -1,0 +1,88 @@
+"""The machines that `make lab` has brought up, as its `machines.json` tells of them (vagrant/lab/__init__.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+INTERFACE = Path(__file__).parents[2] / ".tools/lab/machines.json"
+# An emulated machine beside other work: a hundred times slower than a real one is nothing unusual.
+COMMAND_S, BOOT_S, SETTLED_S, PAUSE_S = 180.0, 900.0, 300.0, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """``facts`` are its entry in the file."""
+
+    name: str
+    facts: dict[str, Any]
+
+    def run(self, command: str, *, timeout_s: float = COMMAND_S, check: bool = True) -> str:
+        """A shell command's output, both streams."""
+        words = [*self.facts["ssh"], f"{{ {command}\n}} 2>&1"]
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, timeout=timeout_s, check=False)
+        assert done.returncode == 0 or not check, f"{self.name}: {command}: {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def does(self, command: str) -> bool:
+        """Whether a shell command succeeds; a machine that does not answer does not."""
+        try:
+            words = [*self.facts["ssh"], command]
+            done = subprocess.run(words, capture_output=True, timeout=COMMAND_S, check=False)
+        except subprocess.TimeoutExpired:
+            return False
+        return done.returncode == 0
+
+    def wait(self, command: str, timeout_s: float = SETTLED_S) -> None:
+        """Until a shell command succeeds; fails the test if it does not."""
+        deadline_at = time.monotonic() + timeout_s
+        while not self.does(command):
+            assert time.monotonic() < deadline_at, f"{self.name}: not after {timeout_s:.0f} s: {command}"
+            time.sleep(PAUSE_S)
+
+    def boots(self) -> str:
+        """What is different after every boot."""
+        return self.run("cat /proc/sys/kernel/random/boot_id").strip()
+
+    def wait_booted(self, before: str) -> None:
+        """Until it has booted anew and systemd has started all that it will."""
+        self.wait(f'[ "$(cat /proc/sys/kernel/random/boot_id)" != {before} ]', BOOT_S)
+        self.wait("systemctl is-system-running | grep -E 'running|degraded'", BOOT_S)
+
+    def power(self, way: str) -> None:
+        act(self.facts[f"power_{way}"])
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    client: Machine
+    gateway: Machine
+    server: Machine
+    internet: Machine
+    links: dict[str, dict[str, list[str]]]
+
+    def link(self, name: str, way: str) -> None:
+        """Pull a cable ("down") or put it back ("up")."""
+        act(self.links[name][way])
+
+
+def act(words: Sequence[str]) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    subprocess.run(words, check=True, timeout=COMMAND_S, env=environment)
+
+
+@pytest.fixture(scope="session")
+def machines() -> Machines:
+    if not INTERFACE.exists():
+        pytest.skip("no machines: make lab")
+    told = json.loads(INTERFACE.read_text())
+    hosts = {name: Machine(name, facts) for name, facts in told["machines"].items()}
+    return Machines(**hosts, links=told["links"])
