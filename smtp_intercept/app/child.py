@@ -16,7 +16,7 @@ def read_arguments(
 ) -> argparse.Namespace:
     """``descriptors`` names what the process is handed open besides ``reports``, each by its number; those of
     ``optional`` may be None, of ``many`` there is a list. The rest is the same for all: the effective configuration,
-    the ports, whom to become, whose child it is."""
+    the ports, the VLANs that have a lane, whom to become, whose child it is."""
     parser = argparse.ArgumentParser(prog=f"tollbridge-{name}")
     parser.add_argument("--effective", type=Path, required=True)
     for number in ("uid", "gid", "parent", "reports", *descriptors):
@@ -26,6 +26,7 @@ def read_arguments(
     for number in many:
         parser.add_argument(f"--{number}", type=int, action="append", default=[])
     parser.add_argument("--port", action="append", required=True)
+    parser.add_argument("--vlan", action="append", type=int, default=[])
     return parser.parse_args(argv)
 
 

@@ -53,14 +53,21 @@ class StartError(Exception):
 
 
 class Daemon:
-    """``legs`` are the lanes' ports as `up` made them. ``config`` is the effective one, every limit filled in;
-    ``keep`` writes down that it works, once it does."""
+    """``legs`` are the lanes' ports as `up` made them, ``vlans`` the VIDs that have a lane. ``config`` is the effective
+    one, every limit filled in; ``keep`` writes down that it works, once it does."""
 
     def __init__(
-        self, config: Config, run_dir: RunDir, legs: Iterable[PortLegs], source: Path, keep: Keep | None = None
+        self,
+        config: Config,
+        run_dir: RunDir,
+        legs: Iterable[PortLegs],
+        source: Path,
+        keep: Keep | None = None,
+        vlans: Iterable[int] = (),
     ) -> None:
         self._keep = keep
         self._config, self._run_dir, self._legs, self._source = config, run_dir, tuple(legs), source
+        self._vlans = tuple(vlans)
         self._started_at = time.time()
         self._stopping = 0
         self._notify = Notify()
@@ -68,7 +75,7 @@ class Daemon:
         self._cable = _cable(config, self._legs, run_dir)
         workers = config.interceptor.workers or 1
         self._seats = Seats.make(workers) if workers > 1 else None
-        self._listeners, self._crew = listening.Shared(config), list[Child]()
+        self._listeners, self._crew = listening.Shared(config, self._vlans), list[Child]()
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Raises `StartError`."""
@@ -145,6 +152,7 @@ class Daemon:
             "started_at": self._started_at,
             "config": str(self._source),
             "ports": [leg.port for leg in self._legs],
+            "vlans": self._vlans,
             "processes": {"supervisor": os.getpid(), **pids},
             "restarts": {child.name: child.restarts for child in children},
             **{kind: summed(each.values()) for kind, each in reports.items()},
@@ -153,7 +161,7 @@ class Daemon:
 
     def _follow_stp(self, now: float) -> None:
         """Mail leaves the plain bridge before the bridge asks for the port's state, so the lane is told of it."""
-        links = [name for leg in self._legs if stp.forwards(leg.port) for name in (leg.port, leg.wire)]
+        links = [name for leg in self._legs if stp.forwards(leg.port) for name in self._gated(leg)]
         before, at = self._forwarding
         if links == before and now - at < STP_EVERY_S:
             return
@@ -161,9 +169,14 @@ class Daemon:
         try:
             firewall.forward_ports(links, STP_TIMEOUT_S)
             if links != before or stp.topology_changes(self._config.bridge.name):
-                stp.forget_hosts()
+                stp.forget_hosts(self._vlans)
         except (FirewallError, NetlinkError, OSError) as error:
             _LOG.error("cannot tell the lane which ports forward: %s", error)
+
+    def _gated(self, leg: PortLegs) -> list[str]:
+        """The port, and what carries mail to it."""
+        trunk = [PortLegs(leg.port, leg.index, self._vlans[0]).wire] if self._vlans else []
+        return [leg.port, leg.wire, *trunk]
 
     # --- starting and stopping -------------------------------------------------------------------------------------
 
@@ -172,6 +185,7 @@ class Daemon:
         log = _open_log(Path(config.log.mail))
         common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
         common += ["--parent", str(os.getpid()), *(word for leg in self._legs for word in ("--port", leg.port))]
+        common += [word for vlan in self._vlans for word in ("--vlan", str(vlan))]
         workers = range(config.interceptor.workers or 1)
         proving = [channel.pair() for _ in range(config.diverter.queues or 1)]
         handing = [handover.pair() for _ in workers] if _needs_mta(config) else []

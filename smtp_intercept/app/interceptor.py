@@ -48,14 +48,14 @@ _LOG = logging.getLogger("tollbridge")
 
 
 def describe(ports: tuple[str, ...]) -> Callable[[socket.socket], Arrival]:
-    """What the mark of an accepted socket says: the port of arrival and the connection's direction."""
+    """What the mark of an accepted socket says: the port of arrival, the VLAN and the connection's direction."""
 
     def read(accepted: socket.socket) -> Arrival:
         mark = flow.Mark.decode(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_MARK))
         if mark is None:
             return Arrival(port="", direction=Direction.OUTGOING)
         port = ports[mark.port] if mark.port < len(ports) else ""
-        return Arrival(port, direction_of_tag(mark.tag) or Direction.OUTGOING, mark.away())
+        return Arrival(port, direction_of_tag(mark.tag) or Direction.OUTGOING, mark.away(), mark.vlan)
 
     return read
 
@@ -69,7 +69,7 @@ class Interceptor:
         self._proofs, self._reports = [*map(channel.adopt, arguments.prove)], channel.adopt(arguments.reports)
         self._worker = arguments.worker or 0
         self._log = MailLog(arguments.log)
-        self._listeners = listening.adopt(arguments.listener) or listening.listeners(settings)
+        self._listeners = listening.adopt(arguments.listener) or listening.listeners(settings, arguments.vlan)
         domains, rules = config.domains(settings), config.rules(settings)
         nameservers = read_nameservers(map(str, config.resolvers(settings)))
         self._servers = ProtectedServers(

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
-from bridge.lane import LANE
+from bridge.lane import Lane
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.holder import holders
 from smtp_intercept.transparent import listen
 
 
-def listeners(settings: Config) -> list[socket.socket]:
-    """OSError, to be told by `reason`."""
+def listeners(settings: Config, vlans: Iterable[int]) -> list[socket.socket]:
+    """Of the lane, and of those of the VLANs. OSError, to be told by `reason`."""
     families = [socket.AF_INET] + ([socket.AF_INET6] if Path("/proc/net/if_inet6").exists() else [])
     # Without a mark of its own: a socket that has one does not take the SYN's (inet_request_mark in the kernel).
-    return [listen(family, port, LANE, None) for port in settings.intercept.ports for family in families]
+    lanes = [Lane().link, *(Lane(vlan).link for vlan in vlans)]
+    ports = settings.intercept.ports
+    return [listen(family, port, lane, None) for lane in lanes for port in ports for family in families]
 
 
 def reason(error: OSError, settings: Config) -> str:
@@ -39,13 +42,13 @@ def reason(error: OSError, settings: Config) -> str:
 class Shared:
     """Held open while one of those who share them lives. Without any, a SYN must find no listener."""
 
-    def __init__(self, settings: Config) -> None:
-        self._settings, self._sockets = settings, list[socket.socket]()
+    def __init__(self, settings: Config, vlans: Iterable[int]) -> None:
+        self._settings, self._vlans, self._sockets = settings, tuple(vlans), list[socket.socket]()
 
     def lend(self) -> tuple[int, ...]:
         """Their numbers, for a process that is about to start. OSError."""
         if not self._sockets:
-            self._sockets = listeners(self._settings)
+            self._sockets = listeners(self._settings, self._vlans)
         return tuple(sock.fileno() for sock in self._sockets)
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    start ─────────────── 15 s ─────────────── 60 s
+    start ─────────────── 15 s ────────────── 180 s
     silent so far           runs on              killed
     has reported            killed
 """

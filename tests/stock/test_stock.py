@@ -15,7 +15,7 @@ import shutil
 
 import pytest
 
-from tests.stock.guest import Told, tested
+from tests.stock.guest import Told, run_inside
 
 # One guest for all of them; the first finds a kernel that has loaded nothing yet.
 MODULES = {
@@ -29,14 +29,14 @@ MODULES = {
 }
 TESTS = [f"tests/kernel/{module}::{test}" for module, tests in MODULES.items() for test in tests]
 
-pytestmark = [pytest.mark.stock, pytest.mark.timeout(1000)]
+pytestmark = [pytest.mark.stock, pytest.mark.timeout(1600)]
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     if os.geteuid() or shutil.which("depmod", path="/usr/sbin:/sbin") is None:
         pytest.skip("needs root and kmod")
-    return tested(TESTS, tmp_path_factory.mktemp("stock"))
+    return run_inside(TESTS, tmp_path_factory.mktemp("stock"))
 
 
 @pytest.mark.parametrize("test", TESTS)

@@ -35,6 +35,7 @@ class Card:
 @dataclass(frozen=True, slots=True)
 class Machine:
     name: str
+    cpus: int
     memory_mib: int
     cards: tuple[Card, ...]
 
@@ -59,7 +60,7 @@ LINKS: Mapping[str, tuple[tuple[str, str], ...]] = {
 def machines(text: str) -> tuple[Machine, ...]:
     """What machines.json says; ValueError or KeyError if it cannot be read."""
     return tuple(
-        Machine(name, entry["memory_mib"], tuple(_card(card) for card in entry["cards"]))
+        Machine(name, entry["cpus"], entry["memory_mib"], tuple(_card(card) for card in entry["cards"]))
         for name, entry in json.loads(text).items()
     )
 

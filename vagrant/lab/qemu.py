@@ -38,7 +38,7 @@ def command(machine: Machine, box: Box, disk: Path, acceleration: str, ssh_port:
     where = places.RUN / machine.name
     management = f"user,id=management,restrict=on,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"
     return [
-        *("qemu-system-x86_64", "-name", machine.name, *ACCELERATION[acceleration], "-smp", "1"),
+        *("qemu-system-x86_64", "-name", machine.name, *ACCELERATION[acceleration], "-smp", str(machine.cpus)),
         *("-m", str(machine.memory_mib), "-nodefaults", "-display", "none"),
         *("-chardev", f"file,id=console,path={console(machine.name)},append=on", "-serial", "chardev:console"),
         *("-kernel", str(box.kernel), "-initrd", str(box.initrd), "-append", box.cmdline),

@@ -10,7 +10,14 @@ install_product() {
         make -C "/opt/tollbridge" deb
         package=$(find "/opt/tollbridge/dist" -name 'tollbridge_*.deb')
     fi
-    dpkg -i "$package"
+    # Not again what is there: starting Python a few times takes an emulated machine a minute.
+    if ! sha256sum --quiet --check /root/installed.sum 2>/dev/null; then
+        dpkg -i "$package"
+        tollbridge setup --answers "$here/answers.toml" --yes
+        systemctl reload-or-restart tollbridge-bridge.service
+        systemctl restart --no-block tollbridge.service
+        sha256sum "$package" "$here/answers.toml" >/root/installed.sum
+    fi
 }
 
 # An emulated processor (one that KVM runs is "kvm") needs longer than systemd's 90 s when its computer has other work.
@@ -40,7 +47,5 @@ for card in "${@:2}"; do
 done
 be_patient
 install_product
-tollbridge setup --answers "$here/answers.toml" --yes
-systemctl reload-or-restart tollbridge-bridge.service
-systemctl restart --no-block tollbridge.service
+systemctl start --no-block tollbridge.service
 wait_active tollbridge.service

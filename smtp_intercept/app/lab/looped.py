@@ -118,8 +118,8 @@ class LoopedLab(Lab):
                 routes.link("set", index=routes.link_lookup(ifname=link)[0], net_ns_fd=self._namespace(where))
         self.gateway.ports = (*self.gateway.ports[:-1], self.near)
 
-    def _set_up(self, host: Host, interface: str) -> None:
-        super()._set_up(host, self.far if host.name == "server" else interface)
+    def _set_up(self, host: Host, interface: str, vlan: int) -> None:
+        super()._set_up(host, self.far if host.name == "server" else interface, vlan)
 
     def _remove(self) -> None:
         """The ports go home before their namespaces go: a virtual one would go with them."""

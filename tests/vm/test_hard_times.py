@@ -1,0 +1,181 @@
+"""Bad wires, an upgrade, a power cut with mail on the disk, a day that passes: what has been accepted arrives, once or
+more, and unchanged.
+
+::
+
+    client ── loses, delays, doubles, swaps frames ── p0 [gateway] p1 ── the same ── server
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.vm.conftest import BOOT_S, SETTLED_S, Machine, Machines
+from tests.vm.test_machines import LOG, RUNS, arrived, logged, send
+
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
+
+PYTHON = "/usr/lib/tollbridge/bin/python3"
+CONFIG = "/etc/tollbridge/tollbridge.toml"
+BAD_WIRE = "delay 20ms 10ms loss 3% duplicate 2% reorder 10% 50%"
+LINES = 20_000
+A_DAY = "25 hours"
+# The built-in MTA takes what comes for the server, and delivers from an address of its own.
+MTA = """\
+[bridge]
+ports = ["p0", "p1"]
+management = ["192.0.2.2/24"]
+[intercept]
+incoming = "mta"
+[mta]
+hostname = "gateway.example.com"
+[[protected]]
+domain = "example.com"
+servers = ["192.0.2.20"]
+"""
+# As the kernel tells it, of a process of the unit: no way back to more privilege, and a filter of system calls.
+CONFINED = {"NoNewPrivs": "1", "Seccomp": "2"}
+ONE_CAPABILITY = {"diverter": 1 << 12, "interceptor": 1 << 13}  # CAP_NET_ADMIN, CAP_NET_RAW
+
+
+@pytest.fixture(autouse=True)
+def _at_work(machines: Machines) -> None:
+    machines.gateway.wait(RUNS)
+
+
+class Load:
+    """`mailclient` on the client: messages until `ended`, and what it was told of each."""
+
+    def __init__(self, client: Machine, *words: str) -> None:
+        self.client, self.token = client, uuid.uuid4().hex[:12]
+        self.file = f"/root/{self.token}"
+        options = f"--server 192.0.2.20 --to user@example.com --sender {{n}}.{self.token}@example.org {' '.join(words)}"
+        program = f"{PYTHON} -m smtp_intercept.app.lab.mailclient --count 0 --timeout 120 {options}"
+        client.run(f"nohup {program} >{self.file}.out 2>{self.file}.err </dev/null & echo $! >{self.file}.pid")
+        self.wait_accepted(3)
+
+    def wait_accepted(self, number: int) -> None:
+        self.client.wait(f"[ $(grep -c '\"accepted\": true' {self.file}.out) -ge {number} ]")
+
+    def ended(self) -> list[dict[str, Any]]:
+        """What became of each message; the one in hand is waited for."""
+        self.client.run(
+            f"kill $(cat {self.file}.pid); tail --pid=$(cat {self.file}.pid) -f /dev/null", timeout_s=SETTLED_S
+        )
+        return [json.loads(line) for line in self.client.run(f"cat {self.file}.out").splitlines()]
+
+
+def all_arrive(server: Machine, deliveries: list[dict[str, Any]]) -> None:
+    """Every message that was accepted is in the mailbox."""
+    senders = [entry["sender"] for entry in deliveries if entry["accepted"]]
+    assert senders
+    tests = " && ".join(f"grep -rqF '<{sender}>' /var/mail/lab/new" for sender in senders)
+    server.wait(tests)
+
+
+@contextmanager
+def configured(gateway: Machine, text: str) -> Iterator[None]:
+    """The gateway with another configuration, while the context lasts."""
+    apply = "systemctl reload tollbridge-bridge.service && systemctl restart tollbridge.service"
+    gateway.run(f"cp {CONFIG} {CONFIG}.before && cat >{CONFIG} <<'EOF'\n{text}EOF\n{apply}", timeout_s=SETTLED_S)
+    try:
+        gateway.wait(RUNS)
+        yield
+    finally:
+        gateway.run(f"mv {CONFIG}.before {CONFIG} && {apply}", timeout_s=SETTLED_S)
+
+
+def test_the_sandbox_is_in_force(machines: Machines) -> None:
+    """Of the processes as they run, not of the unit as it is written."""
+    pids = json.loads(machines.gateway.run("cat /run/tollbridge/status.json"))["processes"]
+    for name, pid in pids.items():
+        lines = machines.gateway.run(f"cat /proc/{pid}/status").splitlines()
+        status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        assert {key: status[key] for key in CONFINED} == CONFINED, name
+        if name in ONE_CAPABILITY:
+            assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == ONE_CAPABILITY[name], name
+            assert int(status["CapBnd"], 16) == 0, name
+    assert "Overall exposure level for tollbridge.service: 2." in machines.gateway.run(
+        "systemd-analyze security --no-pager tollbridge.service"
+    )
+
+
+def test_bad_wires_lose_no_mail_and_change_none(machines: Machines) -> None:
+    stations = (machines.client, machines.server)
+    text = "".join(f"{number}\n" for number in range(LINES))
+    machines.client.run(f"seq 0 {LINES - 1} >/root/body")
+    for station in stations:
+        station.run(f"tc qdisc replace dev lab0 root netem {BAD_WIRE}")
+    try:
+        load = Load(machines.client, "--parallel 3")
+        token = send(machines.client, "192.0.2.20", "--body @/root/body")
+        load.wait_accepted(30)
+        deliveries = load.ended()
+    finally:
+        for station in stations:
+            station.run("tc qdisc del dev lab0 root")
+    assert [entry for entry in deliveries if not entry["accepted"]] == []
+    all_arrive(machines.server, deliveries)
+    delivered = arrived(machines.server, token)
+    numbers = "".join(f"{line}\n" for line in delivered.splitlines() if line.isdigit())
+    assert hashlib.sha256(numbers.encode()).digest() == hashlib.sha256(text.encode()).digest()
+    assert logged(machines.gateway, token)
+
+
+def test_an_upgrade_under_load_refuses_and_loses_nothing(machines: Machines) -> None:
+    load = Load(machines.client, "--parallel 2")
+    machines.gateway.run("dpkg -i /root/lab/tollbridge.deb", timeout_s=BOOT_S)
+    machines.gateway.wait(RUNS)
+    load.wait_accepted(20)
+    deliveries = load.ended()
+    assert [entry for entry in deliveries if not entry["accepted"]] == []
+    all_arrive(machines.server, deliveries)
+    token = send(machines.client)
+    arrived(machines.server, token)
+    assert logged(machines.gateway, token)
+
+
+def test_what_the_box_has_accepted_survives_a_power_cut(machines: Machines) -> None:
+    """The server is away, the box takes its mail; then it loses its power in the middle of the load."""
+    gateway = machines.gateway
+    with configured(gateway, MTA):
+        machines.server.run("systemctl stop postfix.service", timeout_s=SETTLED_S)
+        try:
+            load = Load(machines.client, "--parallel 2", "--interval 0.2")
+            load.wait_accepted(20)
+            before = gateway.boots()
+            gateway.power("off")
+            deliveries = load.ended()
+            gateway.power("on")
+            gateway.wait_booted(before)
+            gateway.wait(RUNS)
+        finally:
+            machines.server.run("systemctl start postfix.service", timeout_s=SETTLED_S)
+        gateway.run("tollbridge queue retry --all")
+        all_arrive(machines.server, deliveries)
+
+
+def test_a_day_passes_at_once(machines: Machines) -> None:
+    """The clock is set forward: mail that waits is tried again by itself, and the box goes on inspecting."""
+    gateway = machines.gateway
+    with configured(gateway, MTA):
+        machines.server.run("systemctl stop postfix.service", timeout_s=SETTLED_S)
+        try:
+            token = send(machines.client)
+            gateway.run(f"date -s '{A_DAY}'")
+        finally:
+            machines.server.run("systemctl start postfix.service", timeout_s=SETTLED_S)
+        try:
+            arrived(machines.server, token)
+        finally:
+            gateway.run(f"date -s '{A_DAY} ago'")
+    token = send(machines.client)
+    arrived(machines.server, token)
+    gateway.wait(f"grep -q {token} {LOG}")
