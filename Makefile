@@ -87,7 +87,7 @@ wheel: $(VENV)/.ready
 # Minutes, and 1.5 GB in .tools/: Debian 12 and 13, and what builds the package for the one that this machine is not.
 deb-test: $(VENV)/.ready $(TOOLS)/.ready
 	@$(DEBOOTSTRAP)
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m installed tests/packaging
+	$(SUDO) $(BOUNDED:2400=4800) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m installed tests/packaging
 
 # LAB_SUITE=trixie: Debian 13. LAB_RUNNER=vagrant or qemu. LAB_TESTS="-k reboot": not all of them.
 lab: $(VENV)/.ready $(TOOLS)/.ready lab-tools

@@ -22,7 +22,7 @@ import pytest
 from smtp_intercept.app.packaging import deb
 from tests.packaging.debian import RELEASES, Debian, base, booted, next_version, package
 
-pytestmark = [pytest.mark.installed, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.installed, pytest.mark.timeout(1800)]
 
 WIRES = """\
 set -e
