@@ -12,7 +12,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
@@ -28,7 +28,8 @@ SEEN_S = 30.0  # how long a SYN is remembered to recognise the same connection o
 SEEN = 65536  # connections remembered; at the default rate limit more than `SEEN_S` of real ones
 TWICE = 4096  # pairs of hosts whose connections pass the box more than once
 
-Decide = Callable[[Syn, int], Verdict]
+Place: TypeAlias = tuple[int, int]  # the index of the port of arrival, and the VID (0: untagged)
+Decide: TypeAlias = Callable[[Syn, Place], Verdict]
 
 
 @dataclass
@@ -36,20 +37,21 @@ class Crossings:
     """Recognises a connection that has been picked up on one port and comes by again on another.
 
     Such a pair of hosts is bridged from then on: one message is picked up once, and two crossings of one connection
-    would share one set of addresses in the socket table.
+    would share one set of addresses in the socket table. The same addresses in another VLAN are another connection.
     """
 
-    _seen: OrderedDict[tuple[bytes, int, bytes, int], tuple[int, float]] = field(default_factory=OrderedDict)
-    pairs: OrderedDict[tuple[bytes, bytes], None] = field(default_factory=OrderedDict)
+    _seen: OrderedDict[tuple[bytes, int, bytes, int, int], tuple[int, float]] = field(default_factory=OrderedDict)
+    pairs: OrderedDict[tuple[bytes, bytes, int], None] = field(default_factory=OrderedDict)
 
-    def again(self, syn: Syn, port: int, now: float) -> bool:
+    def again(self, syn: Syn, place: Place, now: float) -> bool:
         """True if this pair of hosts must be bridged. Call it only for SYNs that would be intercepted."""
-        if (syn.client, syn.server) in self.pairs:
+        port, vlan = place
+        if (syn.client, syn.server, vlan) in self.pairs:
             return True
-        flow = (syn.client, syn.client_port, syn.server, syn.server_port)
+        flow = (syn.client, syn.client_port, syn.server, syn.server_port, vlan)
         first, at = self._seen.get(flow, (port, now))
         if first != port and now - at < SEEN_S:
-            self.pairs[syn.client, syn.server] = None
+            self.pairs[syn.client, syn.server, vlan] = None
             _bound(self.pairs, TWICE)
             return True
         self._seen[flow] = (port, now)
@@ -85,14 +87,14 @@ def _raw(family: int) -> socket.socket:
 
 
 class Diverter:
-    """``arrivals`` maps a leg's ifindex to the index of its port; ``stranded`` is what a SYN meets that cannot be
+    """``arrivals`` maps a leg's ifindex to its `Place`; ``stranded`` is what a SYN meets that cannot be
     inspected (pass, or drop with ``on_failure = "block"``); ``prove`` is called when ``channel`` has something."""
 
     def __init__(
         self,
         *,
         decide: Decide,
-        arrivals: Mapping[int, int],
+        arrivals: Mapping[int, Place],
         mail_ports: tuple[int, ...],
         queue_length: int,
         block: bool,
@@ -140,29 +142,29 @@ class Diverter:
         """Never raises: one packet that breaks us would break the loop for all."""
         try:
             syn = parse_syn(packet.get_payload())
-            port = self._arrivals.get(packet.physindev, 0)
-            verdict = self._judge(syn, port)
+            place = self._arrivals.get(packet.physindev, (0, 0))
+            verdict = self._judge(syn, place)
         except MalformedPacketError:
-            syn, port, verdict = None, 0, self._strand("malformed")
+            syn, place, verdict = None, (0, 0), self._strand("malformed")
         except Exception:  # our bug: count it, let the mail go on
-            syn, port, verdict = None, 0, self._strand("failed")
-        self._answer(packet, syn, port, verdict)
+            syn, place, verdict = None, (0, 0), self._strand("failed")
+        self._answer(packet, syn, place, verdict)
         if self.counts["syns"] % 64 == 0:  # a flood must not silence the beat
             self._tick()
 
-    def _judge(self, syn: Syn, port: int) -> Verdict:
+    def _judge(self, syn: Syn, place: Place) -> Verdict:
         now = self._clock()
         self.counts["syns"] += 1
         if self._stale:
             return self._strand("stale")
-        verdict = self._decide(syn, port)
+        verdict = self._decide(syn, place)
         if verdict.action is not Action.INTERCEPT:
             return verdict
         if not self.switch.alive(now):
             return self._strand("interceptor_silent")
         if not self.switch.accepting:
             return self._strand("interceptor_full")
-        if self.crossings.again(syn, port, now):
+        if self.crossings.again(syn, place, now):
             self.counts["not_inspected.seen_twice"] += 1
             return Verdict(Action.PASS)
         return verdict
@@ -171,11 +173,11 @@ class Diverter:
         self.counts[f"not_inspected.{why}"] += 1
         return Verdict(self._stranded)
 
-    def _answer(self, packet: Any, syn: Syn | None, port: int, verdict: Verdict) -> None:
+    def _answer(self, packet: Any, syn: Syn | None, place: Place, verdict: Verdict) -> None:
         self.counts[f"verdict.{verdict.action.value}"] += 1
         match verdict.action:
             case Action.INTERCEPT:
-                packet.set_mark(Mark(verdict.tag, port).encode())
+                packet.set_mark(Mark(verdict.tag, *place).encode())
                 packet.accept()
             case Action.PASS:
                 packet.set_mark(0)
@@ -185,4 +187,4 @@ class Diverter:
             case Action.REJECT:
                 packet.drop()
                 if syn is not None:
-                    self._raw.refuse(syn, Mark(verdict.tag, port))
+                    self._raw.refuse(syn, Mark(verdict.tag, *place))

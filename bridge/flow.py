@@ -30,6 +30,9 @@ TAG_SHIFT, TAG_BITS = 4, 4
 PORT_SHIFT, PORT_BITS = 8, 6
 LIMITED = 0x4000  # this SYN is more than the rate lets in
 MAX_PORTS = 1 << PORT_BITS  # ports of one bridge; more than any appliance has
+# The VID of tagged mail is laid over the lower 12 bits of the magic, so that untagged mail's mark stays as it is.
+VLAN_SHIFT, MAX_VLAN = 16, 4094
+ANY_MAGIC, ANY_MAGIC_MASK = MAGIC & 0xF000_0000, 0xF000_0000
 
 
 class Action(Enum):
@@ -139,16 +142,28 @@ def _ipv6(packet: bytes) -> tuple[bytes, bytes, int, int]:
     raise MalformedPacketError("more IPv6 extension headers than any sender's")
 
 
+def magic(vlan: int) -> int:
+    """The upper half of the marks of one VLAN's mail; 0 is untagged."""
+    return MAGIC ^ vlan << VLAN_SHIFT
+
+
+def vlan_of(mark: int) -> int:
+    """The reverse of `magic`: the VID that a mark of ours names."""
+    return (mark ^ MAGIC) >> VLAN_SHIFT
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What rides with an intercepted connection: the caller's tag and the index of the port of arrival."""
+    """What rides with an intercepted connection: the caller's tag, the index of the port of arrival and the VID, 0 for
+    untagged."""
 
     tag: int
     port: int
+    vlan: int = 0
 
     def encode(self) -> int:
         """The 32-bit packet mark, which becomes SO_MARK of the accepted socket."""
-        return MAGIC | DIVERT | self.tag << TAG_SHIFT | self.port << PORT_SHIFT
+        return magic(self.vlan) | DIVERT | self.tag << TAG_SHIFT | self.port << PORT_SHIFT
 
     def away(self) -> int:
         """SO_MARK of the socket that dials the server of this connection."""
@@ -157,6 +172,6 @@ class Mark:
     @classmethod
     def decode(cls, mark: int) -> Mark | None:
         """The reverse of `encode`; None if the mark is not one that `encode` makes."""
-        if mark & MAGIC_MASK != MAGIC or not mark & DIVERT:
+        if mark & ANY_MAGIC_MASK != ANY_MAGIC or vlan_of(mark) > MAX_VLAN or not mark & DIVERT:
             return None
-        return cls(mark >> TAG_SHIFT & (1 << TAG_BITS) - 1, mark >> PORT_SHIFT & MAX_PORTS - 1)
+        return cls(mark >> TAG_SHIFT & (1 << TAG_BITS) - 1, mark >> PORT_SHIFT & MAX_PORTS - 1, vlan_of(mark))

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -46,6 +47,8 @@ from bridge.steps import (
     key,
 )
 from hwprofiles.nic import Nics
+
+_VLANS = Path("/proc/net/vlan")  # there as soon as the kernel has 802.1Q (net/8021q/vlanproc.c)
 
 Failure = (OSError, NetlinkError, FirewallError)
 
@@ -94,7 +97,8 @@ class Host:
         """The host as it was before Tollbridge (see `bridge.ledger.original`)."""
         links = self._links.facts()
         sysctls = read_sysctls(sysctls_read(links, wanted.sysctls_at_least))
-        found = Present(links, sysctls, nft_queue=nft_queue, seed=_seed(), managers=managers.present())
+        dot1q = not wanted.vlans or has_dot1q()
+        found = Present(links, sysctls, nft_queue=nft_queue, dot1q=dot1q, seed=_seed(), managers=managers.present())
         return original(found, self._ledger.entries.values())
 
     def plan(self, wanted: Wanted, *, nft_queue: bool) -> Plan:
@@ -210,7 +214,7 @@ class Host:
             case SetLink(link):
                 return link in own
             case SetSysctl(name):
-                link = name.split(".")[3] if ".conf." in name else ""
+                link = name.split(".")[3].replace("/", ".") if ".conf." in name else ""
                 return link in own
             case _:
                 return False
@@ -307,8 +311,8 @@ class Host:
     def _perform(self, step: Step) -> None:
         links = self._links
         match step:
-            case CreateLink(link, kind, peer):
-                links.create(link, kind, peer)
+            case CreateLink(link, kind, peer, parent, vlan):
+                links.create(link, kind, peer, parent, vlan)
             case DeleteLink(link):
                 links.delete(link)
             case SetLink(link, attribute, value):
@@ -376,6 +380,13 @@ def _seed() -> int:
 def _link_gone(name: str) -> bool:
     """A sysctl of a link that has gone needs no undoing."""
     return not sysctl_path(name).exists()
+
+
+def has_dot1q() -> bool:
+    """Whether the kernel can make VLAN links; loads its module, as a rule that nft tries loads its own."""
+    with suppress(OSError):
+        _modprobe("-q", "8021q")
+    return _VLANS.exists()
 
 
 def _modprobe(*arguments: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from bridge import flow
 from bridge.steps import SetNic
 
 LANE = "smtp0"
@@ -14,6 +15,7 @@ NEXT_HOP4 = "169.254.116.98"
 NEXT_HOP6 = "fe80::7462"
 INWARD_TABLE = 2525  # route table and rule preference: marked frames from the lane belong to this host
 OUTWARD_TABLE = 2526  # and what marked sockets send leaves by the lane
+OUTWARD_TAGGED = 25_000  # plus the VID: the same for one VLAN; all are asked before the main table (32766)
 BEAT_MARK = 0x7B25_BEA7
 QUEUE_NUMBER = 25
 
@@ -39,24 +41,64 @@ STATIONS = 16384
 NETWORKS = 65536
 # Connections bridged although a socket of ours remembers their addresses.
 BRIDGED = 65536
+# VLANs whose mail is inspected: each costs a bridge, a link for each port and its own rules.
+MAX_VLANS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One mail lane: that of untagged mail (``vlan`` 0), or that of one VLAN, in which no frame has its tag."""
+
+    vlan: int = 0
+
+    @property
+    def link(self) -> str:
+        """Its bridge."""
+        return f"{LANE}.{self.vlan}" if self.vlan else LANE
+
+    @property
+    def suffix(self) -> str:
+        """Tells its chains, maps and sets from those of other lanes."""
+        return f"_v{self.vlan}" if self.vlan else ""
+
+    @property
+    def outward(self) -> int:
+        """The table, and the preference of the rule, by which what its marked sockets send leaves."""
+        return OUTWARD_TAGGED + self.vlan if self.vlan else OUTWARD_TABLE
+
+    def seed(self, seed: int) -> int:
+        """The same addresses have other hashes in each lane."""
+        return (seed + self.vlan * 0x9E37_79B1) & 0xFFFF_FFFF
+
+
+def device_of(mark: int) -> str:
+    """The lane that sockets with this mark belong to: the same addresses in two VLANs are two connections."""
+    return Lane(flow.vlan_of(mark)).link
 
 
 @dataclass(frozen=True, slots=True)
 class PortLegs:
-    """One bridged port and the veth pair that joins it to the lane."""
+    """One bridged port and the veth pair that joins it to the lane; with a VID, to that VLAN's lane: one more veth pair
+    carries the tagged frames of all of them, and ends in one VLAN link for each."""
 
     port: str
     index: int
+    vlan: int = 0
 
     @property
     def wire(self) -> str:
         """The end that exchanges frames with the port."""
-        return f"{LANE}w{self.index}"
+        return f"{LANE}tw{self.index}" if self.vlan else f"{LANE}w{self.index}"
+
+    @property
+    def trunk(self) -> str:
+        """The other end of the veth pair for tagged frames; what no VLAN link takes from it is lost."""
+        return f"{LANE}tl{self.index}"
 
     @property
     def lane(self) -> str:
-        """The end that is a port of the lane bridge."""
-        return f"{LANE}l{self.index}"
+        """The port of the lane bridge."""
+        return f"{LANE}l{self.index}" + (f".{self.vlan}" if self.vlan else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +119,8 @@ class Limits:
 class Wanted:
     """The bridge that the administrator asked for, in the bridge's own words.
 
-    ``ports`` and ``management`` keep the configuration's order; ``closed`` names the ports on which mail to the box
+    ``ports`` and ``management`` keep the configuration's order; ``vlans`` are the VIDs of the tagged
+    mail to inspect; ``closed`` names the ports on which mail to the box
     itself is dropped; ``sysctls_at_least`` are floors. They are the hardware profile's, and so are
     the settings of the ports: ``tuned_first`` before they are joined, for that may take a link down, ``tuned_last``
     once they are up.
@@ -87,6 +130,7 @@ class Wanted:
     ports: tuple[str, ...]
     mail_ports: tuple[int, ...] = (25,)
     adopt: bool = False
+    vlans: tuple[int, ...] = ()
     stp: bool = False
     block: bool = False
     management: tuple[str, ...] = ()

@@ -24,7 +24,10 @@ _PROC = Path("/proc/sys")
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 # attribute → (where a link message has it, how a request names it)
-_BRIDGE = ("stp_state", "forward_delay", "mcast_snooping", "group_fwd_mask", "nf_call_iptables", "nf_call_ip6tables")
+_BRIDGE = (
+    "stp_state", "forward_delay", "mcast_snooping", "group_fwd_mask", "nf_call_iptables", "nf_call_ip6tables",
+    "vlan_filtering",
+)  # fmt: skip
 
 
 def family_of(address: str) -> int:
@@ -83,6 +86,9 @@ class Links:
                 mtu=link.get_attr("IFLA_MTU") or 0,
                 master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
                 stp=bool(_READ["stp_state"](link, self)),
+                filters_vlans=bool(_READ["vlan_filtering"](link, self)),
+                parent=names.get(link.get_attr("IFLA_LINK") or 0, ""),
+                vlan=_READ["vlan_id"](link, self) or 0,
                 addresses=tuple(addresses.get(link["index"], ())),
                 routes=tuple(routes.get(link["index"], ())),
                 neighbours=tuple(neighbours.get(link["index"], ())),
@@ -189,8 +195,10 @@ class Links:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def create(self, link: str, kind: str, peer: str) -> None:
+    def create(self, link: str, kind: str, peer: str = "", parent: str = "", vlan: int = 0) -> None:
         extra: dict[str, Any] = {"peer": peer} if peer else {}
+        if parent:
+            extra = {"link": self._index(parent), "vlan_id": vlan}
         self._ip.link("add", ifname=link, kind=kind, **extra)
 
     def delete(self, link: str) -> None:
@@ -303,6 +311,7 @@ _READ: dict[str, Callable[[Any, Links], Any]] = {
     "address": lambda message, _: message.get_attr("IFLA_ADDRESS"),
     "master": lambda message, links: links.name(message.get_attr("IFLA_MASTER") or 0),
     "port_group_fwd_mask": _info("IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_", "group_fwd_mask"),
+    "vlan_id": _info("IFLA_INFO_DATA", "IFLA_VLAN_", "id"),
     **{name: _info("IFLA_INFO_DATA", "IFLA_BR_", name) for name in _BRIDGE},
 }
 

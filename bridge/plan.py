@@ -9,19 +9,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from bridge import flow
-from bridge import lane as at
-from bridge.lane import LANE, PortLegs, Wanted
+from bridge.lane import LANE, QUEUE_NUMBER, Lane, PortLegs, Wanted
+from bridge.lanes import (
+    GROUPS_BRIDGE,
+    GROUPS_PORT,
+    WIRE,
+    inwards_and_out,
+    lane_steps,
+    links_of,
+    quiet,
+    sysctl_name,
+    tagged_steps,
+)
 from bridge.ruleset import Rules, render
 from bridge.steps import (
     AddAddress,
-    AddNeighbour,
     AddQueueRule,
     AddRoute,
-    AddRule,
     CreateLink,
     LoadModule,
     LoadRuleset,
-    PolicyRule,
     RemoveAddress,
     RemoveNeighbour,
     RemoveRoute,
@@ -37,17 +44,14 @@ BRIDGE_NF = (
     "net.bridge.bridge-nf-call-ip6tables",
     "net.bridge.bridge-nf-call-arptables",
 )
-# All link-local groups that 802.1D would swallow; bits 0-2 (STP, pause, LACP) the kernel refuses for a whole bridge …
-GROUPS_BRIDGE = 0xFFF8
-# … and all but pause for a single port (net/bridge/br_private.h, BR_GROUPFWD_RESTRICTED and _MACPAUSE).
-GROUPS_PORT = 0xFFFD
 _STP_GROUP = 0x0001  # a port that forwards BPDUs hands none to its own bridge (br_handle_frame)
 
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:
     """One link as the kernel shows it. Addresses with prefix length, only those an administrator or DHCP gave;
-    routes of all tables; neighbours (address, MAC), only permanent ones."""
+    routes of all tables; neighbours (address, MAC), only permanent ones. ``filters_vlans``: a bridge that knows which
+    port is in which VLAN; ``vlan`` is the VID of a VLAN link on the link ``parent``."""
 
     name: str
     kind: str = ""
@@ -55,6 +59,9 @@ class LinkFacts:
     mtu: int = 1500
     master: str = ""
     stp: bool = False
+    filters_vlans: bool = False
+    parent: str = ""
+    vlan: int = 0
     addresses: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[tuple[str, str], ...] = ()
@@ -62,12 +69,13 @@ class LinkFacts:
 
 @dataclass(frozen=True, slots=True)
 class Present:
-    """The host without Tollbridge; `bridge.ledger.original` gives it back where Tollbridge is. ``managers`` are the
-    network managers that may run here."""
+    """The host without Tollbridge; `bridge.ledger.original` gives it back where Tollbridge is. ``dot1q``: the kernel
+    can make VLAN links. ``managers`` are the network managers that may run here."""
 
     links: Mapping[str, LinkFacts]
     sysctls: Mapping[str, str] = field(default_factory=dict)
     nft_queue: bool = False
+    dot1q: bool = True
     seed: int = 0
     managers: tuple[str, ...] = ()
 
@@ -82,11 +90,13 @@ class PlanError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``legs`` in the order of the configured ports, whose index the packet mark carries."""
+    """``legs`` in the order of the configured ports, whose index the packet mark carries; ``vlans`` are the VIDs whose
+    mail gets a lane: all that are wanted, or none where the kernel has no VLANs."""
 
     steps: tuple[Step, ...]
     legs: tuple[PortLegs, ...]
     ruleset: str
+    vlans: tuple[int, ...] = ()
 
 
 def make_plan(wanted: Wanted, present: Present) -> Plan:
@@ -95,6 +105,9 @@ def make_plan(wanted: Wanted, present: Present) -> Plan:
     if len({port.name for port in ports}) < len(ports):
         raise PlanError("bridge.ports", "two entries name the same port", "name each port once")
     legs = tuple(PortLegs(port.name, index) for index, port in enumerate(ports))
+    if not present.dot1q:
+        wanted = replace(wanted, vlans=())
+    _untaken(wanted, present, ports)
     mac = _adoptable(wanted, present).mac if wanted.adopt else ports[0].mac
     rules = _rules(wanted, present, legs, mac)
     ruleset = render(rules)
@@ -103,13 +116,12 @@ def make_plan(wanted: Wanted, present: Present) -> Plan:
         *wanted.tuned_first,
         *_kernel(wanted, present),
         *(_adopted(wanted, present, ports) if wanted.adopt else _plain(wanted, present, ports, mac)),
-        *_lane(wanted, present, legs, min(port.mtu for port in ports)),
-        *_inwards_and_out(present),
+        *_lanes(rules, present, min(port.mtu for port in ports)),
         LoadRuleset(ruleset),
         *_queue(wanted, present),
         *wanted.tuned_last,
     ]
-    return Plan(tuple(steps), legs, ruleset)
+    return Plan(tuple(steps), legs, ruleset, wanted.vlans)
 
 
 def tuning_steps(wanted: Wanted, present: Present) -> tuple[Step, ...]:
@@ -126,6 +138,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         mail_ports=wanted.mail_ports,
         limits=wanted.limits,
         seed=present.seed,
+        vlans=wanted.vlans,
         learned_s=wanted.learned_s,
         closed=frozenset(leg.port for name, leg in zip(wanted.ports, legs, strict=True) if name in wanted.closed),
         block=wanted.block,
@@ -161,6 +174,18 @@ def _port(name: str, wanted: Wanted, present: Present) -> LinkFacts:
             return link
 
 
+def _untaken(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> None:
+    """A VLAN link on a port takes that VLAN off the bridge; a lane would take its mail from it."""
+    names = {port.name for port in ports}
+    for link in present.links.values():
+        if link.parent in names and link.vlan in wanted.vlans:
+            raise PlanError(
+                "bridge.vlans",
+                f"{link.name} takes VLAN {link.vlan} from {link.parent}, so that nothing of it is bridged",
+                f"remove it, or put it on the bridge instead ({wanted.bridge}.{link.vlan}), or do not list the VLAN",
+            )
+
+
 def _adoptable(wanted: Wanted, present: Present) -> LinkFacts:
     match present.links.get(wanted.bridge):
         case LinkFacts(kind="bridge") as bridge:
@@ -178,6 +203,12 @@ def _adopted(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> It
             "bridge.stp",
             f"{wanted.bridge} runs STP, and mail would go by ports that it blocks",
             "set bridge.stp = true",
+        )
+    if present.links[wanted.bridge].filters_vlans and wanted.vlans:
+        raise PlanError(
+            "bridge.vlans",
+            f"{wanted.bridge} filters VLANs, and mail would go by ports that are not in its VLAN",
+            f"switch it off (ip link set {wanted.bridge} type bridge vlan_filtering 0), or list no VLAN",
         )
     for port in ports:
         if port.master != wanted.bridge:
@@ -198,7 +229,8 @@ def _foreign(link: str, present: Present, key: str, remedy: str) -> None:
 
 def _unmanaged(wanted: Wanted, present: Present, legs: Iterable[PortLegs]) -> Iterator[Step]:
     """First, so that no manager sees a link that it has not been told of. An adopted bridge stays whose it is."""
-    ours = [LANE, *(end for leg in legs for end in (leg.wire, leg.lane))]
+    legs = tuple(legs)
+    ours = list(links_of(legs, wanted.vlans))
     links = ours if wanted.adopt else [wanted.bridge, *(leg.port for leg in legs), *ours]
     for manager in present.managers:
         yield Unmanage(manager, " ".join(links))
@@ -236,13 +268,13 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
     _foreign(bridge, present, "bridge.name", "choose another name, or set bridge.adopt = true to use it")
     yield CreateLink(bridge, "bridge")
     yield SetLink(bridge, "address", mac)
-    for attribute, value in (("stp_state", int(wanted.stp)), *(_SWITCH if wanted.stp else _WIRE)):
+    for attribute, value in (("stp_state", int(wanted.stp)), *(_SWITCH if wanted.stp else WIRE)):
         yield SetLink(bridge, attribute, value)
     yield SetLink(bridge, "group_fwd_mask", GROUPS_BRIDGE)
-    yield from _quiet(bridge, present, ipv6=any(":" in address for address in wanted.management))
+    yield from quiet(bridge, has_ipv6=_has_ipv6(present), ipv6=any(":" in address for address in wanted.management))
     for port in ports:
         yield from _without_addresses(port)
-        yield from _quiet(port.name, present, ipv6=False)
+        yield from quiet(port.name, has_ipv6=_has_ipv6(present), ipv6=False)
         yield SetLink(port.name, "up", True)
         yield SetLink(port.name, "master", bridge)
         yield SetLink(port.name, "port_group_fwd_mask", GROUPS_PORT & ~_STP_GROUP if wanted.stp else GROUPS_PORT)
@@ -257,8 +289,6 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
             yield AddRoute(route)  # the administrator may be at the other end of it
 
 
-# As fast as a wire and as quiet: no wait before forwarding, no querier, no table of groups.
-_WIRE = (("forward_delay", 0), ("mcast_snooping", 0))
 # With STP the box is a switch among others: it waits as long as 802.1D has it wait, or as the root bridge says.
 _SWITCH = (("forward_delay", 1500), ("mcast_snooping", 0))
 
@@ -274,68 +304,32 @@ def _without_addresses(port: LinkFacts) -> Iterator[Step]:
         yield RemoveAddress(port.name, address)
 
 
-def _quiet(link: str, present: Present, *, ipv6: bool) -> Iterator[Step]:
-    """No word of its own: no address made up, no router asked for, none answered for."""
-    name = sysctl_name(link)
-    if _has_ipv6(present):
-        if ipv6:
-            yield SetSysctl(f"net.ipv6.conf.{name}.addr_gen_mode", "1")
-            yield SetSysctl(f"net.ipv6.conf.{name}.accept_ra", "0")
-            yield SetSysctl(f"net.ipv6.conf.{name}.router_solicitations", "0")
-            yield SetSysctl(f"net.ipv6.conf.{name}.disable_ipv6", "0")  # last: what it starts has been forbidden
-        else:
-            yield SetSysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1")
-
-
-def _lane(wanted: Wanted, present: Present, legs: Iterable[PortLegs], mtu: int) -> Iterator[Step]:
-    _foreign(LANE, present, "bridge.name", f"rename it: {LANE} is the mail lane")
-    yield CreateLink(LANE, "bridge")
-    yield SetLink(LANE, "address", at.LANE_MAC)
-    for attribute, value in (("stp_state", 0), *_WIRE, ("nf_call_iptables", 1), ("nf_call_ip6tables", 1)):
-        yield SetLink(LANE, attribute, value)
-    yield from _quiet(LANE, present, ipv6=True)
-    yield SetSysctl(f"net.ipv4.conf.{LANE}.rp_filter", "0")
-    yield SetSysctl(f"net.ipv4.conf.{LANE}.arp_ignore", "8")
-    for leg in legs:
-        for end in (leg.wire, leg.lane):
-            _foreign(end, present, "bridge.ports", "rename it: the name belongs to a leg of the mail lane")
-        yield CreateLink(leg.wire, "veth", leg.lane)
-        for end in (leg.wire, leg.lane):
-            yield SetLink(end, "mtu", mtu)
-            yield from _quiet(end, present, ipv6=False)
-            yield SetSysctl(f"net.ipv4.conf.{end}.arp_ignore", "8")
-        yield SetLink(leg.lane, "master", LANE)
-        yield SetLink(leg.lane, "port_group_fwd_mask", GROUPS_PORT)
-        yield SetLink(leg.wire, "up", True)
-        yield SetLink(leg.lane, "up", True)
-    yield SetLink(LANE, "up", True)
-
-
-def _inwards_and_out(present: Present) -> Iterator[Step]:
-    """Marked frames from the lane belong to this host; what marked sockets send leaves by the lane."""
-    mark, mask = flow.MAGIC | flow.DIVERT, flow.MAGIC_MASK | flow.DIVERT
-    families = [(4, "0.0.0.0/0", at.NEXT_HOP4)] + ([(6, "::/0", at.NEXT_HOP6)] if _has_ipv6(present) else [])
-    for family, everything, next_hop in families:
-        yield AddRoute(Route(everything, "lo", table=at.INWARD_TABLE, kind="local", scope=254 if family == 4 else 0))
-        yield AddRule(PolicyRule(family, LANE, mark, mask, at.INWARD_TABLE))
-        yield AddNeighbour(LANE, next_hop, at.NEXT_HOP_MAC)
-        yield AddRoute(Route(everything, LANE, table=at.OUTWARD_TABLE, gateway=next_hop, onlink=True))
-        yield AddRule(PolicyRule(family, "lo", mark, mask, at.OUTWARD_TABLE))
+def _lanes(rules: Rules, present: Present, mtu: int) -> Iterator[Step]:
+    """Untagged mail's first, and whole: what goes wrong with a VLAN must not cost it."""
+    for link in links_of(rules.legs, rules.vlans):
+        if link in present.links:
+            raise PlanError(
+                "bridge.name",
+                f"there is a link {link} that Tollbridge did not make",
+                "rename it: the mail lanes have it",
+            )
+    has_ipv6 = _has_ipv6(present)
+    yield from lane_steps(rules.legs, mtu, has_ipv6=has_ipv6)
+    yield from inwards_and_out(Lane(), has_ipv6=has_ipv6)
+    yield from tagged_steps(rules.legs, rules.vlans, mtu, has_ipv6=has_ipv6)
+    for vlan in rules.vlans:
+        yield from inwards_and_out(Lane(vlan), has_ipv6=has_ipv6)
 
 
 def _queue(wanted: Wanted, present: Present) -> Iterator[Step]:
     if not present.nft_queue:
+        lanes = f"{LANE}+" if wanted.vlans else LANE  # iptables(8): + is any ending
         for family in (4, 6) if _has_ipv6(present) else (4,):
-            yield AddQueueRule(family, LANE, flow.MAGIC | flow.QUEUE, at.QUEUE_NUMBER, bypass=not wanted.block)
+            yield AddQueueRule(family, lanes, flow.MAGIC | flow.QUEUE, QUEUE_NUMBER, bypass=not wanted.block)
 
 
 def _has_ipv6(present: Present) -> bool:
     return "net.ipv6.conf.all.disable_ipv6" in present.sysctls
-
-
-def sysctl_name(link: str) -> str:
-    """A link's name inside a sysctl's, where a dot would end it (sysctl(8))."""
-    return link.replace(".", "/")
 
 
 def sysctls_read(links: Iterable[str], at_least: Iterable[str]) -> list[str]:

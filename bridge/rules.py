@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 from bridge import flow
 from bridge import lane as at
-from bridge.lane import Limits, PortLegs
+from bridge.lane import LANE, Lane, Limits, PortLegs
 
 SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 NOT_SYN = "tcp flags & (fin | syn | rst | ack) != syn"
-OURS = f"meta mark & {flow.MAGIC_MASK | flow.DIVERT:#010x} == {flow.MAGIC | flow.DIVERT:#010x}"
 LIMIT = f"meta mark set meta mark | {flow.LIMITED:#x}"
 LIMITED = f"meta mark & {flow.LIMITED:#x} == {flow.LIMITED:#x}"
 LEARN = f"meta mark set meta mark | {flow.LEARNED:#x}"
@@ -23,7 +22,7 @@ FAMILIES = ((4, "ip"), (6, "ip6"))
 class Rules:
     """Everything the text depends on. ``bridge_mac`` is the plain bridge's own address; ``silent`` that it has no
     business of its own on the wire (no management address); ``seed`` 32 secret bits, the same at every rendering;
-    ``nft_queue`` that the kernel has the queue expression."""
+    ``nft_queue`` that the kernel has the queue expression; ``vlans`` are the VIDs whose mail has a lane."""
 
     bridge: str
     bridge_mac: str
@@ -31,6 +30,7 @@ class Rules:
     mail_ports: tuple[int, ...]
     limits: Limits
     seed: int = 0
+    vlans: tuple[int, ...] = ()
     learned_s: int = at.LEARNED_S
     closed: frozenset[str] = frozenset()
     block: bool = False
@@ -41,6 +41,31 @@ class Rules:
     @property
     def mail(self) -> str:
         return "{ " + ", ".join(map(str, self.mail_ports)) + " }"
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """Untagged mail's first."""
+        return (Lane(), *map(Lane, self.vlans))
+
+    def legs_of(self, lane: Lane) -> tuple[PortLegs, ...]:
+        """Each port's legs into this lane."""
+        return tuple(PortLegs(legs.port, legs.index, lane.vlan) for legs in self.legs)
+
+    @property
+    def any_lane(self) -> str:
+        """The names of all lanes, for one match of a link's name."""
+        return f'"{LANE}*"' if self.vlans else f'"{LANE}"'
+
+    @property
+    def magic(self) -> tuple[int, int]:
+        """What the marks of every lane have in common, and the mask of it."""
+        return (flow.ANY_MAGIC, flow.ANY_MAGIC_MASK) if self.vlans else (flow.MAGIC, flow.MAGIC_MASK)
+
+    @property
+    def ours(self) -> str:
+        """Matches what is, or comes from, an intercepted connection."""
+        magic, mask = self.magic
+        return f"meta mark & {mask | flow.DIVERT:#010x} == {magic | flow.DIVERT:#010x}"
 
     @property
     def otherwise(self) -> str:

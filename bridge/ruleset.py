@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from bridge import flow
 from bridge import lane as at
-from bridge.lane import LANE, LANE_MAC
-from bridge.rules import FAMILIES, LIMITED, NOT_SYN, OURS, SYN, UNLEARNED, Rules, chain, counters
+from bridge.lane import LANE_MAC
+from bridge.rules import FAMILIES, LIMITED, NOT_SYN, SYN, UNLEARNED, Rules, chain, counters
 from bridge.wires import netdev
 
 __all__ = ["COUNTERS", "NAME", "NOT_INSPECTED", "TABLES", "Rules", "digest", "render", "unload"]
@@ -21,10 +21,11 @@ NAME = "tollbridge"
 _QUEUE = f"{flow.MAGIC | flow.QUEUE:#010x}"
 _TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
 _REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
+_LANE_OF = "meta iif . "  # where there are several lanes: one tuple may be at home in each of them
 
 # Why a SYN to a mail port was not inspected: counter → words for people. `status` prints them.
 NOT_INSPECTED = {
-    "tagged": "VLAN-tagged",
+    "tagged": "VLAN-tagged, and not in bridge.vlans",
     "no_station": "sent to a MAC that is no host's (broadcast, multicast)",
     "rate_network": "its client network opens more connections per second than new_connections_per_s_per_network",
     "rate": "more connections per second than new_connections_per_s",
@@ -60,8 +61,24 @@ def _stamp(body: str) -> str:
 
 def _tables(rules: Rules) -> Iterable[tuple[str, list[str]]]:
     yield "netdev", netdev(rules)
-    yield "inet", [*_inet_sets(rules), *_beat(), *_sockets(), *_gate(rules), *_verdict(), *_untracked()]
+    yield (
+        "inet",
+        [
+            *_inet_sets(rules),
+            *_beat(),
+            *_sockets(rules),
+            *_gate(rules),
+            *_verdict(rules),
+            *_untracked(rules),
+        ],
+    )
     yield "bridge", _inwards(rules)
+
+
+def _tuples(rules: Rules) -> Iterable[tuple[int, str, str]]:
+    """Of each family: its version, a packet's connection, and the same as its answers have it."""
+    lane = _LANE_OF if rules.vlans else ""
+    return [(v, lane + _TUPLE.format(ip=ip), lane + _REVERSE.format(ip=ip)) for v, ip in FAMILIES]
 
 
 def _table(family: str, lines: Iterable[str]) -> str:
@@ -76,8 +93,8 @@ def _inet_sets(rules: Rules) -> list[str]:
         *counters("queued", "turned_inwards", "not_learned", "not_live", "no_listener"),
         f"set live {{ type inet_service; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; size 64; }}",
     ]
-    for v, ip in FAMILIES:
-        kind = f"typeof {_TUPLE.format(ip=ip)}; flags dynamic,timeout"
+    for v, ends, _ in _tuples(rules):
+        kind = f"typeof {ends}; flags dynamic,timeout"
         lines += [
             f"set admitted{v} {{ {kind}; timeout {at.ADMITTED_S}s; size {rules.limits.admitted}; }}",
             f"set bridged{v} {{ {kind}; timeout {at.BRIDGED_S}s; size {at.BRIDGED}; }}",
@@ -91,15 +108,15 @@ def _beat() -> list[str]:
     return chain("beat", "output priority -400", [f"meta mark {at.BEAT_MARK:#010x} meta l4proto udp {update} drop"])
 
 
-def _sockets() -> list[str]:
+def _sockets(rules: Rules) -> list[str]:
     """Packets of intercepted connections, found by the kernel's own socket table. SYNs are the gate's business."""
     turn = f"meta mark set meta mark | {flow.DIVERT:#x} counter name turned_inwards"
     listener = []
     inwards = []
-    for v, ip in FAMILIES:
+    for v, ends, _ in _tuples(rules):
         # The ACK of a SYN-cookie handshake finds only the listener; the ACK of a bridged connection finds it too.
-        listener.append(f"{_TUPLE.format(ip=ip)} @admitted{v} {turn} return")
-        inwards.append(f"{_TUPLE.format(ip=ip)} @bridged{v} return")
+        listener.append(f"{ends} @admitted{v} {turn} return")
+        inwards.append(f"{ends} @bridged{v} return")
     return [
         *chain("listener", "", listener),
         *chain("inwards", "", [*inwards, turn]),
@@ -107,7 +124,7 @@ def _sockets() -> list[str]:
             "sockets",
             "prerouting priority -310",
             [
-                f'iifname != "{LANE}" return',
+                f"iifname != {rules.any_lane} return",
                 "notrack",
                 # Never matches; a tproxy expression makes the kernel put fragments together before these hooks.
                 "ip daddr 0.0.0.0 meta l4proto tcp tproxy ip to :9 return",
@@ -136,26 +153,19 @@ def _gate(rules: Rules) -> list[str]:
     queue = [f"meta mark {_QUEUE} queue num {at.QUEUE_NUMBER}{bypass}"] if rules.nft_queue else []
     return [
         *chain("syn", "", syn),
-        *chain("gate", "prerouting priority -305", [f'iifname "{LANE}" tcp dport {rules.mail} {SYN} jump syn']),
+        *chain("gate", "prerouting priority -305", [f"iifname {rules.any_lane} tcp dport {rules.mail} {SYN} jump syn"]),
         *(chain("ask", "prerouting priority -300", queue) if queue else []),
     ]
 
 
-def _verdict() -> list[str]:
+def _verdict(rules: Rules) -> list[str]:
     """After the queue. An accepted packet goes on at the next hook, so this is a chain of its own."""
-    admit = [f"update @admitted{v} {{ {_TUPLE.format(ip=ip)} timeout {at.ADMITTED_S}s }}" for v, ip in FAMILIES]
+    tuples = list(_tuples(rules))
+    admit = [f"update @admitted{v} {{ {ends} timeout {at.ADMITTED_S}s }}" for v, ends, _ in tuples]
     # These addresses again, and this time inspected: what was spared for the last connection would strand this one.
-    admit += [
-        f"{ends.format(ip=ip)} @bridged{v} delete @bridged{v} {{ {ends.format(ip=ip)} }}"
-        for v, ip in FAMILIES
-        for ends in (_TUPLE, _REVERSE)
-    ]
+    admit += [f"{ends} @bridged{v} delete @bridged{v} {{ {ends} }}" for v, *both in tuples for ends in both]
     # Bridged, though an old socket of ours has the same addresses: its packets must not be turned inwards.
-    spare = [
-        f"update @bridged{v} {{ {ends.format(ip=ip)} timeout {at.BRIDGED_S}s }}"
-        for v, ip in FAMILIES
-        for ends in (_TUPLE, _REVERSE)
-    ]
+    spare = [f"update @bridged{v} {{ {ends} timeout {at.BRIDGED_S}s }}" for v, *both in tuples for ends in both]
     return [
         *chain("admit", "", admit),
         *chain("spare", "", spare),
@@ -163,9 +173,9 @@ def _verdict() -> list[str]:
             "verdict",
             "prerouting priority -290",
             [
-                f'iifname != "{LANE}" return',
+                f"iifname != {rules.any_lane} return",
                 f"{NOT_SYN} return",
-                f"{OURS} goto admit",
+                f"{rules.ours} goto admit",
                 "socket wildcard 1 return",
                 "socket transparent 1 jump spare",
             ],
@@ -173,16 +183,16 @@ def _verdict() -> list[str]:
     ]
 
 
-def _untracked() -> list[str]:
+def _untracked(rules: Rules) -> list[str]:
     """Both legs have mirrored addresses; conntrack would merge them into one connection."""
-    return chain("untracked", "output priority -300", [f"{OURS} notrack"])
+    return chain("untracked", "output priority -300", [f"{rules.ours} notrack"])
 
 
 # --- bridge: after br_netfilter ---
 
 
 def _inwards(rules: Rules) -> list[str]:
-    legs = ", ".join(f'"{legs.lane}"' for legs in rules.legs)
+    legs = ", ".join(f'"{legs.lane}"' for lane in rules.lanes for legs in rules.legs_of(lane))
     # The mark first: this is asked of every frame of every bridge, and a comparison costs a tenth of a set's look-up.
-    turn = f"{OURS} iifname {{ {legs} }} meta pkttype set host ether daddr set {LANE_MAC}"
+    turn = f"{rules.ours} iifname {{ {legs} }} meta pkttype set host ether daddr set {LANE_MAC}"
     return chain("inwards", "prerouting priority 10", [turn])

@@ -14,14 +14,18 @@ Value = bool | int | str
 
 @dataclass(frozen=True, slots=True)
 class CreateLink:
-    """A bridge, or a veth pair (``peer`` is its other end)."""
+    """A bridge, a veth pair (``peer`` is its other end), or a VLAN link (``vlan`` is the VID that it takes from
+    ``parent``)."""
 
     link: str
     kind: str
     peer: str = ""
+    parent: str = ""
+    vlan: int = 0
 
     def __str__(self) -> str:
-        return f"link    create {self.kind} {self.link}" + (f" with peer {self.peer}" if self.peer else "")
+        peer = f" with peer {self.peer}" if self.peer else ""
+        return f"link    create {self.kind} {self.link}{peer}" + (f" of {self.parent}" if self.parent else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +299,7 @@ Step = (
 _STEPS = {kind.__name__: kind for kind in get_args(Step)}
 _PARTS = {"route": Route, "rule": PolicyRule}
 # What tells two steps of one kind apart; all other fields are what the step wants there.
-_VALUES = frozenset({"value", "text", "kind", "peer", "mac", "broadcast", "links"})
+_VALUES = frozenset({"value", "text", "kind", "peer", "parent", "vlan", "mac", "broadcast", "links"})
 
 
 def key(step: Step) -> str:

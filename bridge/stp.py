@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from bridge.lane import LANE
+from bridge.lane import LANE, Lane
 from bridge.links import Links
 
 
@@ -21,7 +22,8 @@ def topology_changes(bridge: str) -> bool:
     return Path(f"/sys/class/net/{bridge}/bridge/topology_change").read_text(encoding="ascii").strip() == "1"
 
 
-def forget_hosts() -> None:
-    """The lane's bridge takes no part in the spanning tree: it learns anew who lives where, or sends to a dead port."""
+def forget_hosts(vlans: Iterable[int] = ()) -> None:
+    """The lanes' bridges take no part in the spanning tree: they learn anew who lives where, or send to a dead port."""
     with Links() as links:
-        links.forget_hosts(LANE)
+        for lane in (LANE, *(Lane(vlan).link for vlan in vlans)):
+            links.forget_hosts(lane)

@@ -1,19 +1,20 @@
 """The netdev table: from the wires to the lane, what a SYN teaches, and from our own stack to the wires. Pure.
 
-In the order in which a frame meets it: port → mail → arrive → teach, and out again by disguise → leg.
+In the order in which a frame meets it: port → mail → arrive → teach, and out again by disguise → leg. What is tagged
+goes by `entry`.
 """
 
 from __future__ import annotations
 
 from bridge import flow
 from bridge import lane as at
-from bridge.lane import LANE, LANE_MAC, NEXT_HOP_MAC, PortLegs
+from bridge.entry import behind, seen, stacked, tagged, tagged_mail, tagged_where, to_lane
+from bridge.lane import LANE_MAC, NEXT_HOP_MAC, Lane, PortLegs
 from bridge.rules import FAMILIES, LEARN, LIMIT, SYN, Rules, chain, counters
 
 # A connection, by who sends the frame: the hash of both addresses (`_hash_of`) and the client's port.
 _KEY = {"client": "meta priority . tcp sport", "server": "meta priority . tcp dport"}
-_WHEREABOUTS = "ether type { 0x0806, 0x8035 }"  # ARP and RARP: what hosts say when they have moved
-_NO_STATION = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
+_WHEREABOUTS = "meta protocol { 0x0806, 0x8035 }"  # ARP and RARP, tagged or not: what hosts say when they have moved
 _NEIGHBOURS = "{ nd-neighbor-solicit, nd-neighbor-advert }"
 # The first octet behind the IP header, where the protocol is known to be ICMP: errors, which may be about mail (RFC
 # 792: destination unreachable, time exceeded, parameter problem; RFC 4443 has packet too big), neighbours (RFC 4861).
@@ -22,7 +23,8 @@ _ICMP_TYPE, _ERRORS4, _ERRORS6, _SOLICITS = "@th,0,8", ("3", "11-12"), "1-4", "1
 
 def netdev(rules: Rules) -> list[str]:
     """The lines of the table."""
-    return [*_sets(rules), *_ports(rules), *_legs(rules), *_learn(rules), *_disguise(rules), *_hush(rules)]
+    lanes = [line for lane in rules.lanes for line in (*_learn(rules, lane), *_disguise(rules, lane))]
+    return [*_sets(rules), *_ports(rules), *_legs(rules), *_dressed(), *lanes, *_hush(rules)]
 
 
 def _sets(rules: Rules) -> list[str]:
@@ -44,34 +46,45 @@ def _sets(rules: Rules) -> list[str]:
     lines += [f"map fresh_{who} {{ {by_flow} timeout {at.FRESH_S}s; }}" for who in _KEY]
     # A map that is only asked whether it has a key: not before Linux 6.5. Both maps have the same keys.
     lines.append(f"set known {{ typeof {_KEY['client']}; {kind} timeout {rules.learned_s}s; }}")
-    for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
-        lines += [
-            f"map learned{v} {{ typeof {ip} saddr : ether saddr; {kind} timeout {rules.learned_s}s; }}",
-            f"set rate{v} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
-        ]
-    lines += [
-        f"set behind{legs.index} {{ typeof ether saddr; flags dynamic,timeout; "
-        f"timeout {at.BEHIND_S}s; size {at.STATIONS}; }}"
-        for legs in rules.legs
-    ]
+    lines += [line for lane in rules.lanes for line in _sets_of(rules, lane, kind)]
+    pace = rules.limits.new_connections_per_s
+    lines.append(f"limit pace {{ rate over {pace}/second burst {pace} packets; }}")
     if rules.stp:
         lines.append("set forwarding { type ifname; flags timeout; }")
     return lines
 
 
+def _sets_of(rules: Rules, lane: Lane, kind: str) -> list[str]:
+    """Addresses, networks and MACs are at home in one VLAN: another may have the same."""
+    lines = []
+    for v, ip, network in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
+        lines += [
+            f"map learned{v}{lane.suffix} {{ typeof {ip} saddr : ether saddr; {kind} timeout {rules.learned_s}s; }}",
+            f"set rate{v}{lane.suffix} {{ type {network}; flags dynamic,timeout; timeout 10s; size {at.NETWORKS}; }}",
+        ]
+    return lines + [
+        f"set {behind(legs)} {{ typeof ether saddr; flags dynamic,timeout; "
+        f"timeout {at.BEHIND_S}s; size {at.STATIONS}; }}"
+        for legs in rules.legs_of(lane)
+    ]
+
+
 def _ports(rules: Rules) -> list[str]:
-    return [line for legs in rules.legs for line in (*_seen(rules, legs), *_port(rules, legs))]
+    return [
+        *(line for lane in rules.lanes for legs in rules.legs_of(lane) for line in _seen(rules, lane, legs)),
+        *(line for legs in rules.legs for line in (*tagged(rules, legs), *_port(rules, legs))),
+    ]
 
 
-def _seen(rules: Rules, legs: PortLegs) -> list[str]:
+def _seen(rules: Rules, lane: Lane, legs: PortLegs) -> list[str]:
     """The source of this frame lives behind this port, and no longer behind another."""
-    others = [other.index for other in rules.legs if other != legs]
+    others = [other for other in rules.legs_of(lane) if other != legs]
     return chain(
-        f"seen{legs.index}",
+        seen(legs),
         "",
         [
-            f"update @behind{legs.index} {{ ether saddr timeout {at.BEHIND_S}s }}",
-            *(f"delete @behind{other} {{ ether saddr }}" for other in others),
+            f"update @{behind(legs)} {{ ether saddr timeout {at.BEHIND_S}s }}",
+            *(f"delete @{behind(other)} {{ ether saddr }}" for other in others),
         ],
     )
 
@@ -99,41 +112,25 @@ def _port(rules: Rules, legs: PortLegs) -> list[str]:
     icmp4 = [f"{_ICMP_TYPE} {errors} goto {name}_mail" for errors in _ERRORS4]
     icmp6 = [f"{_ICMP_TYPE} {_ERRORS6} goto {name}_mail", f"{_ICMP_TYPE} {_SOLICITS} goto {name}_where"]
     # The lane's bridge hears who lives where, so that it never sends to a port that a host has left.
-    where = [f"{own} accept", *stp, f'dup to "{legs.wire}"', f"goto seen{legs.index}"]
+    where = [f"{own} accept", *stp, *tagged_where(legs), f'dup to "{legs.wire}"', f"goto {seen(legs)}"]
     return [
         *_mail(rules, legs, own, stp),
         *chain(f"{name}_where", "", where),
         *chain(f"{name}_icmp6", "", icmp6),
         *chain(f"{name}_icmp4", "", icmp4),
         *chain(f"{name}_tcp", "", tcp),
-        *chain(name, f'ingress device "{legs.port}" priority 0', first),
+        *chain(name, f'ingress device "{legs.port}" priority 0', [*first, *stacked(rules, legs)]),
     ]
 
 
 def _mail(rules: Rules, legs: PortLegs, own: str, stp: list[str]) -> list[str]:
     """To the lane, but for what is the box's own or nobody's, tagged, a neighbour's, or of a port that is blocked."""
     local = "counter name local_dropped drop" if legs.port in rules.closed else "counter name local"
-    astray, here = "drop" if rules.block else "accept", legs.index
     syn = f"tcp dport {rules.mail} {SYN}"
     return chain(
-        f"port{here}_mail",
+        f"port{legs.index}_mail",
         "",
-        [
-            f"{own} {syn} {local}",
-            f"{own} accept",
-            *stp,
-            f"vlan id 0-4095 {syn} counter name tagged {astray}",
-            "vlan id 0-4095 accept",
-            # What the lane would learn from these, it would send from; and its own two MACs are not on any wire.
-            f"{_NO_STATION} {syn} counter name no_station {astray}",
-            f"{_NO_STATION} accept",
-            f"ether daddr {{ {LANE_MAC}, {NEXT_HOP_MAC} }} accept",
-            f"{syn} jump seen{here}",
-            f"tcp sport {rules.mail} tcp flags & (syn | ack) == (syn | ack) jump seen{here}",
-            # Mail between neighbours on this wire, which their switch has flooded: theirs alone, as any bridge knows.
-            f"ether daddr @behind{here} accept",
-            f'fwd to "{legs.wire}"',
-        ],
+        [f"{own} {syn} {local}", f"{own} accept", *stp, *tagged_mail(legs), *to_lane(rules, legs)],
     )
 
 
@@ -145,18 +142,22 @@ def _not_forwarding(rules: Rules) -> list[str]:
 
 def _legs(rules: Rules) -> list[str]:
     """From the lane: to the wire, by the port this leg belongs to."""
-    return [line for legs in rules.legs for line in _leg(rules, legs)]
+    trunks = rules.legs_of(Lane(rules.vlans[0])) if rules.vlans else ()
+    return [
+        *(line for legs in rules.legs for line in _leg(rules, legs, f"leg{legs.index}")),
+        *(line for legs in trunks for line in _leg(rules, legs, f"leg{legs.index}_tagged")),
+    ]
 
 
-def _leg(rules: Rules, legs: PortLegs) -> list[str]:
+def _leg(rules: Rules, legs: PortLegs, name: str) -> list[str]:
     """A bridge floods what it does not know the port of. A flooded frame with a host's own MAC must not come out where
     that host lives: a switch there would believe it had moved."""
-    ours, away = flow.MAGIC | flow.DIVERT, flow.MAGIC | flow.DIVERT | flow.AWAY
-    sides = flow.MAGIC_MASK | flow.DIVERT | flow.AWAY
+    magic, mask = rules.magic
+    ours, away, sides = magic | flow.DIVERT, magic | flow.DIVERT | flow.AWAY, mask | flow.DIVERT | flow.AWAY
     port, here = flow.MAX_PORTS - 1 << flow.PORT_SHIFT, legs.index << flow.PORT_SHIFT
     gate = "iifname @forwarding " if rules.stp else ""
     return chain(
-        f"leg{legs.index}",
+        name,
         f'ingress device "{legs.wire}" priority 0',
         [
             # What was only to be heard in the lane; everything else in it is TCP, or an error about it.
@@ -170,23 +171,21 @@ def _leg(rules: Rules, legs: PortLegs) -> list[str]:
     )
 
 
-def _learn(rules: Rules) -> list[str]:
+def _learn(rules: Rules, lane: Lane) -> list[str]:
     """One SYN teaches both next hops. What a flood could fill is limited before it is touched."""
-    limits = rules.limits
-    slow = f"limit rate over {limits.new_connections_per_s}/second burst {limits.new_connections_per_s} packets"
-    per = limits.new_connections_per_s_per_network
+    per = rules.limits.new_connections_per_s_per_network
     lines = [
         line
-        for legs in rules.legs
+        for legs in rules.legs_of(lane)
         for line in chain(
-            f"arrive{legs.index}",
+            f"arrive{legs.index}{lane.suffix}",
             f'ingress device "{legs.lane}" priority 0',
             [
                 # The port of arrival goes along, so that whatever answers this frame leaves by it.
-                f"meta mark set {flow.MAGIC | legs.index << flow.PORT_SHIFT:#010x}",
-                *_hash_of(rules, "client", f"tcp dport {rules.mail} "),
-                *_hash_of(rules, "server", f"tcp sport {rules.mail} "),
-                f"tcp dport {rules.mail} {SYN} jump teach",
+                f"meta mark set {flow.magic(lane.vlan) | legs.index << flow.PORT_SHIFT:#010x}",
+                *_hash_of(rules, lane, "client", f"tcp dport {rules.mail} "),
+                *_hash_of(rules, lane, "server", f"tcp sport {rules.mail} "),
+                f"tcp dport {rules.mail} {SYN} jump teach{lane.suffix}",
                 # What a known connection's own frames say now: a router that takes over is followed.
                 f"tcp dport {rules.mail} {_refresh('client')}",
                 f"tcp sport {rules.mail} {_refresh('server')}",
@@ -198,15 +197,15 @@ def _learn(rules: Rules) -> list[str]:
     for v, ip, mask in ((4, "ip", "255.255.255.0"), (6, "ip6", "ffff:ffff:ffff:ffff::")):
         over = f"limit rate over {per}/second burst {per} packets"
         teach.append(
-            f"meta protocol {ip} update @rate{v} {{ {ip} saddr & {mask} timeout 10s {over} }} "
+            f"meta protocol {ip} update @rate{v}{lane.suffix} {{ {ip} saddr & {mask} timeout 10s {over} }} "
             f"counter name rate_network {LIMIT} return"
         )
-    teach.append(f"{slow} counter name rate {LIMIT} return")
+    teach.append(f"limit name pace counter name rate {LIMIT} return")
     age = f"timeout {rules.learned_s}s"
     # Added, never deleted and added anew: deleted elements of one key pile up in one bucket until they are collected.
     teach += [
-        f"meta protocol {ip} add @learned{v} {{ {ip} saddr {age} : ether saddr }} "
-        f"add @learned{v} {{ {ip} daddr {age} : ether daddr }}"
+        f"meta protocol {ip} add @learned{v}{lane.suffix} {{ {ip} saddr {age} : ether saddr }} "
+        f"add @learned{v}{lane.suffix} {{ {ip} daddr {age} : ether daddr }}"
         for v, ip in FAMILIES
     ]
     key = _KEY["client"]
@@ -214,15 +213,15 @@ def _learn(rules: Rules) -> list[str]:
         f"add @client {{ {key} {age} : ether saddr }} add @server {{ {key} {age} : ether daddr }} "
         f"add @known {{ {key} {age} }} {LEARN}"
     )
-    return [*lines, *chain("teach", "", teach)]
+    return [*lines, *chain(f"teach{lane.suffix}", "", teach)]
 
 
-def _hash_of(rules: Rules, sender: str, match: str = "") -> list[str]:
+def _hash_of(rules: Rules, lane: Lane, sender: str, match: str = "") -> list[str]:
     """Both addresses, client's first, as 32 bits in the frame's priority: with the client's port a key that the
     registers of every nft hold, for IPv6 too. Secret, so that nobody can aim at another's entry; 0 before the frame
     goes on."""
     first, second = ("saddr", "daddr") if sender == "client" else ("daddr", "saddr")
-    how = f"mod 4294967295 seed {rules.seed:#x}"
+    how = f"mod 4294967295 seed {lane.seed(rules.seed):#x}"
     return [
         f"meta protocol {ip} {match}meta priority set jhash {ip} {first} . {ip} {second} {how}" for _, ip in FAMILIES
     ]
@@ -233,27 +232,33 @@ def _refresh(sender: str) -> str:
     return f"{key} @known add @fresh_{sender} {{ {key} timeout {at.FRESH_S}s : ether saddr }}"
 
 
-def _disguise(rules: Rules) -> list[str]:
-    """What our own stack sends gets both MACs of the conversation, before the bridge looks the destination up."""
-    away = f"meta mark & {flow.MAGIC_MASK | flow.AWAY:#010x} == {flow.MAGIC | flow.AWAY:#010x}"
-    entry = [f"ether daddr != {NEXT_HOP_MAC} counter name hushed drop", f"{away} goto to_server", "goto to_client"]
+def _dressed() -> list[str]:
     dressed = [
         f"ether saddr {LANE_MAC} counter name no_next_hop drop",
         f"ether daddr {NEXT_HOP_MAC} counter name no_next_hop drop",
         "counter name sent",
     ]
+    return chain("dressed", "", dressed)
+
+
+def _disguise(rules: Rules, lane: Lane) -> list[str]:
+    """What our own stack sends gets both MACs of the conversation, before the bridge looks the destination up."""
+    away = f"meta mark & {flow.MAGIC_MASK | flow.AWAY:#010x} == {flow.magic(lane.vlan) | flow.AWAY:#010x}"
+    to_server, to_client = f"to_server{lane.suffix}", f"to_client{lane.suffix}"
+    entry = [f"ether daddr != {NEXT_HOP_MAC} counter name hushed drop", f"{away} goto {to_server}", f"goto {to_client}"]
     return [
-        *chain("disguise", f'egress device "{LANE}" priority 0', entry),
-        *chain("dressed", "", dressed),
+        *chain(f"disguise{lane.suffix}", f'egress device "{lane.link}" priority 0', entry),
         # A server is dialled for a client that has completed a handshake, and data is sent only after one: what a
         # spoofed SYN taught is never kept.
         *chain(
-            "to_server",
+            to_server,
             "",
-            [*_dress(rules, "client", "server"), f"tcp flags & (syn | psh) != 0 {_keep('client')}", _END],
+            [*_dress(rules, lane, "client", "server"), f"tcp flags & (syn | psh) != 0 {_keep('client')}", _END],
         ),
         *chain(
-            "to_client", "", [*_dress(rules, "server", "client"), f"tcp flags & psh == psh {_keep('server')}", _END]
+            to_client,
+            "",
+            [*_dress(rules, lane, "server", "client"), f"tcp flags & psh == psh {_keep('server')}", _END],
         ),
     ]
 
@@ -261,11 +266,11 @@ def _disguise(rules: Rules) -> list[str]:
 _END = "meta priority set 0"
 
 
-def _dress(rules: Rules, sender: str, receiver: str) -> list[str]:
+def _dress(rules: Rules, lane: Lane, sender: str, receiver: str) -> list[str]:
     """By address first (a dial from a fresh source port), the connection's own over it, its latest over that."""
-    key, lines = _KEY[sender], _hash_of(rules, sender)
+    key, lines = _KEY[sender], _hash_of(rules, lane, sender)
     for end, who in (("saddr", sender), ("daddr", receiver)):
-        lines += [f"meta protocol {ip} ether {end} set {ip} {end} map @learned{v}" for v, ip in FAMILIES]
+        lines += [f"meta protocol {ip} ether {end} set {ip} {end} map @learned{v}{lane.suffix}" for v, ip in FAMILIES]
         lines += [f"ether {end} set {key} map @{who}", f"ether {end} set {key} map @fresh_{who}"]
     return [*lines, "jump dressed"]
 

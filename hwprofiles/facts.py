@@ -25,6 +25,7 @@ from hwprofiles.sysfs import text
 
 _DMI = Path("/sys/class/dmi/id")
 _LOOPBACK = 0x8  # IFF_LOOPBACK
+_ABOVE = frozenset({"bridge", "bond", "vlan", "macvlan", "ipvlan"})
 
 
 @cache
@@ -82,7 +83,11 @@ def nics(wanted: frozenset[str] | None) -> Iterable[Nic]:
 
 
 def _interesting(link: Any, wanted: frozenset[str] | None) -> bool:
-    names = {str(link.get_attr("IFLA_IFNAME")), str(link.get_attr("IFLA_ADDRESS"))}
+    """A MAC address means a port, not the bridge or the VLAN that has it from that port."""
+    kind = link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")
+    names = {str(link.get_attr("IFLA_IFNAME"))} | (
+        {str(link.get_attr("IFLA_ADDRESS"))} if kind not in _ABOVE else set()
+    )
     return wanted is None or bool(names & {*wanted, *(name.lower() for name in wanted)})
 
 

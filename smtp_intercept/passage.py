@@ -14,12 +14,13 @@ from smtp_intercept.transaction import Message
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How a connection came: the name of the port ("" if unknown) and its direction. ``away`` is the SO_MARK of the
-    socket that dials its server; None: the dialler's own."""
+    """How a connection came: the name of the port ("" if unknown), its direction and its VID, 0 for untagged. ``away``
+    is the SO_MARK of the socket that dials its server; None: the dialler's own."""
 
     port: str
     direction: Direction
     away: int | None = None
+    vlan: int = 0
 
 
 class Spoken(Protocol):
@@ -65,6 +66,7 @@ class Passage:
             "time": at,
             "session": self.name,
             "port": self.arrival.port,
+            "vlan": self.arrival.vlan or None,
             "client": {"address": self.client[0], "port": self.client[1], "mac": client_mac},
             "server": {"address": self.server[0], "port": self.server[1], "mac": server_mac},
             "direction": self.arrival.direction.value,

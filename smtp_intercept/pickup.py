@@ -39,12 +39,14 @@ class Rule:
     port: str | None
     direction: Direction | None
     action: Action
+    vlan: int | None = None
 
-    def matches(self, client: bytes, server: bytes, port: str, direction: Direction) -> bool:
-        """Whether every criterion that is given says yes. Packed addresses."""
+    def matches(self, client: bytes, server: bytes, port: str, direction: Direction, vlan: int = 0) -> bool:
+        """Whether every criterion that is given says yes. Packed addresses; VID 0 is untagged."""
         return (
             (direction is self.direction or (self.direction is None and direction is not Direction.LOCAL))
             and (self.port is None or self.port == port)
+            and (self.vlan is None or self.vlan == vlan)
             and (self.client is None or self.client.holds(client))
             and (self.server is None or self.server.holds(server))
         )
@@ -98,10 +100,10 @@ def _decisions(table: PickUp, port: str) -> Mapping[Direction, Decision]:
     }
 
 
-def decide(policy: Policy, client: bytes, server: bytes, port: str) -> Decision:
-    """The decision on one SYN: packed addresses and the name of the port it arrived on."""
+def decide(policy: Policy, client: bytes, server: bytes, port: str, vlan: int = 0) -> Decision:
+    """The decision on one SYN: packed addresses, the name of the port it arrived on, its VID (0: untagged)."""
     direction = connection_direction(server, policy.own, policy.servers)
     for rule in policy.rules:
-        if rule.matches(client, server, port, direction):
+        if rule.matches(client, server, port, direction, vlan):
             return Decision(direction, rule.action, rule.name)
     return policy.by_table(direction, port)

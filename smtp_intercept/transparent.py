@@ -17,6 +17,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import TypeAlias
 
 from bridge.flow import DIVERT, MAGIC
+from bridge.lane import device_of
 
 # (address, port), for IPv6 also (address, port, flow, scope) as the kernel gives it.
 Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -66,7 +67,7 @@ def listen(
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if device is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+            _by(sock, device)
         with suppress(OSError):  # kernels before 5.10: without the MACs in the mail log
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, _WITH_MACS)
         sock.bind((_ANYWHERE[family], port))
@@ -144,6 +145,10 @@ def reset_on_close(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
+def _by(sock: socket.socket, device: str) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
+
+
 def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
@@ -161,6 +166,8 @@ def _transparent(family: socket.AddressFamily, mark: int | None) -> socket.socke
         sock.setsockopt(*_TRANSPARENT[family], 1)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+            # Another lane may know the same addresses: what comes by that is not for this socket.
+            _by(sock, device_of(mark))
     except OSError:
         sock.close()
         raise

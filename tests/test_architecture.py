@@ -14,7 +14,20 @@ LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and 
 PURE = {
     "hwprofiles": ("box", "source", "profile", "match", "case", "tuning", "relay"),
     "bridge": (
-        *("flow", "lane", "plan", "ruleset", "rules", "wires", "refuse", "deadman", "linkloss", "steps"),
+        *(
+            "flow",
+            "lane",
+            "lanes",
+            "plan",
+            "ruleset",
+            "rules",
+            "wires",
+            "entry",
+            "refuse",
+            "deadman",
+            "linkloss",
+            "steps",
+        ),
         *("reach",),
     ),
     "smtp_intercept": (

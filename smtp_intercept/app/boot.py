@@ -78,7 +78,7 @@ def wait_for(path: Path, timeout_s: float) -> Config:
     of the box, so it is believed once they have not changed for a while and udev has nothing left to do. At the end it
     is what it is, mistakes too."""
     deadline = time.monotonic() + timeout_s
-    written, present, since = configuration.load(path), frozenset[str](), time.monotonic()
+    written, present, since = configuration.load(path), dict[str, str](), time.monotonic()
     while True:
         late, was, present = time.monotonic() > deadline, present, naming.present()
         if present != was or UDEV_QUEUE.exists():
@@ -91,7 +91,7 @@ def wait_for(path: Path, timeout_s: float) -> Config:
         else:
             settled = config.bridge == written.bridge or time.monotonic() - since >= SETTLED_S
             needed = {*config.bridge.ports, *([config.bridge.name] if config.bridge.adopt else ())}
-            if late or (settled and present.issuperset(needed)):
+            if late or (settled and present.keys() >= needed):
                 return config
         time.sleep(POLL_S)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from bridge.flow import MAX_PORTS, Action
+from bridge.lane import MAX_VLANS
 from hwprofiles.facts import profiles
 from smtp_intercept.app import mta_checks
 from smtp_intercept.app.fields import (
@@ -45,6 +46,16 @@ def _ports(bridge: Bridge) -> Iterator[Mistake]:
         yield Mistake(at, f"has {len(set(ports))} of at least {MIN_PORTS} ports", "a bridge joins two or more")
     if len(ports) > MAX_PORTS:
         yield Mistake(at, f"has {len(ports)} ports, more than {MAX_PORTS}", "a mark has no room for more")
+
+
+def _vlans(bridge: Bridge) -> Iterator[Mistake]:
+    at, vlans = ("bridge", "vlans"), bridge.vlans
+    for index, vlan in enumerate(vlans):
+        if vlan in vlans[:index]:
+            yield Mistake((*at, index), f"{vlan} is given twice", "give each VLAN once")
+    if len(vlans) > MAX_VLANS:
+        reason = f"has {len(vlans)} VLANs, more than {MAX_VLANS}"
+        yield Mistake(at, reason, "each costs a bridge and its rules; list only those whose mail is to be inspected")
 
 
 def _profile(bridge: Bridge) -> Iterator[Mistake]:
@@ -142,6 +153,13 @@ def _pickup_ports(bridge: Bridge, pickup: PickUp) -> Iterator[Mistake]:
             yield Mistake(("pickup", "rule", index, "port"), f"{rule.port!r} is not a port of the bridge", remedy)
 
 
+def _pickup_vlans(bridge: Bridge, pickup: PickUp) -> Iterator[Mistake]:
+    for index, rule in enumerate(pickup.rule):
+        if rule.vlan and rule.vlan not in bridge.vlans:
+            reason = f"{rule.vlan} is not in bridge.vlans, so its mail is never picked up"
+            yield Mistake(("pickup", "rule", index, "vlan"), reason, "add it there, or remove the rule")
+
+
 def _rules(pickup: PickUp) -> Iterator[Mistake]:
     for index, rule in enumerate(pickup.rule):
         at = ("pickup", "rule", index)
@@ -164,6 +182,7 @@ def _domains(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
 # Each check with the tables that it takes.
 CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge",), _ports),
+    (("bridge",), _vlans),
     (("bridge",), _profile),
     (("bridge",), _link_loss),
     (("bridge", "bypass"), _bypass),
@@ -173,6 +192,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("intercept",), _mail_ports),
     (("intercept",), _not_built),
     (("bridge", "pickup"), _pickup_ports),
+    (("bridge", "pickup"), _pickup_vlans),
     (("pickup",), _rules),
     (("protected",), _domains),
     *mta_checks.CHECKS,
@@ -208,13 +228,14 @@ def _warn_nothing_inspected(config: Config) -> Iterator[str]:
 
 def _warn_rules(config: Config) -> Iterator[str]:
     for index, rule in enumerate(config.pickup.rule[:-1]):
-        if (rule.client, rule.server, rule.port, rule.direction) == (None, None, None, None):
+        if {rule.client, rule.server, rule.port, rule.vlan, rule.direction} == {None}:
             yield f"pickup.rule[{index}]: matches everything, so the rules after it and the tables are never asked"
 
 
 def _warn_block(config: Config) -> Iterator[str]:
     if config.bridge.on_failure is OnFailure.BLOCK:
-        yield 'bridge.on_failure: "block" drops all mail while the gateway does not run, and VLAN-tagged mail always'
+        tagged = "mail of VLANs that are not in bridge.vlans" if config.bridge.vlans else "VLAN-tagged mail"
+        yield f'bridge.on_failure: "block" drops all mail while the gateway does not run, and {tagged} always'
 
 
 def _warn_not_hidden(config: Config) -> Iterator[str]:

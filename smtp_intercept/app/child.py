@@ -15,8 +15,8 @@ def read_arguments(
     name: str, argv: list[str] | None, *descriptors: str, optional: Sequence[str] = ()
 ) -> argparse.Namespace:
     """``descriptors`` names what the process is handed open besides ``reports``, each by its number; those of
-    ``optional`` may be None. The rest is the same for all: the effective configuration, the ports, whom to become,
-    whose child it is."""
+    ``optional`` may be None. The rest is the same for all: the effective configuration, the ports, the VLANs that
+    have a lane, whom to become, whose child it is."""
     parser = argparse.ArgumentParser(prog=f"tollbridge-{name}")
     parser.add_argument("--effective", type=Path, required=True)
     for number in ("uid", "gid", "parent", "reports", *descriptors):
@@ -24,6 +24,7 @@ def read_arguments(
     for number in optional:
         parser.add_argument(f"--{number}", type=int)
     parser.add_argument("--port", action="append", required=True)
+    parser.add_argument("--vlan", action="append", type=int, default=[])
     return parser.parse_args(argv)
 
 

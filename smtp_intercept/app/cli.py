@@ -136,6 +136,7 @@ def _add_asking(sub: Subcommands) -> None:
     explain.add_argument("--from", dest="client", required=True, metavar="A", help="the client's address")
     explain.add_argument("--to", dest="server", required=True, metavar="B", help="the address it dials")
     explain.add_argument("--port", metavar="P", help="the port of arrival [the first of bridge.ports]")
+    explain.add_argument("--vlan", type=int, default=0, metavar="V", help="the VLAN that it is tagged with [untagged]")
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(sub.add_parser("queue", help=queue, description=queue[0].upper() + queue[1:] + "."))

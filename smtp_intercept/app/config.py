@@ -201,6 +201,7 @@ def _rule(index: int, rule: PickUpRule, names: Mapping[str, str]) -> pickup.Rule
         port=None if rule.port is None else names.get(rule.port, rule.port),
         direction=rule.direction,
         action=rule.action,
+        vlan=rule.vlan,
     )
 
 

@@ -121,14 +121,21 @@ class Child:
 
 
 class Daemon:
-    """``legs`` are the lanes' ports as `up` made them. ``config`` is the effective one, every limit filled in;
-    ``keep`` writes down that it works, once it does."""
+    """``legs`` are the lanes' ports as `up` made them, ``vlans`` the VIDs that have a lane. ``config`` is the effective
+    one, every limit filled in; ``keep`` writes down that it works, once it does."""
 
     def __init__(
-        self, config: Config, run_dir: RunDir, legs: Iterable[PortLegs], source: Path, keep: Keep | None = None
+        self,
+        config: Config,
+        run_dir: RunDir,
+        legs: Iterable[PortLegs],
+        source: Path,
+        keep: Keep | None = None,
+        vlans: Iterable[int] = (),
     ) -> None:
         self._keep = keep
         self._config, self._run_dir, self._legs, self._source = config, run_dir, tuple(legs), source
+        self._vlans = tuple(vlans)
         self._started_at = time.time()
         self._stopping = 0
         self._notify = Notify()
@@ -201,6 +208,7 @@ class Daemon:
             "started_at": self._started_at,
             "config": str(self._source),
             "ports": [leg.port for leg in self._legs],
+            "vlans": self._vlans,
             "processes": {"supervisor": os.getpid(), **pids},
             "restarts": {child.name: child.restarts for child in children},
             **{child.name: child.report for child in children},
@@ -208,7 +216,7 @@ class Daemon:
 
     def _follow_stp(self, now: float) -> None:
         """Mail leaves the plain bridge before the bridge asks for the port's state, so the lane is told of it."""
-        links = [name for leg in self._legs if stp.forwards(leg.port) for name in (leg.port, leg.wire)]
+        links = [name for leg in self._legs if stp.forwards(leg.port) for name in self._gated(leg)]
         before, at = self._forwarding
         if links == before and now - at < STP_EVERY_S:
             return
@@ -216,9 +224,14 @@ class Daemon:
         try:
             firewall.forward_ports(links, STP_TIMEOUT_S)
             if links != before or stp.topology_changes(self._config.bridge.name):
-                stp.forget_hosts()
+                stp.forget_hosts(self._vlans)
         except (FirewallError, NetlinkError, OSError) as error:
             _LOG.error("cannot tell the lane which ports forward: %s", error)
+
+    def _gated(self, leg: PortLegs) -> list[str]:
+        """The port, and what carries mail to it."""
+        trunk = [PortLegs(leg.port, leg.index, self._vlans[0]).wire] if self._vlans else []
+        return [leg.port, leg.wire, *trunk]
 
     # --- starting and stopping -------------------------------------------------------------------------------------
 
@@ -229,6 +242,7 @@ class Daemon:
         common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
         common += ["--parent", str(os.getpid())]
         ports = [word for leg in self._legs for word in ("--port", leg.port)]
+        ports += [word for vlan in self._vlans for word in ("--vlan", str(vlan))]
         diverter = _child("diverter", [*common, *ports, "--proofs", str(proofs.fileno())], (proofs.fileno(),))
         extra = ["--prove", str(prove.fileno()), "--log", str(log)]
         if not _needs_mta(self._config):

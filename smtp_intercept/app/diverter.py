@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from bridge.divert import Diverter
+from bridge.divert import Diverter, Place
 from bridge.flow import Syn, Verdict
 from bridge.lane import QUEUE_NUMBER, PortLegs
 from bridge.links import Links
@@ -58,8 +58,9 @@ class PickUpDesk:
             pass
         self.counts["bad_messages"] += 1
 
-    def decide(self, syn: Syn, port: int) -> Verdict:
-        decision = decide(self._policy, syn.client, syn.server, self._ports.get(port, ""))
+    def decide(self, syn: Syn, place: Place) -> Verdict:
+        port, vlan = place
+        decision = decide(self._policy, syn.client, syn.server, self._ports.get(port, ""), vlan)
         self.counts[f"{decision.direction.value}.{decision.action.value}"] += 1
         return Verdict(decision.action, TAGS.get(decision.direction, 0))
 
@@ -84,7 +85,9 @@ class Reports:
                 "beating": self._diverter.switch.alive(now),
                 "counts": {**self._diverter.counts, **{f"picked_up.{k}": n for k, n in self._desk.counts.items()}},
                 "queue": self._losses(),
-                "seen_twice": [[str(ip_address(client)), str(ip_address(server))] for client, server in pairs],
+                "seen_twice": [
+                    [str(ip_address(client)), str(ip_address(server)), vlan] for client, server, vlan in pairs
+                ],
             },
         )
 
@@ -111,13 +114,14 @@ def main(argv: list[str] | None = None) -> int:
     arguments = read_arguments("diverter", argv, "proofs")
     settings = config.load(arguments.effective)
     legs = [PortLegs(port, index) for index, port in enumerate(arguments.port)]
+    places = [PortLegs(leg.port, leg.index, vlan) for leg in legs for vlan in (0, *arguments.vlan)]
     with Links() as links:
-        indices = {links.index(leg.lane): leg for leg in legs}
+        arrivals = {links.index(leg.lane): (leg.index, leg.vlan) for leg in places}
         own = links.own_addresses()
     desk = PickUpDesk(settings, {leg.index: leg.port for leg in legs}, own)
     diverter = Diverter(
         decide=desk.decide,
-        arrivals={index: leg.index for index, leg in indices.items() if index is not None},
+        arrivals={index: place for index, place in arrivals.items() if index is not None},
         mail_ports=settings.intercept.ports,
         queue_length=named(settings.bridge.profile, profiles()).queue_length,
         block=settings.bridge.on_failure is OnFailure.BLOCK,

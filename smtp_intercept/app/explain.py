@@ -59,6 +59,7 @@ class Explanation:
     server: str
     server_port: int
     port: str
+    vlan: int
     direction: Direction
     because: str
     action: Action
@@ -74,6 +75,7 @@ class Explanation:
             "client": self.client,
             "server": {"address": self.server, "port": self.server_port},
             "port": self.port,
+            "vlan": self.vlan or None,
             "direction": self.direction.value,
             "because": self.because,
             "action": self.action.value,
@@ -96,8 +98,9 @@ class Explanation:
 
     def as_text(self) -> str:
         """The same for people: one line each, aligned."""
+        tag = f" in VLAN {self.vlan}" if self.vlan else ""
         rows = [
-            ("connection", f"{self.client} → {self.server} port {self.server_port}, arriving on {self.port}"),
+            ("connection", f"{self.client} → {self.server} port {self.server_port}, arriving on {self.port}{tag}"),
             ("direction", f"{self.direction.value}: {self.because}"),
             ("action", f"{self.action.value}, decided by {self.decided_by}"),
             ("handler", f"{self.handler}, decided by {self.handled_by}" if self.handler else "none"),
@@ -115,11 +118,13 @@ def explain(
     client: str,
     server: str,
     port: str,
+    vlan: int = 0,
     server_port: int | None = None,
     served: tuple[str, ...] = (),
     recipients: Iterable[str] = (),
 ) -> Explanation:
-    """Explain a connection from ``client`` to ``server`` (addresses as text) that arrives on ``port`` (a link's name).
+    """Explain a connection from ``client`` to ``server`` (addresses as text) that arrives on ``port`` (a link's name),
+    tagged with the VID ``vlan`` or untagged (0).
 
     ``server_port`` is the TCP port dialled, by default the first of intercept.ports; ``served`` are the protected
     domains whose server it is. ValueError for a bad address or two families.
@@ -128,7 +133,7 @@ def explain(
     if source.version != destination.version:
         raise ValueError(f"{client} and {server} are not of one address family")
     dialled = config.intercept.ports[0] if server_port is None else server_port
-    decision = decide(policy, source.packed, destination.packed, port)
+    decision = decide(policy, source.packed, destination.packed, port, vlan)
     if dialled not in config.intercept.ports:
         decision = Decision(decision.direction, Action.PASS, NOT_MAIL)
     choice = mail.handling.choose(port, decision.direction, served) if decision.action is Action.INTERCEPT else None
@@ -138,6 +143,7 @@ def explain(
         server=str(destination),
         server_port=dialled,
         port=port,
+        vlan=vlan,
         direction=decision.direction,
         because=_because(decision.direction, destination, config),
         action=decision.action,

@@ -25,7 +25,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from bridge.flow import Action
+from bridge.flow import MAX_VLAN, Action
 from bridge.lane import LANE
 from smtp_intercept.direction import Direction
 from smtp_intercept.handling import Handler
@@ -36,7 +36,7 @@ DNS_PORT = 53
 IFNAMSIZ = 16  # linux/if.h, with the final NUL
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 FROM_PROFILE = ("profile",)  # what bridge.ports is for the word: the pair that the hardware profile has for a bridge
-_LANE_LINK = re.compile(rf"{LANE}|{LANE}[wl].*")
+_LANE_LINK = re.compile(rf"{LANE}|{LANE}[wlt.].*")
 
 
 class OnFailure(StrEnum):
@@ -149,6 +149,15 @@ def _text(read: Callable[[str], Any], example: str) -> BeforeValidator:
     return BeforeValidator(validate)
 
 
+def _vlan(least: int, meaning: str) -> BeforeValidator:
+    def read(value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool) and not least <= value <= MAX_VLAN:
+            raise mistake(f"{value} is no VLAN's VID", f"give {least} to {MAX_VLAN}{meaning}")
+        return value
+
+    return BeforeValidator(read)
+
+
 def _link(value: str) -> str:
     """A name that the kernel takes for a link: dev_valid_name() in net/core/dev.c."""
     if not value or value in {".", ".."} or len(value.encode()) >= IFNAMSIZ or re.search(r"[/:\s]", value):
@@ -255,6 +264,8 @@ PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "
 Host = Annotated[str, _text(_host, '"relay.example.net" or "192.0.2.25"')]
 ResolverItem = Annotated[str, _text(_resolver, '"192.0.2.53" or "[2001:db8::53]:5353"')]
 UserName = Annotated[str, _text(_user, '"tollbridge"')]
+VlanId = Annotated[int, _vlan(1, " (802.1Q keeps 0 and 4095 for itself)")]
+VlanChoice = Annotated[int, _vlan(0, ", 0 for untagged mail")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 LinkLossChoice = Annotated[LinkLoss, _choice(LinkLoss)]
 BypassChoice = Annotated[BypassWhen, _choice(BypassWhen)]

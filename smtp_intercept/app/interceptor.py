@@ -15,14 +15,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from pathlib import Path
 
 import uvloop
 
 from bridge import flow
-from bridge.lane import LANE
+from bridge.lane import Lane
 from bridge.privilege import Capability, allow_files
 from smtp_intercept.app import channel, config
 from smtp_intercept.app.child import every, read_arguments, settle_in
@@ -47,14 +47,14 @@ _LOG = logging.getLogger("tollbridge")
 
 
 def describe(ports: tuple[str, ...]) -> Callable[[socket.socket], Arrival]:
-    """What the mark of an accepted socket says: the port of arrival and the connection's direction."""
+    """What the mark of an accepted socket says: the port of arrival, the VLAN and the connection's direction."""
 
     def read(accepted: socket.socket) -> Arrival:
         mark = flow.Mark.decode(accepted.getsockopt(socket.SOL_SOCKET, socket.SO_MARK))
         if mark is None:
             return Arrival(port="", direction=Direction.OUTGOING)
         port = ports[mark.port] if mark.port < len(ports) else ""
-        return Arrival(port, direction_of_tag(mark.tag) or Direction.OUTGOING, mark.away())
+        return Arrival(port, direction_of_tag(mark.tag) or Direction.OUTGOING, mark.away(), mark.vlan)
 
     return read
 
@@ -67,7 +67,7 @@ class Interceptor:
         self._drain_s = float(limits.drain_s or 0)
         self._proofs, self._reports = channel.adopt(arguments.prove), channel.adopt(arguments.reports)
         self._log = MailLog(arguments.log)
-        self._listeners = _listeners(settings)
+        self._listeners = _listeners(settings, arguments.vlan)
         domains, rules = config.domains(settings), config.rules(settings)
         nameservers = read_nameservers(map(str, config.resolvers(settings)))
         self._servers = ProtectedServers(
@@ -151,10 +151,12 @@ class Interceptor:
         )
 
 
-def _listeners(settings: config.Config) -> list[socket.socket]:
+def _listeners(settings: config.Config, vlans: Iterable[int]) -> list[socket.socket]:
     families = [socket.AF_INET] + ([socket.AF_INET6] if Path("/proc/net/if_inet6").exists() else [])
     # Without a mark of its own: a socket that has one does not take the SYN's (inet_request_mark in the kernel).
-    return [listen(family, port, LANE, None) for port in settings.intercept.ports for family in families]
+    lanes = [Lane().link, *(Lane(vlan).link for vlan in vlans)]
+    ports = settings.intercept.ports
+    return [listen(family, port, lane, None) for lane in lanes for port in ports for family in families]
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -5,7 +5,9 @@ The name of a link wins over a MAC address, and both over a label. Reads netlink
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +24,7 @@ from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.fields import FROM_PROFILE
 from smtp_intercept.app.located import line_of
 from smtp_intercept.app.mistakes import Mistake
+from smtp_intercept.app.ports import NO_PORTS
 
 _T = TypeVar("_T")
 
@@ -54,8 +57,8 @@ class _Unnamed(Exception):  # noqa: N818 it holds them
 def on_this_box(config: Config) -> Config:
     """A port that is not here is left as it is named where this box has no labels: whoever needs it says so."""
     names, here_now = tuple(_names(config)), present()
-    if config.bridge.ports != FROM_PROFILE and here_now.issuperset(names):
-        return config
+    if config.bridge.ports != FROM_PROFILE and here_now.keys() >= {*names}:
+        return _by_link(config, {name: here_now[name] for name in names})
     box, shelf = facts.box(), profiles()
     chosen = None if config.bridge.profile == "auto" else named(config.bridge.profile, shelf)
     try:
@@ -69,6 +72,12 @@ def on_this_box(config: Config) -> Config:
             return config
         reason = f"there is no such link, and {error}"
         raise _Unnamed(Mistake(("bridge", "ports"), reason, _remedy(here, box))) from None
+    return _by_link(config, {name: here_now.get(link, link) for name, link in links.items()}, pair)
+
+
+def _by_link(config: Config, links: Mapping[str, str], pair: tuple[str, ...] = ()) -> Config:
+    if not pair and all(name == link for name, link in links.items()):
+        return config
     return _checked(_renamed(config, pair or _by(links, config.bridge.ports), links))
 
 
@@ -77,10 +86,25 @@ def case_here(profile: Profile) -> Case:
     return case(profile, facts.box()) if profile.ports.labels else Case(profile.name)
 
 
-def present() -> frozenset[str]:
-    """Names and MACs of all links, of whatever kind."""
+def present() -> dict[str, str]:
+    """Names and MACs of all links → their names. A MAC that several ports have stays itself; what is made of ports, as
+    a bridge is, has one of theirs."""
     with Links() as links:
-        return frozenset(name for link in links.facts().values() for name in (link.name, link.mac) if name)
+        known = list(links.facts().values())
+    ports = [link for link in known if link.kind not in NO_PORTS]
+    macs = Counter(link.mac for link in ports)
+    by_mac = {link.mac: link.name if macs[link.mac] == 1 else link.mac for link in ports if link.mac}
+    return {**by_mac, **{link.name: link.name for link in known}}
+
+
+def link_of(name: str, config: Config) -> str:
+    """A port of the bridge as somebody types it, by name, MAC or label; the same if it is none."""
+    if name in config.bridge.ports:
+        return name
+    here, chosen = present(), named(config.bridge.profile, profiles()) if config.bridge.profile != "auto" else None
+    with suppress(LabelError):
+        (name,) = resolved((name,), here, facts.box(), profiles(), chosen)
+    return here.get(name, name)
 
 
 def _remedy(here: Case, box: Box) -> str:

@@ -17,7 +17,7 @@ from hwprofiles.facts import nics, profiles
 _SYSFS = Path("/sys/class/net")
 _PROC = Path("/proc/net")
 _OWN = re.compile(rf"lo$|{LANE}")
-_NO_PORTS = frozenset({"bridge", "bond", "vlan", "tun", "wireguard", "dummy", "ifb"})
+NO_PORTS = frozenset({"bridge", "bond", "vlan", "tun", "wireguard", "dummy", "ifb"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Port:
 def found() -> tuple[tuple[Port, ...], Case]:
     """By name; no loopback, no bridge, nothing that is made of others. And what is printed beside them."""
     with Links() as links:
-        known = [link for link in links.facts().values() if link.kind not in _NO_PORTS and not _OWN.match(link.name)]
+        known = [link for link in links.facts().values() if link.kind not in NO_PORTS and not _OWN.match(link.name)]
     drivers = {nic.name: nic.driver for nic in nics(frozenset(at.name for at in known))}
     here = case_of(facts.box(), profiles())
     default = default_links(_text(_PROC / "route"), _text(_PROC / "ipv6_route"))

@@ -28,6 +28,7 @@ LOCK = "relay"
 ENDS_S = 4.0  # the keeper is in the middle of telling: `hwprofiles.bypass.TOLD_S` for each command
 SAYS_S = 8.0  # until the keeper has started and told each relay once
 POLL_S = 0.05
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +94,24 @@ def give_back(run_dir: RunDir, among: Sequence[Wiring] | None = None) -> list[st
             left.append((wiring, joined))
             continue
         try:
-            relay_of(wiring).tell(Act.RELEASE if joined is False else Act.BYPASS)
+            _tell(wiring, Act.RELEASE if joined is False else Act.BYPASS)
         except OSError as error:
             failures.append(f"relay {wiring}: cannot be given back as it was: {error}")
             left.append((wiring, joined))
     _write_before(run_dir, left)
     return failures
+
+
+def _tell(wiring: Wiring, act: Act) -> None:
+    """A busy machine may not answer the first time. Raises what the last attempt raised."""
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            relay_of(wiring).tell(act)
+        except OSError:
+            if not left:
+                raise
+        else:
+            return
 
 
 def _joined(wiring: Wiring) -> bool | None:

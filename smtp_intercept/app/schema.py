@@ -51,6 +51,7 @@ class Bridge(Table):
     on_failure: fields.OnFailureChoice = OnFailure.PASS
     link_loss: fields.LinkLossChoice = LinkLoss.KEEP
     bypass: fields.BypassChoice = BypassWhen.BOX
+    vlans: tuple[fields.VlanId, ...] = ()
     management: tuple[fields.Interface, ...] = ()
     gateway: fields.Address | None = None
     profile: str = "auto"
@@ -103,6 +104,7 @@ class PickUpRule(Table):
     client: fields.Network | None = None
     server: fields.Network | None = None
     port: fields.PortName | None = None
+    vlan: fields.VlanChoice | None = None
     direction: fields.DirectionChoice | None = None
     action: fields.ActionChoice
 

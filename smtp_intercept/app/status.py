@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge import firewall
-from bridge.lane import LANE
+from bridge.lane import LANE, Lane
 from bridge.links import Links
 from bridge.ruleset import NOT_INSPECTED
 from smtp_intercept.app import relays
@@ -37,7 +37,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
     """The whole page as JSON data."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
     diverter, interceptor, mta = ((daemon or {}).get(name) or {} for name in ("diverter", "interceptor", "mta"))
-    kernel = firewall.counters()
+    kernel, vlans = firewall.counters(), (daemon or {}).get("vlans", [])
     counts, mail = diverter.get("counts", {}), interceptor.get("counts", {})
     return {
         "time": time.time(),
@@ -49,6 +49,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "processes": (daemon or {}).get("processes", {}),
         "restarts": (daemon or {}).get("restarts", {}),
         "lanes": _lanes((daemon or {}).get("ports", []), read_json(run_dir.labels) or {}),
+        "vlans": vlans,
         "relays": relays.page(run_dir),
         "sessions": interceptor.get("sessions", 0),
         "picked_up": {
@@ -59,11 +60,22 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "mta": {name: mta.get(name) for name in ("sessions", "counts", "queue")} if mta else None,
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
-        "tables": {name: firewall.elements("netdev", "map", name) for name in MAPS} if kernel else {},
+        "tables": _filled(vlans) if kernel else {},
         "seen_twice": diverter.get("seen_twice", []),
         "protected": interceptor.get("protected", []),
         "waits_for_confirm": run_dir.pending.exists(),
         "instead": read_json(run_dir.instead),
+    }
+
+
+def _filled(vlans: list[int]) -> dict[str, int]:
+    """Entries of the kernel's maps; addresses are kept apart by lane."""
+    return {
+        name: sum(
+            firewall.elements("netdev", "map", f"{name}{lane.suffix}")
+            for lane in (Lane(), *map(Lane, vlans if name.startswith("learned") else ()))
+        )
+        for name in MAPS
     }
 
 
@@ -109,7 +121,8 @@ def _headline(page: dict[str, Any]) -> str:
     if not page["running"]:
         return "up, not running: mail is not inspected (tollbridge run)"
     state = "inspecting" if page["live"] and page["ready"] else "running, but the switch is open: mail is not inspected"
-    return f"{state}; {page['sessions']} sessions, since {time.strftime('%F %T', time.localtime(page['since']))}"
+    vlans = f", VLAN {', '.join(map(str, page['vlans']))} too" if page["vlans"] else ""
+    return f"{state}{vlans}; {page['sessions']} sessions, since {time.strftime('%F %T', time.localtime(page['since']))}"
 
 
 def _warnings(page: dict[str, Any]) -> list[str]:
@@ -117,7 +130,8 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
     found += [_out_of_order(relay) for relay in page["relays"] if relay["state"] != "armed"]
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
-    found += [f"{a} to {b} passes this box twice: bridged" for a, b in page["seen_twice"]]
+    for client, server, vlan in page["seen_twice"]:
+        found.append(f"{client} to {server}{f' in VLAN {vlan}' if vlan else ''} passes this box twice: bridged")
     found += [f"{n} SYNs lost in the queue ({name})" for name, n in page["queue"].items() if n]
     if silent := page["mail"].get("mta_silent"):
         found.append(f"{silent} connections were not the MTA's: it did not answer")

@@ -19,7 +19,7 @@ from ipaddress import ip_address
 
 from bridge import firewall, ifupdown
 from bridge.host import Host, Refused, StepError
-from bridge.lane import LANE, Wanted
+from bridge.lane import LANE, Lane, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.plan import Plan
@@ -172,7 +172,20 @@ def _mind_the_way_in(pending: list[Step], arguments: argparse.Namespace) -> None
 def _say_up(made: Plan, want: Wanted) -> None:
     ports = ", ".join(leg.port for leg in made.legs)
     fate = "stops" if want.block else "crosses uninspected"
-    print(f"up: {want.bridge} over {ports}; mail {fate} until `tollbridge run` inspects it")
+    tagged = f", untagged and of VLAN {_list(made.vlans)}," if made.vlans else ""
+    print(f"up: {want.bridge} over {ports}; mail{tagged} {fate} until `tollbridge run` inspects it")
+    if lost := [vlan for vlan in want.vlans if vlan not in made.vlans]:
+        warn(
+            [f"bridge.vlans: this kernel has no 802.1Q (module 8021q): mail of VLAN {_list(lost)} {_uninspected(want)}"]
+        )
+
+
+def _uninspected(want: Wanted) -> str:
+    return "is dropped" if want.block else "crosses uninspected"
+
+
+def _list(vlans: Iterable[int]) -> str:
+    return ", ".join(map(str, vlans))
 
 
 def down(arguments: argparse.Namespace) -> int:
@@ -276,10 +289,12 @@ def run(arguments: argparse.Namespace) -> int:
     want = wanted(config, profile)
     run_dir = RunDir(arguments.run_dir)
     with run_dir.lock("run"), host_of(run_dir) as host:
+        made = host.plan(want, nft_queue=True)
         with Links() as links:
             if links.index(LANE) is None:
                 raise StartError(f"there is no mail lane ({LANE}); make it first: tollbridge up")
-        legs = host.plan(want, nft_queue=True).legs
+            if missing := [vlan for vlan in made.vlans if links.index(Lane(vlan).link) is None]:
+                raise StartError(f"bridge.vlans: no mail lane for {_list(missing)}; make it first: tollbridge up")
         if not firewall.complete():
             raise StartError("the mail lane has no rules: `up` was cut short; repair it: tollbridge up")
         if not (instead := getattr(arguments, "instead", False)):
@@ -287,10 +302,11 @@ def run(arguments: argparse.Namespace) -> int:
         named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
         run_dir.effective.write_text(configuration.effective(named, profile), encoding="utf-8")
         case = naming.case_here(profile)
-        write_json(run_dir.labels, {leg.port: case.label(leg.port) for leg in legs if case.label(leg.port)})
+        write_json(run_dir.labels, {leg.port: case.label(leg.port) for leg in made.legs if case.label(leg.port)})
         # What is in force instead of it is kept already.
         keep = None if instead else partial(lastgood.keep, arguments.state_dir, text)
-        return Daemon(configuration.load(run_dir.effective), run_dir, legs, arguments.config, keep).run()
+        effective = configuration.load(run_dir.effective)
+        return Daemon(effective, run_dir, made.legs, arguments.config, keep, made.vlans).run()
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -311,9 +327,12 @@ def explain(arguments: argparse.Namespace) -> int:
             raise UsageError(
                 f"{name}: {text} is not an IP address; the pick-up is decided by addresses alone"
             ) from None
-    port = arguments.port or config.bridge.ports[0]
+    port = naming.link_of(arguments.port, config) if arguments.port else config.bridge.ports[0]
     if port not in config.bridge.ports:
         raise UsageError(f"--port: {port} is not one of bridge.ports ({', '.join(config.bridge.ports)})")
+    if arguments.vlan and arguments.vlan not in config.bridge.vlans:
+        listed = _list(config.bridge.vlans) or "none"
+        raise UsageError(f"--vlan: {arguments.vlan} is not one of bridge.vlans ({listed}): its mail is not inspected")
     logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
     servers = protected.ProtectedServers(configuration.protected_servers(config))
     table = asyncio.run(servers.resolve_once())
@@ -330,6 +349,7 @@ def explain(arguments: argparse.Namespace) -> int:
             client=arguments.client,
             server=arguments.server,
             port=port,
+            vlan=arguments.vlan,
             served=servers.serving.by(ip_address(arguments.server).packed),
             recipients=arguments.rcpt,
         )

@@ -77,6 +77,7 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         ports=bridge.ports,
         mail_ports=config.intercept.ports,
         adopt=bridge.adopt,
+        vlans=bridge.vlans,
         stp=bridge.stp,
         block=bridge.on_failure is OnFailure.BLOCK,
         management=tuple(map(str, bridge.management)),

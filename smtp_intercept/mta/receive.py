@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
+from bridge.flow import vlan_of
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, Answer
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.receiver import Receiver
@@ -64,7 +65,7 @@ class Receiving:
         self._number += 1
         self._counts["sessions"] += 1
         now = asyncio.get_running_loop().time()
-        arrival = Arrival(origin.port, origin.direction)
+        arrival = Arrival(origin.port, origin.direction, vlan=0 if origin.away is None else vlan_of(origin.away))
         passage = Passage(f"{self._series}-{self._number}", now, origin.client, origin.server, arrival, handler="mta")
         passage.macs = saved_macs(sock)
         turned_away = self._turned_away(origin.client[0])

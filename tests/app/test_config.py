@@ -67,6 +67,7 @@ class TestGood:
             "link_loss": LinkLoss.KEEP,
             "bypass": BypassWhen.BOX,
             "management": (),
+            "vlans": (),
             "gateway": None,
             "profile": "auto",
         }
@@ -194,19 +195,25 @@ def some(**keys: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 @st.composite
 def files(draw: st.DrawFn) -> dict[str, Any]:
     ports = draw(st.lists(names, min_size=2, max_size=4, unique=True))
+    vlans = draw(st.lists(st.integers(1, 4094), max_size=3, unique=True))
     rule = st.fixed_dictionaries(
         {"action": actions},
         optional={
             "client": networks,
             "server": networks,
             "port": st.sampled_from(ports),
+            "vlan": st.sampled_from([0, *vlans]),
             "direction": st.sampled_from(["incoming", "outgoing"]),
         },
     )
     table = some(incoming=actions, outgoing=actions, local=local)
     protected = some(subdomains=st.booleans(), servers=st.lists(st.sampled_from(["mx", "192.0.2.20", "m.example"])))
     return {
-        "bridge": {"ports": ports, **draw(some(stp=st.booleans(), on_failure=st.sampled_from(["pass", "block"])))},
+        "bridge": {
+            "ports": ports,
+            "vlans": vlans,
+            **draw(some(stp=st.booleans(), on_failure=st.sampled_from(["pass", "block"]))),
+        },
         "pickup": {
             **draw(table),
             "port": draw(st.dictionaries(st.sampled_from(ports), table)),

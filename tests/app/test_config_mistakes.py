@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.flow import MAX_PORTS
-from bridge.lane import NEXT_HOP_S
+from bridge.lane import MAX_VLANS, NEXT_HOP_S
 from smtp_intercept.app.checks import MAX_MAIL_PORTS
 from smtp_intercept.app.config import (
     ConfigErrors,
@@ -46,6 +46,22 @@ def told(text: str) -> list[str]:
         ("[[pickup.rule]]", "3: pickup.rule[0].action: is missing; add action = … to pickup.rule[0]"),
         ("[[protected]]", "3: protected[0].domain: is missing; add domain = … to protected[0]"),
         # types
+        ("vlans = 10", "3: bridge.vlans: 10 is not a list; put it in brackets: [ … ]"),
+        ("vlans = ['10']", "3: bridge.vlans[0]: '10' is not a whole number; write it without quotes"),
+        ("vlans = [true]", "3: bridge.vlans[0]: True is not a whole number"),
+        ("vlans = [10, 0]", "3: bridge.vlans[1]: 0 is no VLAN's VID; give 1 to 4094 (802.1Q keeps 0 and 4095 for its"),
+        ("vlans = [4095]", "3: bridge.vlans[0]: 4095 is no VLAN's VID; give 1 to 4094"),
+        ("vlans = [-1]", "3: bridge.vlans[0]: -1 is no VLAN's VID; give 1 to 4094"),
+        ("vlans = [10, 20, 10]", "3: bridge.vlans[2]: 10 is given twice; give each VLAN once"),
+        (f"vlans = {[*range(1, MAX_VLANS + 2)]}", "3: bridge.vlans: has 65 VLANs, more than 64; each costs a bridge"),
+        (
+            "vlans = [10]\n[[pickup.rule]]\nvlan = 20\naction = 'pass'",
+            "5: pickup.rule[0].vlan: 20 is not in bridge.vlans, so its mail is never picked up; add it there",
+        ),
+        (
+            "[[pickup.rule]]\nvlan = 4095\naction = 'pass'",
+            "4: pickup.rule[0].vlan: 4095 is no VLAN's VID; give 0 to 4094, 0 for untagged mail",
+        ),
         ("adopt = 1", "3: bridge.adopt: 1 is not true or false; write true or false, without quotes"),
         ("adopt = 'yes'", "3: bridge.adopt: 'yes' is not true or false"),
         ("name = 7", '3: bridge.name: 7 is not a text; write it like "br0"'),

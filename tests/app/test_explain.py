@@ -182,12 +182,19 @@ def test_for_people() -> None:
     ]
 
 
+def test_a_tagged_connection_is_told_with_its_vlan() -> None:
+    told = asked(site(), STRANGER, RELAY, "enp1s0", vlan=10)
+    assert told.as_text().splitlines()[0].endswith("arriving on enp1s0 in VLAN 10")
+    assert told.as_json()["vlan"] == 10
+
+
 def test_for_machines() -> None:
     told = asked(site(), RELAY, STRANGER, "enp1s0", recipients=["a@example.com"])
     assert json.loads(json.dumps(told.as_json())) == {
         "client": "192.0.2.20",
         "server": {"address": "203.0.113.9", "port": 25},
         "port": "enp1s0",
+        "vlan": None,
         "direction": "outgoing",
         "because": "203.0.113.9 is not a protected server",
         "action": "pass",

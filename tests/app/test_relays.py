@@ -127,7 +127,7 @@ def test_check_shows_labels_and_relays(
 ) -> None:
     box = from_json((FACTS / "silicom-pe2g4bpi35.json").read_text(encoding="utf-8"))
     monkeypatch.setattr("hwprofiles.facts.box", lambda ports=None: box if ports is None else box.only(ports))
-    monkeypatch.setattr("smtp_intercept.app.naming.present", frozenset)
+    monkeypatch.setattr("smtp_intercept.app.naming.present", dict)
     path = tmp_path / "x.toml"
     path.write_text('[bridge]\nports = ["port2", "port1", "port3"]\n')
     assert cli.main(["--config", str(path), "check"]) == 0

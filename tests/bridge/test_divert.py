@@ -31,43 +31,43 @@ def address(number: int) -> bytes:
 def test_the_table_above() -> None:
     crossings = Crossings()
     assert [
-        crossings.again(syn(port=1), 0, 0.0),
-        crossings.again(syn(port=1), 0, 1.0),
-        crossings.again(syn(port=1), 1, 2.0),
-        crossings.again(syn(port=2), 0, 99.0),
+        crossings.again(syn(port=1), (0, 0), 0.0),
+        crossings.again(syn(port=1), (0, 0), 1.0),
+        crossings.again(syn(port=1), (1, 0), 2.0),
+        crossings.again(syn(port=2), (0, 0), 99.0),
     ] == [False, False, True, True]
-    assert list(crossings.pairs) == [(A, B)]
+    assert list(crossings.pairs) == [(A, B, 0)]
 
 
 @pytest.mark.parametrize("other", [syn(port=2), syn(server=C), syn(client=C), syn(client=B, server=A)])
 def test_another_connection_on_another_port_is_no_second_crossing(other: Syn) -> None:
     crossings = Crossings()
-    assert not crossings.again(syn(), 0, 0.0)
-    assert not crossings.again(other, 1, 0.0)
+    assert not crossings.again(syn(), (0, 0), 0.0)
+    assert not crossings.again(other, (1, 0), 0.0)
 
 
 @pytest.mark.parametrize(("after_s", "again"), [(SEEN_S - 0.001, True), (SEEN_S, False)])
 def test_a_syn_is_remembered_for_so_long(after_s: float, again: bool) -> None:
     crossings = Crossings()
-    crossings.again(syn(), 0, 100.0)
-    assert crossings.again(syn(), 1, 100.0 + after_s) is again
+    crossings.again(syn(), (0, 0), 100.0)
+    assert crossings.again(syn(), (1, 0), 100.0 + after_s) is again
 
 
 def test_a_host_that_moves_to_another_port_is_not_held_for_a_loop_for_ever() -> None:
     crossings = Crossings()
-    crossings.again(syn(), 0, 0.0)
-    assert not crossings.again(syn(), 1, SEEN_S)
-    assert not crossings.again(syn(), 1, SEEN_S + 1)
+    crossings.again(syn(), (0, 0), 0.0)
+    assert not crossings.again(syn(), (1, 0), SEEN_S)
+    assert not crossings.again(syn(), (1, 0), SEEN_S + 1)
     assert not crossings.pairs
 
 
 @pytest.mark.parametrize(("others", "again"), [(SEEN - 1, True), (SEEN, False)])
 def test_so_many_syns_are_remembered(others: int, again: bool) -> None:
     crossings = Crossings()
-    crossings.again(syn(), 0, 0.0)
+    crossings.again(syn(), (0, 0), 0.0)
     for number in range(others):
-        crossings.again(syn(client=address(number)), 0, 0.0)
-    assert crossings.again(syn(), 1, 1.0) is again
+        crossings.again(syn(client=address(number)), (0, 0), 0.0)
+    assert crossings.again(syn(), (1, 0), 1.0) is again
 
 
 @pytest.mark.parametrize(("others", "known"), [(TWICE - 1, True), (TWICE, False)])
@@ -75,10 +75,20 @@ def test_so_many_pairs_are_bridged(others: int, known: bool) -> None:
     crossings = Crossings()
     for number in range(-1, others):
         client = A if number < 0 else address(number)
-        crossings.again(syn(client=client), 0, 0.0)
-        assert crossings.again(syn(client=client), 1, 0.0)
-    assert ((A, B) in crossings.pairs) is known
+        crossings.again(syn(client=client), (0, 0), 0.0)
+        assert crossings.again(syn(client=client), (1, 0), 0.0)
+    assert ((A, B, 0) in crossings.pairs) is known
     assert len(crossings.pairs) == min(others + 1, TWICE)
+
+
+def test_the_same_addresses_in_another_vlan_are_another_connection() -> None:
+    crossings = Crossings()
+    assert not crossings.again(syn(), (0, 10), 0.0)
+    assert not crossings.again(syn(), (1, 20), 0.0)
+    assert not crossings.again(syn(), (1, 0), 0.0)
+    assert crossings.again(syn(), (1, 10), 0.0)
+    assert list(crossings.pairs) == [(A, B, 10)]
+    assert not crossings.again(syn(), (1, 20), 0.0)
 
 
 EVENTS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.floats(0, 10)), max_size=40)
@@ -89,7 +99,7 @@ def test_a_connection_that_stays_on_its_port_is_never_held_back(events: list[tup
     crossings, now = Crossings(), 0.0
     for client_port, _, passed_s in events:
         now += passed_s
-        assert not crossings.again(syn(port=client_port), client_port % 2, now)
+        assert not crossings.again(syn(port=client_port), (client_port % 2, 0), now)
 
 
 @given(EVENTS)
@@ -97,6 +107,6 @@ def test_once_bridged_always_bridged(events: list[tuple[int, int, float]]) -> No
     crossings, now, bridged = Crossings(), 0.0, False
     for client_port, port, passed_s in events:
         now += passed_s
-        again = crossings.again(syn(port=client_port), port, now)
+        again = crossings.again(syn(port=client_port), (port, 0), now)
         assert again or not bridged
         bridged = bridged or again

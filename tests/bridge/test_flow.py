@@ -10,7 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scapy.all import IP, TCP, UDP, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, Raw
 
-from bridge.flow import MAX_EXTENSIONS, MAX_PORTS, MalformedPacketError, Mark, Syn, parse_syn
+from bridge.flow import (
+    MAGIC,
+    MAGIC_MASK,
+    MAX_EXTENSIONS,
+    MAX_PORTS,
+    MAX_VLAN,
+    MalformedPacketError,
+    Mark,
+    Syn,
+    magic,
+    parse_syn,
+    vlan_of,
+)
 
 CLIENT4, SERVER4 = "192.0.2.10", "192.0.2.20"
 CLIENT6, SERVER6 = "2001:db8::10", "2001:db8::20"
@@ -100,12 +112,15 @@ def test_no_mangled_syn_breaks_the_parser(data: st.DataObject) -> None:
         parse_syn(bytes(packet[: data.draw(st.integers(0, len(packet)))]))
 
 
-@given(st.integers(0, 15), st.integers(0, MAX_PORTS - 1))
-def test_a_mark_is_read_back(tag: int, port: int) -> None:
-    assert Mark.decode(Mark(tag, port).encode()) == Mark(tag, port)
+@given(st.integers(0, 15), st.integers(0, MAX_PORTS - 1), st.integers(0, MAX_VLAN))
+def test_a_mark_is_read_back(tag: int, port: int, vlan: int) -> None:
+    for mark in (Mark(tag, port, vlan).encode(), Mark(tag, port, vlan).away()):
+        assert Mark.decode(mark) == Mark(tag, port, vlan)
+        assert vlan_of(mark) == vlan
+        assert (mark & MAGIC_MASK == MAGIC) is (vlan == 0)
 
 
-@pytest.mark.parametrize("mark", [0, 1, 0x7B25_0000, 0x7B25_0002, 0x1234_0001])
+@pytest.mark.parametrize("mark", [0, 1, 0x7B25_0000, 0x7B25_0002, 0x1234_0001, magic(4095) | 1])
 def test_a_mark_of_others_is_nobodys(mark: int) -> None:
     assert Mark.decode(mark) is None
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bridge.lane import Wanted
+from bridge.lane import MAX_VLANS, Wanted
 from bridge.ledger import original
 from bridge.plan import LinkFacts, PlanError, Present, make_plan
 from bridge.steps import (
     AddAddress,
     AddQueueRule,
     AddRoute,
+    AddRule,
     CreateLink,
     DeleteLink,
     LoadModule,
@@ -27,6 +30,8 @@ from bridge.steps import (
     key,
 )
 
+IFNAMSIZ = 16  # linux/if.h
+MAIN_TABLE_PREFERENCE = 32766  # fib_default_rules_init()
 MAC0, MAC1 = "02:00:00:00:00:10", "02:00:00:00:00:11"
 LINKS = {
     "lo": LinkFacts("lo"),
@@ -42,6 +47,7 @@ SYSCTLS = {
 }
 PRESENT = Present(LINKS, SYSCTLS)
 WANTED = Wanted("br0", ("p0", "p1"))
+TAGGED = replace(WANTED, vlans=(10, 20))
 
 
 def with_link(link: LinkFacts) -> Present:
@@ -92,11 +98,80 @@ def test_ports_may_be_named_by_their_mac() -> None:
         (replace(WANTED, adopt=True), with_link(LinkFacts("br0", kind="bridge")), "p0 is not a port of br0; add it"),
         (replace(WANTED, adopt=True), PRESENT, "there is no bridge br0 to adopt"),
         (replace(WANTED, adopt=True), with_link(LinkFacts("br0", kind="bridge", stp=True)), "set bridge.stp = true"),
+        (TAGGED, with_link(LinkFacts("smtp0.10")), "a link smtp0.10 that Tollbridge did not make"),
+        (TAGGED, with_link(LinkFacts("smtp0l1.20")), "a link smtp0l1.20 that Tollbridge did not make"),
+        (TAGGED, with_link(LinkFacts("smtp0tw0")), "a link smtp0tw0 that Tollbridge did not make"),
+        (
+            TAGGED,
+            with_link(LinkFacts("office", kind="vlan", parent="p0", vlan=10)),
+            r"bridge.vlans: office takes VLAN 10 from p0, .*remove it, or put it on the bridge instead \(br0.10\)",
+        ),
+        (
+            replace(TAGGED, adopt=True),
+            with_link(LinkFacts("br0", kind="bridge", filters_vlans=True)),
+            "bridge.vlans: br0 filters VLANs, .*vlan_filtering 0",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_remedy(wanted: Wanted, present: Present, named: str) -> None:
     with pytest.raises(PlanError, match=named):
         make_plan(wanted, present)
+
+
+def test_a_vlan_of_the_box_itself_may_stand_on_the_bridge_and_others_on_the_ports() -> None:
+    for link in (
+        LinkFacts("br0.10", kind="vlan", parent="br0", vlan=10),
+        LinkFacts("p0.30", kind="vlan", parent="p0", vlan=30),
+        LinkFacts("eth9.10", kind="vlan", parent="eth9", vlan=10),
+    ):
+        assert make_plan(TAGGED, with_link(link)).vlans == (10, 20)
+
+
+def test_each_vlan_has_a_bridge_of_vlan_links_and_routes_of_its_own() -> None:
+    steps = make_plan(TAGGED, PRESENT).steps
+    for vlan in (10, 20):
+        lane = f"smtp0.{vlan}"
+        assert CreateLink(lane, "bridge") in steps
+        for port in (0, 1):
+            link = CreateLink(f"smtp0l{port}.{vlan}", "vlan", parent=f"smtp0tl{port}", vlan=vlan)
+            assert steps.index(CreateLink(f"smtp0tw{port}", "veth", f"smtp0tl{port}")) < steps.index(link)
+            assert SetLink(link.link, "master", lane) in steps
+        rules = [step.rule for step in steps if isinstance(step, AddRule) and step.rule.mark >> 16 == 0x7B25 ^ vlan]
+        assert {(rule.family, rule.incoming, rule.table) for rule in rules} == {
+            (family, *way) for family in (4, 6) for way in ((lane, 2525), ("lo", 25_000 + vlan))
+        }
+        routes = [step.route for step in steps if isinstance(step, AddRoute) and step.route.table == 25_000 + vlan]
+        assert [(route.link, route.onlink) for route in routes] == [(lane, True)] * 2
+
+
+def test_vlans_come_after_the_lane_of_untagged_mail_and_change_nothing_of_it() -> None:
+    """But the ruleset and the reach of the queue rule."""
+    with_vlans, without = make_plan(TAGGED, PRESENT).steps, make_plan(WANTED, PRESENT).steps
+    later = [step for step in with_vlans if step not in without]
+    assert [step for step in with_vlans if step not in later] == [
+        step for step in without if not isinstance(step, LoadRuleset | AddQueueRule)
+    ]
+    assert with_vlans.index(later[0]) > with_vlans.index(SetLink("smtp0", "up", True))
+    assert [step.link for step in with_vlans if isinstance(step, AddQueueRule)] == ["smtp0+", "smtp0+"]
+
+
+def test_without_8021q_mail_of_vlans_is_left_to_the_plain_bridge() -> None:
+    plan = make_plan(TAGGED, replace(PRESENT, dot1q=False))
+    assert (plan.vlans, plan.steps) == ((), make_plan(WANTED, PRESENT).steps)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.integers(1, 4094), max_size=MAX_VLANS), st.integers(2, 64))
+def test_no_two_links_and_no_two_tables_have_one_name(vlans: set[int], ports: int) -> None:
+    names = [f"p{number}" for number in range(ports)]
+    links = {name: LinkFacts(name, mac=f"02:00:00:00:01:{number:02x}") for number, name in enumerate(names)}
+    plan = make_plan(Wanted("br0", tuple(names), vlans=tuple(vlans)), replace(PRESENT, links=links))
+    made = [end for step in plan.steps if isinstance(step, CreateLink) for end in (step.link, step.peer) if end]
+    assert len(set(made)) == len(made)
+    assert not [name for name in made if len(name) >= IFNAMSIZ]
+    outward = [step.rule for step in plan.steps if isinstance(step, AddRule) and step.rule.incoming == "lo"]
+    assert len({(rule.family, rule.mark) for rule in outward}) == len({(r.family, r.table) for r in outward})
+    assert all(rule.table < MAIN_TABLE_PREFERENCE for rule in outward)
 
 
 def test_with_stp_the_bridge_hears_bpdus_and_waits_as_long_as_switches_do() -> None:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,8 @@ from bridge.lane import Limits, PortLegs
 from bridge.ruleset import COUNTERS, NOT_INSPECTED, Rules, digest, render, unload
 
 RULES = Rules("br0", "02:00:00:00:00:10", (PortLegs("p0", 0), PortLegs("p1", 1)), (25,), Limits())
+
+TAGGED = replace(RULES, vlans=(10, 20))
 
 
 def chain(text: str, name: str) -> str:
@@ -45,7 +48,8 @@ def test_what_is_not_inspected_is_bridged_or_dropped_as_asked(reason: str) -> No
 
 def test_a_rate_limited_syn_is_neither_learned_nor_queued_and_counted_once() -> None:
     teach = chain(render(RULES), "teach")
-    assert "over 10000/second burst 10000 packets counter name rate meta mark set meta mark | 0x4000 return" in teach
+    assert "limit name pace counter name rate meta mark set meta mark | 0x4000 return" in teach
+    assert "limit pace { rate over 10000/second burst 10000 packets; }" in render(RULES)
     assert teach.index("counter name rate ") < teach.index("add @client {")
     for block, fate in ((False, "return"), (True, "drop")):
         syn = chain(render(replace(RULES, block=block)), "syn")
@@ -54,8 +58,47 @@ def test_a_rate_limited_syn_is_neither_learned_nor_queued_and_counted_once() -> 
 
 
 def test_tagged_mail_stays_on_the_plain_bridge_or_is_dropped() -> None:
-    assert "counter name tagged accept" in chain(render(RULES), "port0_mail")
-    assert "counter name tagged drop" in chain(render(replace(RULES, block=True)), "port0_mail")
+    for rules in (RULES, replace(RULES, vlans=(10,))):
+        for tag in ("8021q", "8021ad"):
+            assert f"ether type {tag} goto port0_tagged\n" in chain(render(rules), "port0_mail")
+        assert "counter name tagged accept" in chain(render(rules), "port0_tagged")
+        assert "counter name tagged drop" in chain(render(replace(rules, block=True)), "port0_tagged")
+
+
+def test_a_listed_vlan_goes_to_its_lane_and_no_other() -> None:
+    text = render(replace(RULES, vlans=(10, 20)))
+    ways = "ether type 8021q vlan id vmap { 10 : goto port0_tagged_v10, 20 : goto port0_tagged_v20 }"
+    assert chain(text, "port0_tagged").strip().startswith(ways)
+    for vlan in (10, 20):
+        assert 'fwd to "smtp0tw0"' in chain(text, f"port0_tagged_v{vlan}")
+        assert f'device "smtp0l0.{vlan}"' in chain(text, f"arrive0_v{vlan}")
+        assert f'device "smtp0.{vlan}"' in chain(text, f"disguise_v{vlan}")
+    assert 'fwd to "p0"' in chain(text, "leg0_tagged")
+
+
+def test_what_a_lane_knows_is_its_own() -> None:
+    """Each map that holds addresses or MACs is one lane's; what the lanes share is keyed by hashes that differ."""
+    text = render(replace(RULES, vlans=(10, 20)))
+    for lane, other in (("_v10", "_v20"), ("_v20", "_v10")):
+        own = [chain(text, f"{name}{lane}") for name in ("arrive0", "teach", "to_server", "to_client", "seen0")]
+        assert not [rules for rules in own if other in rules]
+        assert not [rules for rules in own if "@learned4 " in rules or "@rate4 " in rules or "@behind0 " in rules]
+    seeds = {chain(text, f"arrive0{lane}").split("seed ")[1].split()[0] for lane in ("", "_v10", "_v20")}
+    assert len(seeds) == 3
+    assert "typeof meta iif . ip saddr" in text
+
+
+def test_untagged_mail_pays_nothing_for_vlans() -> None:
+    """On its way: from the port to the leg, in at the lane, out by it."""
+    plain, both = render(replace(RULES, block=True)), render(replace(RULES, block=True, vlans=(10, 20)))
+    for name in ("port0", "port0_tcp", "port0_mail", "arrive0", "leg0", "to_server", "to_client"):
+        assert len(chain(plain, name).splitlines()) == len(chain(both, name).splitlines())
+
+
+@pytest.mark.parametrize(("change", "looks"), [({}, False), ({"vlans": (10,)}, True), ({"block": True}, True)])
+def test_frames_with_two_tags_are_looked_into_where_somebody_wants_to_know(change: dict[str, Any], looks: bool) -> None:
+    text = render(replace(RULES, **change))
+    assert ("goto port0_stacked" in chain(text, "port0")) is looks
 
 
 def test_the_queue_rule_is_nfts_where_nft_can() -> None:
@@ -64,7 +107,7 @@ def test_the_queue_rule_is_nfts_where_nft_can() -> None:
     assert "bypass" not in chain(render(replace(RULES, nft_queue=True, block=True)), "ask")
 
 
-@pytest.mark.parametrize("rules", [RULES, replace(RULES, nft_queue=True, block=True), replace(RULES, stp=True)])
+@pytest.mark.parametrize("rules", [RULES, replace(RULES, nft_queue=True, block=True), replace(RULES, stp=True), TAGGED])
 def test_nft_can_read_it(rules: Rules) -> None:
     """A word of nft's is no name for a chain. What this kernel can do is not asked: it need not have nft's queue."""
     if shutil.which("nft") is None or os.geteuid():

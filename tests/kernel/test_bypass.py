@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from smtp_intercept.app.lab.gateway import Gateway
-from smtp_intercept.app.lab.network import Lab
+from smtp_intercept.app.lab.network import MAC, PORT_MACS_FROM, Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
 from tests.kernel.relay_card import Card
 from tests.kernel.test_boot import BROKEN, PROGRAM
@@ -54,8 +54,12 @@ def card(lab: Lab) -> Iterator[Card]:
     card.close()
 
 
+MACS = [MAC.format(PORT_MACS_FROM + index) for index in (0, 1)]
+
+
 def configure(box: Gateway, card: Card, watchdog_ms: int = LONG_MS, **bridge: Any) -> None:
-    relay = {"ports": ["p0", "p1"], "kind": "silicom", "driven_by": str(card.program), "watchdog_ms": watchdog_ms}
+    ports = bridge.setdefault("ports", ["p0", "p1"])
+    relay = {"ports": ports, "kind": "silicom", "driven_by": str(card.program), "watchdog_ms": watchdog_ms}
     box.configure({"bridge": bridge, "bypass": [relay]})
 
 
@@ -115,10 +119,13 @@ def test_up_arms_and_down_gives_back(lab: Lab, box: Gateway, card: Card) -> None
 
 
 def test_ports_that_were_apart_are_apart_again(box: Gateway, card: Card) -> None:
+    """And ports may be named by their MACs, which the bridge has one of."""
     box.run([str(card.program), "p0", "set_bypass", "off"])
     try:
-        configure(box, card)
+        configure(box, card, ports=MACS)
         box.tollbridge("up")
+        box.tollbridge("up")
+        assert state(box) == ("armed", "")
         box.tollbridge("down")
         assert not card.joined()
         assert card.told()[-2:] == ["set_bypass off", "set_bypass_wd 0"]

@@ -127,6 +127,16 @@ class TestRules:
         assert seen(for_local, STRANGER, RELAY, OUTSIDE)[1] is INTERCEPT
 
 
+@pytest.mark.parametrize(
+    ("of_rule", "vlan", "matches"),
+    [(None, 0, True), (None, 10, True), (10, 10, True), (10, 20, False), (10, 0, False), (0, 0, True), (0, 10, False)],
+)
+def test_a_rule_of_one_vlan_speaks_of_no_other(of_rule: int | None, vlan: int, matches: bool) -> None:
+    policy = replace(FIGURE_1, rules=(replace(rule(Action.DROP), vlan=of_rule),))
+    decision = decide(policy, ip_address(STRANGER).packed, ip_address(RELAY).packed, OUTSIDE, vlan)
+    assert decision.decided_by == ("pickup.rule[0]" if matches else "pickup.incoming")
+
+
 def test_a_new_table_of_servers_changes_the_decision() -> None:
     moved = replace(FIGURE_1, servers=Servers.of([MAILBOXES]))
     assert seen(moved, STRANGER, RELAY, OUTSIDE) == (OUTGOING, PASS, "pickup.outgoing")

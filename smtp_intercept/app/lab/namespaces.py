@@ -191,6 +191,16 @@ def add_addresses(name: str, interface: str, addresses: Iterable[Any]) -> None:
     _ask(name, add)
 
 
+def add_vlan(name: str, interface: str, vlan: int) -> str:
+    """The link that says with this VID what is said by it; its name. Stays down."""
+    link = f"{interface}.{vlan}"
+    _ask(
+        name,
+        lambda routes: routes.link("add", ifname=link, kind="vlan", link=_index(routes, interface), vlan_id=vlan),
+    )
+    return link
+
+
 def add_switch(name: str, interface: str, ports: Iterable[str]) -> None:
     """A bridge that forwards all it may and says nothing itself: no STP, no IGMP or MLD queries, no delay."""
 

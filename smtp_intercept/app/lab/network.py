@@ -37,15 +37,19 @@ QUIET = {
     "net/ipv6/conf/default/accept_ra": "0",
     "net/ipv4/ip_local_port_range": "10000 65000",  # thousands of connections within one TIME_WAIT
 }
+# The address of a VLAN's link is nothing that a host tells the rest of the trunk.
+OWN_VLAN = {"net/ipv4/conf/all/arp_ignore": "1"}
 SWITCH = {"net/ipv6/conf/all/disable_ipv6": "1", "net/ipv6/conf/default/disable_ipv6": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """A host to build: its name and its addresses with prefix length, all on one interface."""
+    """A host to build: its name and its addresses with prefix length, all on one interface. With a VID it is in that
+    VLAN, and its wire a trunk: everything that it says has the tag."""
 
     name: str
     addresses: tuple[str, ...]
+    vlan: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +184,8 @@ class Lab:
                 ends.append((self._build_station(station, MAC.format(serial)), HOST_INTERFACE))
             self._join(name, f"p{index}", MAC.format(PORT_MACS_FROM + index), [host for host, _ in ends])
             self._wires[name] = Wire(name, f"p{index}", (*ends, (self.gateway, f"p{index}")))
-            for host, interface in ends:
-                self._set_up(host, interface)
+            for station, (host, interface) in zip(stations, ends, strict=True):
+                self._set_up(host, interface, station.vlan)
             if len(ends) > 1:
                 namespaces.wait_forwarding(self._namespace(f"switch-{name}"), SWITCH_LEG, len(ends))
 
@@ -197,7 +201,7 @@ class Lab:
         addresses = tuple(ip_interface(address) for address in station.addresses)
         host = Host(**self._fields(station.name), addresses=addresses, mac=mac)
         self._hosts[station.name] = host
-        namespaces.make(self._namespace(station.name), QUIET)
+        namespaces.make(self._namespace(station.name), QUIET | (OWN_VLAN if station.vlan else {}))
         return host
 
     def _join(self, name: str, port: str, mac: str, hosts: Sequence[Host]) -> None:
@@ -215,12 +219,15 @@ class Lab:
         namespaces.add_switch(switch, "switch", legs)
         namespaces.unfilter_bridges(switch)
 
-    def _set_up(self, host: Host, interface: str) -> None:
+    def _set_up(self, host: Host, interface: str, vlan: int) -> None:
         name = self._namespace(host.name)
-        namespaces.add_addresses(name, interface, host.addresses)
+        at = namespaces.add_vlan(name, interface, vlan) if vlan else interface
+        namespaces.add_addresses(name, at, host.addresses)
         if not self.offload:
             host.run(["ethtool", "-K", interface, "tso", "off", "gso", "off", "gro", "off"])
         namespaces.set_link(name, interface, state="up")
+        if vlan:
+            namespaces.set_link(name, at, state="up")
 
     def _remove(self) -> None:
         """End programs, remove namespaces and files. A second Ctrl-C must not stop this half-way."""
