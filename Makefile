@@ -53,7 +53,7 @@ demo: $(VENV)/.ready
 test: $(VENV)/.ready $(TOOLS)/.ready lint
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone and not installed and not stock and not vm"
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider -m stock
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider -o faulthandler_timeout=1800 -m stock
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py

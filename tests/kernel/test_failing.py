@@ -55,7 +55,13 @@ class Load:
         self.server = MailServer.start(lab.host("server"), SERVER)
         self.gateway.configure({**PROTECTED, **config})
         self.gateway.start()
-        pace: dict[str, Any] = {"interval": 0.08, "parallel": 2, "timeout": ATTEMPT_S, "retries": 100, "pause": 0.05}
+        pace: dict[str, Any] = {
+            "interval": patient(0.08),
+            "parallel": 2,
+            "timeout": ATTEMPT_S,
+            "retries": 100,
+            "pause": 0.05,
+        }
         self.clients = sending(lab.host("client"), SERVER, sender="{n}@example.net", count=0, **pace)
         self.wait_inspected(0.0)
 
@@ -261,7 +267,7 @@ def outcomes(request: pytest.FixtureRequest, lanes: None) -> Iterator[dict[str, 
 @pytest.mark.parametrize("name", PASSING)
 def test_who_dials_again_gets_through(outcomes: dict[str, Future[Outcome]], name: str) -> None:
     outcome = outcomes[name].result()
-    assert len(outcome.messages) > 10
+    assert len(outcome.messages) > 4
     assert outcome.lost == []
     assert outcome.slowest_s <= THROUGH_S
 

@@ -121,7 +121,8 @@ def run_inside(tests: Sequence[str], work: Path) -> Told:
     """Run pytest with these node ids in a guest. Raises `LabError` with all it said if it does not come to an end."""
     found, told = kernel(), work / "told"
     told.mkdir()
-    options = ["-p", "no:cacheprovider", "--junit-xml=/told/results.xml", f"--timeout={EACH_S}", "--durations=10"]
+    options = ["-p", "no:cacheprovider", "-o", "faulthandler_timeout=0", f"--timeout={EACH_S}", "--durations=10"]
+    options.append("--junit-xml=/told/results.xml")
     (told / "tests").write_text("\n".join([*options, *tests]))
     (told / "environment").write_text(environment(found))
     shutil.copy(HERE / "inside.sh", told)

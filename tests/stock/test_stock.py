@@ -4,7 +4,7 @@
 
     this machine ─ QEMU ─ Debian's kernel, just booted ─ pytest ─ network namespaces: client ── gateway ── server
 
-What such a kernel has and a bare one may lack: modules that must be loaded first, nft's ``queue``.
+What such a kernel has and a bare one may lack: modules that must be loaded first, nft's ``queue``, VLANs.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ MODULES = {
         "test_what_crossed_meanwhile_was_not_inspected[interceptor killed]",
         "test_the_status_names_the_restarts[interceptor killed-restarts1]",
     ),
+    "test_vlan.py": ("test_one_connection_in_three_places_at_once_is_three",),
     "test_up_down.py": ("test_down_gives_back_what_up_took[managed through a port]",),
 }
 TESTS = [f"tests/kernel/{module}::{test}" for module, tests in MODULES.items() for test in tests]

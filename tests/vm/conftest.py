@@ -6,14 +6,20 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smtp_intercept.app.lab.remote import RemoteHost
+
 INTERFACE = Path(__file__).parents[2] / ".tools/lab/machines.json"
+CONFIG = "/etc/tollbridge/tollbridge.toml"
+RUNS = "systemctl is-active --quiet tollbridge.service"
 # An emulated machine beside other work: a hundred times slower than a real one is nothing unusual.
 COMMAND_S, BOOT_S, SETTLED_S, PAUSE_S = 180.0, 900.0, 300.0, 1.0
 
@@ -74,9 +80,31 @@ class Machines:
         act(self.links[name][way])
 
 
+PYTHON = "/usr/lib/tollbridge/bin/python3"
+
+
+def station(machine: Machine, directory: Path) -> RemoteHost:
+    """A machine as a host of the lab's own programs."""
+    addresses = tuple(ip_interface(address) for address in machine.facts["addresses"]["lab0"])
+    enter, mac = tuple(machine.facts["ssh"]), machine.facts["ports"]["lab0"]
+    return RemoteHost(machine.name, enter, directory, addresses, mac, PYTHON)
+
+
 def act(words: Sequence[str]) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     subprocess.run(words, check=True, timeout=COMMAND_S, env=environment)
+
+
+@contextmanager
+def configured(gateway: Machine, text: str) -> Iterator[None]:
+    """The gateway with another configuration, while the context lasts."""
+    apply = "systemctl reload tollbridge-bridge.service && systemctl restart tollbridge.service"
+    gateway.run(f"cp {CONFIG} {CONFIG}.before && cat >{CONFIG} <<'EOF'\n{text}EOF\n{apply}", timeout_s=SETTLED_S)
+    try:
+        gateway.wait(RUNS)
+        yield
+    finally:
+        gateway.run(f"mv {CONFIG}.before {CONFIG} && {apply}", timeout_s=SETTLED_S)
 
 
 @pytest.fixture(scope="session")

@@ -11,19 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from tests.vm.conftest import BOOT_S, SETTLED_S, Machine, Machines
-from tests.vm.test_machines import LOG, RUNS, arrived, logged, send
+from tests.vm.conftest import BOOT_S, PYTHON, RUNS, SETTLED_S, Machine, Machines, configured
+from tests.vm.test_machines import LOG, arrived, logged, send
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
-PYTHON = "/usr/lib/tollbridge/bin/python3"
-CONFIG = "/etc/tollbridge/tollbridge.toml"
 BAD_WIRE = "delay 20ms 10ms loss 3% duplicate 2% reorder 10% 50%"
 LINES = 20_000
 A_DAY = "25 hours"
@@ -78,18 +74,6 @@ def all_arrive(server: Machine, deliveries: list[dict[str, Any]]) -> None:
     assert senders
     tests = " && ".join(f"grep -rqF '<{sender}>' /var/mail/lab/new" for sender in senders)
     server.wait(tests)
-
-
-@contextmanager
-def configured(gateway: Machine, text: str) -> Iterator[None]:
-    """The gateway with another configuration, while the context lasts."""
-    apply = "systemctl reload tollbridge-bridge.service && systemctl restart tollbridge.service"
-    gateway.run(f"cp {CONFIG} {CONFIG}.before && cat >{CONFIG} <<'EOF'\n{text}EOF\n{apply}", timeout_s=SETTLED_S)
-    try:
-        gateway.wait(RUNS)
-        yield
-    finally:
-        gateway.run(f"mv {CONFIG}.before {CONFIG} && {apply}", timeout_s=SETTLED_S)
 
 
 def test_the_sandbox_is_in_force(machines: Machines) -> None:

@@ -14,12 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.vm.conftest import COMMAND_S, SETTLED_S, Machine, Machines
+from tests.vm.conftest import COMMAND_S, RUNS, SETTLED_S, Machine, Machines
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 LOG = "/var/log/tollbridge/mail.log"
-RUNS = "systemctl is-active --quiet tollbridge.service"
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from vagrant.lab.runner import Choice, Runner, Way
 
 TESTS_S = 3 * 3600.0
 MARKER = "vm"
+PATIENCE = "10"  # how many times later the deadlines of the lab's programs are: the machines may be emulated
 NO_TESTS = 5  # pytest's exit status
 
 
@@ -104,8 +106,10 @@ def _collect(lab: Runner, choice: Choice, progress: Progress) -> None:
 
 def _pytest(words: list[str]) -> int:
     command = [sys.executable, "-m", "pytest", *words]
+    environment = {"TOLLBRIDGE_LAB_PATIENCE": PATIENCE, **os.environ}
     try:
-        return subprocess.run(command, cwd=places.ROOT, timeout=TESTS_S, check=False).returncode  # noqa: S603
+        done = subprocess.run(command, cwd=places.ROOT, env=environment, timeout=TESTS_S, check=False)  # noqa: S603
+        return done.returncode
     except subprocess.TimeoutExpired:
         raise LabError(f"the tests are not done after {TESTS_S:.0f} s") from None
 

@@ -177,12 +177,16 @@ class Gateway(Host):
         """``tollbridge status --json``."""
         return self.tollbridge("status", "--json").json()
 
+    def read_log(self) -> str:
+        """The mail log as it stands; empty if there is none yet."""
+        try:
+            return self.log.read_text()
+        except FileNotFoundError:
+            return ""
+
     def mail_log(self, kind: str = "") -> list[dict[str, Any]]:
         """The records of the mail log so far; ``kind`` "message" or "session" chooses. A line being written waits."""
-        try:
-            records = json_lines(self.log.read_text())
-        except FileNotFoundError:
-            return []
+        records = json_lines(self.read_log())
         return [entry for entry in records if not kind or entry["type"] == kind]
 
     def wait_log(self, *, timeout_s: float = 3.0, **wanted: Any) -> list[dict[str, Any]]:

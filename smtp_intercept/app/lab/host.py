@@ -1,6 +1,6 @@
 """A host of the lab: runs programs and ends them again, and nothing else.
 
-A host is reached by a command prefix (``ip netns exec NAME``), so that the same tests can reach a machine by SSH.
+A host is reached by a command prefix (``ip netns exec NAME``); `remote.RemoteHost` is one that is reached by SSH.
 """
 
 from __future__ import annotations
@@ -104,8 +104,7 @@ class Process:
         try:
             self._popen.wait(patient(timeout_s))
         except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+            self.kill()
             text = f"{' '.join(self.argv)}: still running after {timeout_s} s\n{self.stdout}{self.stderr}"
             raise LabError(text) from None
         took_s = time.monotonic() - self._started_at
@@ -127,9 +126,13 @@ class Process:
         try:
             self._popen.wait(patient(grace_s))
         except subprocess.TimeoutExpired:
-            self._popen.kill()
-            self._popen.wait()
+            self.kill()
         return self.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._popen.kill()
+        self._popen.wait()
 
 
 @dataclass
@@ -162,11 +165,13 @@ class Host:
 
     def spawn(self, argv: Sequence[str]) -> Process:
         """Start a program and return at once."""
-        output = self.directory / f"{next(self._serial):04}-{Path(argv[0]).name}"
-        env = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        process = Process(argv, [*self.enter, *argv], output, env)
+        process = self.start_program(argv, self.directory / f"{next(self._serial):04}-{Path(argv[0]).name}")
         self.processes.append(process)
         return process
+
+    def start_program(self, argv: Sequence[str], output: Path) -> Process:
+        """By way of the prefix. ``output`` is the path of its files, without what they end with."""
+        return Process(argv, [*self.enter, *argv], output, {**os.environ, "PYTHONUNBUFFERED": "1"})
 
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, check: bool = True) -> Result:
         """Run a program to its end; `LabError` if it fails (unless ``check`` is off) or is late."""
