@@ -98,9 +98,6 @@ def original(present: Present, inverses: Iterable[Step]) -> Present:
         match step:
             case SetSysctl(name, value):
                 sysctls[name] = value
-            case UnloadModule("br_netfilter"):
-                for name in BRIDGE_NF:
-                    sysctls.pop(name, None)
             case AddAddress(link, address) if link in links:
                 links[link] = replace(links[link], addresses=_with(links[link].addresses, address))
             case AddRoute(route) if route.link in links:
@@ -111,6 +108,8 @@ def original(present: Present, inverses: Iterable[Step]) -> Present:
                 links[link] = replace(links[link], master=str(value))
             case _:
                 pass
+    if UnloadModule("br_netfilter") in inverses:  # last: it takes along the sysctls that were set after it was loaded
+        sysctls = {name: value for name, value in sysctls.items() if name not in BRIDGE_NF}
     return replace(present, links=links, sysctls=sysctls)
 
 

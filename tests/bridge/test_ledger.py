@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bridge.ledger import Ledger
-from bridge.steps import DeleteLink, SetSysctl
+from bridge.ledger import Ledger, original
+from bridge.plan import BRIDGE_NF, Present
+from bridge.steps import DeleteLink, SetSysctl, Step, UnloadModule
 
 
 @pytest.fixture
@@ -55,3 +56,11 @@ def test_the_file_goes_with_its_last_entry(path: Path) -> None:
     assert Ledger(path).entries == {"b": SetSysctl("y", "0")}
     ledger.forget(["b"])
     assert not path.exists()
+
+
+def test_a_second_up_still_wants_the_module_that_the_first_loaded() -> None:
+    """Its sysctls came with it and go with it, whatever they were set from: without them, the plan loads it."""
+    present = Present({}, {**dict.fromkeys(BRIDGE_NF, "0"), "net.core.somaxconn": "16384"})
+    undo: list[Step] = [UnloadModule("br_netfilter"), *(SetSysctl(name, "1") for name in BRIDGE_NF)]
+    assert original(present, [*undo, SetSysctl("net.core.somaxconn", "4096")]).sysctls == {"net.core.somaxconn": "4096"}
+    assert set(original(present, undo[1:]).sysctls) == set(present.sysctls), "it was there before: it stays"
