@@ -7,6 +7,7 @@ is still a bridge, and this one goes on; where this one dies, or the kernel, the
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import time
 from contextlib import suppress
@@ -29,6 +30,7 @@ from smtp_intercept.app.rundir import RunDir, write_json
 TICK_S = 0.2  # a port that is taken down is noticed; a tenth of the shortest watchdog
 SAID_EVERY_S = 1.0
 ASKED_EVERY_S = 1.0  # somebody else may tell it too
+NICE = -10  # a beat does not wait behind the mail
 IFF_UP = 1
 _NET = Path("/sys/class/net")
 _LOG = logging.getLogger("tollbridge")
@@ -137,6 +139,8 @@ def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
             _LOG.error("%s", failure)
         if not wanted.wirings:
             return 0
+        with suppress(OSError):  # a unit's sandbox has done it
+            os.nice(NICE)
         restrict((Capability.NET_ADMIN,))  # for nft's list; the vendor's program opens a device of root's
         orders = Orders()
         kept = [_kept(wiring, config, orders) for wiring in wanted.wirings]
