@@ -43,7 +43,7 @@ class Passage:
     arrival: Arrival
     hidden: bool | None = None
     source_port_kept: bool | None = None
-    macs: tuple[str, str] | None = None
+    macs: tuple[str, str | None] | None = None
     handler: str = "proxy"
 
     def message(self, message: Message, at: str) -> dict[str, Any]:

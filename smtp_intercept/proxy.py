@@ -58,7 +58,7 @@ class Taker(Enum):
 
 
 Choose: TypeAlias = Callable[[socket.socket, Address, Address, Arrival], Taker]
-Macs: TypeAlias = Callable[[socket.socket], tuple[str, str] | None]
+Macs: TypeAlias = Callable[[socket.socket], tuple[str, str | None] | None]
 
 
 class Gateway:

@@ -17,7 +17,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from typing import TypeAlias
 
 from bridge.flow import DIVERT, MAGIC
-from bridge.lane import device_of
+from bridge.lane import LANE_MAC, device_of
 
 # (address, port), for IPv6 also (address, port, flow, scope) as the kernel gives it.
 Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
@@ -62,12 +62,10 @@ def listen(
 
     Needs CAP_NET_RAW, below port 1024 CAP_NET_BIND_SERVICE too. OSError if another service has the port there.
     """
-    sock = _transparent(family, mark)
+    sock = _transparent(family, mark, device)
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if device is not None:
-            _by(sock, device)
         with suppress(OSError):  # kernels before 5.10: without the MACs in the mail log
             sock.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, _WITH_MACS)
         sock.bind((_ANYWHERE[family], port))
@@ -94,42 +92,45 @@ class Dialler:
         family = _family(server)
         own = self._own(4 if family == socket.AF_INET else 6)
         if self.hidden or (self.own and own is None):
-            return call(client, server, self.mark if mark is None else mark)
+            mark = self.mark if mark is None else mark
+            return call(client, server, mark, None if mark is None else device_of(mark))
         return Dialled(_call_own(own, server), source_port_kept=False, hidden=False)
 
     def _own(self, version: int) -> str | None:
         return next((str(interface.ip) for interface in self.own if interface.version == version), None)
 
 
-def call(client: Address, server: Address, mark: int | None) -> Dialled:
+def call(client: Address, server: Address, mark: int | None, device: str | None = None) -> Dialled:
     """Begin to connect to ``server`` as ``client``: from its address and port, else from its address and a fresh port.
-    That a port cannot be had is known at once."""
+    That a port cannot be had is known at once. What comes by another ``device`` is not for the socket."""
     try:
-        return Dialled(_call(_bind(_transparent(_family(client), mark), client), server), source_port_kept=True)
+        return Dialled(_call(_bind(_transparent(_family(client), mark, device), client), server), source_port_kept=True)
     except OSError as failure:
         if failure.errno not in _PORT_TAKEN:
             raise
     fresh: Address = (client[0], 0) if len(client) == 2 else (client[0], 0, *client[2:])
-    return Dialled(_call(_bind(_transparent(_family(fresh), mark), fresh), server), source_port_kept=False)
+    return Dialled(_call(_bind(_transparent(_family(fresh), mark, device), fresh), server), source_port_kept=False)
 
 
-async def dial(client: Address, server: Address, mark: int | None) -> Dialled:
+async def dial(client: Address, server: Address, mark: int | None, device: str | None = None) -> Dialled:
     """Connect to ``server`` as ``client`` (`call`). OSError is the server's refusal, or the network's."""
-    dialled = call(client, server, mark)
+    dialled = call(client, server, mark, device)
     await _connected(dialled.sock)
     return dialled
 
 
-def saved_macs(accepted: socket.socket) -> tuple[str, str] | None:
-    """The client's MAC and the one that it sent its SYN to, the server's or the next hop's towards it; None if the
-    kernel kept none (SYN cookies), or the second time."""
+def saved_macs(accepted: socket.socket) -> tuple[str, str | None] | None:
+    """The client's MAC and the one that it sent its SYN to, the server's or the next hop's towards it: None where the
+    lane had to put its own in that place. None instead of both if the kernel kept no SYN (cookies), or the second
+    time."""
     try:
         syn = accepted.getsockopt(socket.IPPROTO_TCP, _TCP_SAVED_SYN, _HEADERS_BYTES)
     except OSError:
         return None
     if len(syn) < _ETHERNET_BYTES or syn[12:14] not in _IP_ETHERTYPES:
         return None
-    return syn[6:12].hex(":"), syn[:6].hex(":")
+    server = syn[:6].hex(":")
+    return syn[6:12].hex(":"), None if server == LANE_MAC else server
 
 
 async def dial_own(own: str | None, server: Address) -> socket.socket:
@@ -145,10 +146,6 @@ def reset_on_close(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
 
-def _by(sock: socket.socket, device: str) -> None:
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
-
-
 def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
@@ -159,15 +156,15 @@ def _plain(family: socket.AddressFamily) -> socket.socket:
     return sock
 
 
-def _transparent(family: socket.AddressFamily, mark: int | None) -> socket.socket:
+def _transparent(family: socket.AddressFamily, mark: int | None, device: str | None) -> socket.socket:
     sock = _plain(family)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(*_TRANSPARENT[family], 1)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-            # Another lane may know the same addresses: what comes by that is not for this socket.
-            _by(sock, device_of(mark))
+        if device is not None:  # another lane may know the same addresses
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode() + b"\0")
     except OSError:
         sock.close()
         raise

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Sequence
 from ipaddress import IPv4Interface, IPv6Interface
 
+from bridge.lane import device_of
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.nexthop import Place
 from smtp_intercept.transparent import dial, dial_own
@@ -32,7 +33,7 @@ class NextHopDialler:
         if origin is not None and origin.away is not None and (place.host, place.port) == origin.server:
             try:
                 async with asyncio.timeout(AS_CLIENT_S):
-                    return (await dial(origin.client, origin.server, origin.away)).sock
+                    return (await dial(origin.client, origin.server, origin.away, device_of(origin.away))).sock
             except OSError as failure:  # TimeoutError is one
                 if failure.errno in _ANSWERS:
                     raise

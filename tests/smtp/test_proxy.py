@@ -102,6 +102,7 @@ def test_mail_is_the_same_with_and_without_the_gateway(run: Run) -> None:
             "type": "session",
             "time": "2023-11-14T22:13:20.250Z",
             "port": "p0",
+            "vlan": None,
             "server": {"address": LOCAL, "port": it.port, "mac": "02:00:00:00:00:02"},
             "direction": "incoming",
             "handler": "proxy",
