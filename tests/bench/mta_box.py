@@ -74,7 +74,7 @@ async def run(of: config.Config, port: int, log: int) -> None:
     """All of it, until SIGTERM."""
     ours, its = handover.pair()
     reports, _ = channel.pair()
-    arguments = argparse.Namespace(take=its.detach(), reports=reports.detach(), log=log, port=PORTS)
+    arguments = argparse.Namespace(take=[its.detach()], reports=reports.detach(), log=log, port=PORTS)
     mta, giving = Mta(of, arguments, Secrets(of), Servers.of(())), handover.Giving(ours)
     asyncio.get_running_loop().add_reader(giving.fileno(), giving.listen)
     accepting = asyncio.create_task(accept(port, partial(_hand_over, giving)))

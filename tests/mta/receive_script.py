@@ -140,7 +140,7 @@ def plain(kept: Kept) -> dict[str, Any]:
 
 
 def without(record: dict[str, Any]) -> dict[str, Any]:
-    usual = {"direction": "incoming", "handler": "mta"}
+    usual: dict[str, Any] = {"direction": "incoming", "handler": "mta"}
     usual |= dict.fromkeys(("hidden", "source_port_kept", "doubt", "vlan"))
     assert record["handler"] == "mta"
     return {
