@@ -50,7 +50,10 @@ MISTAKES = {
         config={"bridge": {"management": ["198.51.100.2/24"]}},
     ),
     "the same port twice": Mistake(
-        (r"bridge\.ports: two entries name the same port; name each port once",),
+        (
+            r"bridge\.ports\[1\]: 'p0' is named twice; name each port once",
+            r"bridge\.ports: has 1 of at least 2 ports; a bridge joins two or more",
+        ),
         config={"bridge": {"ports": ["p0", "00:00:5e:00:53:f0"]}},
     ),
     "nothing to adopt": Mistake(
@@ -62,7 +65,7 @@ MISTAKES = {
         host=("ip link add br0 type bridge",),
     ),
     "a foreign smtp0": Mistake(
-        (r"there is a link smtp0 that Tollbridge did not make; rename it: smtp0 is the mail lane",),
+        (r"there is a link smtp0 that Tollbridge did not make; rename it: the mail lanes have it",),
         host=("ip link add smtp0 type bridge",),
     ),
     "a foreign leg": Mistake(
