@@ -153,9 +153,10 @@ def test_a_day_passes_at_once(machines: Machines) -> None:
         machines.server.run("systemctl stop postfix.service", timeout_s=SETTLED_S)
         try:
             token = send(machines.client)
-            gateway.run(f"date -s '{A_DAY}'")
+            gateway.wait(f"tollbridge queue list | grep -A1 {token} | grep -q refused")
         finally:
             machines.server.run("systemctl start postfix.service", timeout_s=SETTLED_S)
+        gateway.run(f"date -s '{A_DAY}'")
         try:
             arrived(machines.server, token)
         finally:

@@ -60,7 +60,8 @@ class RemoteGateway(RemoteHost, Gateway):
     """The box as its package has set it up; systemd starts and stops it, not this."""
 
     def read_log(self) -> str:
-        return self.run(["cat", MAIL_LOG], check=False).stdout
+        """After a power cut zeros stand in the place of what was not written yet."""
+        return self.run(["cat", MAIL_LOG], check=False).stdout.replace("\0", "")
 
 
 @dataclass(frozen=True, slots=True)
