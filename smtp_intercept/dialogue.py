@@ -165,35 +165,31 @@ class Owed:
     silent: bool = False
 
 
-def _owe_mail(argument: bytes, domains: Domains, now: float) -> Owed:
-    return Owed(Verb.MAIL, now, clip(parse_path(argument)))
+def _owe_mail(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
+    return Owed(verb, now, clip(parse_path(argument)))
 
 
-def _owe_recipient(argument: bytes, domains: Domains, now: float) -> Owed:
+def _owe_recipient(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
     mailbox = parse_path(argument)
-    return Owed(Verb.RCPT, now, clip(mailbox), message_direction(mailbox, domains))
+    return Owed(verb, now, clip(mailbox), message_direction(mailbox, domains))
 
 
-def _owe_helo(argument: bytes, domains: Domains, now: float) -> Owed:
-    return Owed(Verb.HELO, now, clip(safe_text(argument)))
+def _owe_greeting(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
+    return Owed(verb, now, clip(safe_text(argument)))
 
 
-def _owe_ehlo(argument: bytes, domains: Domains, now: float) -> Owed:
-    return Owed(Verb.EHLO, now, clip(safe_text(argument)))
-
-
-def _owe_chunk(argument: bytes, domains: Domains, now: float) -> Owed:
+def _owe_chunk(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
     chunk = parse_chunk(argument)
-    return Owed(Verb.BDAT, now, size_bytes=chunk.size_bytes, last=chunk.last) if chunk else Owed(Verb.BDAT, now)
+    return Owed(verb, now, size_bytes=chunk.size_bytes, last=chunk.last) if chunk else Owed(verb, now)
 
 
 # Of their arguments something is kept.
-_ARGUED: Mapping[Verb, Callable[[bytes, Domains, float], Owed]] = MappingProxyType(
+_ARGUED: Mapping[Verb, Callable[[Verb, bytes, Domains, float], Owed]] = MappingProxyType(
     {
         Verb.MAIL: _owe_mail,
         Verb.RCPT: _owe_recipient,
-        Verb.HELO: _owe_helo,
-        Verb.EHLO: _owe_ehlo,
+        Verb.HELO: _owe_greeting,
+        Verb.EHLO: _owe_greeting,
         Verb.BDAT: _owe_chunk,
     }
 )
@@ -204,4 +200,4 @@ def owe(command: Command, domains: Domains, now: float) -> Owed:
     """The reply that the server owes to a command."""
     verb = VERBS.get(command.verb, _OTHER)
     argued = _ARGUED.get(verb)
-    return Owed(verb, now) if argued is None else argued(command.argument, domains, now)
+    return Owed(verb, now) if argued is None else argued(verb, command.argument, domains, now)
