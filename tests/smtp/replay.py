@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from contextlib import suppress
+from math import inf
 from typing import Any
 
 from tests.smtp.box import send
@@ -30,7 +31,8 @@ class Heard:
                 self.data += piece
         self.over = True
 
-    async def until(self, size: int) -> None:
+    async def until(self, size: float) -> None:
+        """Wait until that much has come, or no more can; ``inf``: until the connection is over."""
         with suppress(TimeoutError):
             async with asyncio.timeout(GRACE_S):
                 while len(self.data) < size and not self.over:
@@ -60,9 +62,16 @@ async def replay(script: Script, client: Heard, server: Heard) -> None:
 
 
 async def arrived(script: Script, events: int, client: Heard, server: Heard) -> None:
-    """Wait until both ends have what the first ``events`` let cross, or will never have it."""
+    """Wait until both ends have what the first ``events`` let cross, or will never have it.
+
+    What ends a session may let nothing cross; were the ends closed then, their closing could come first.
+    """
     expected = play(script.events[:events], whole, script.rules)
-    await asyncio.gather(client.until(len(expected.to_client)), server.until(len(expected.to_server)))
+    over = expected.abort is not None
+    await asyncio.gather(
+        client.until(inf if over else len(expected.to_client)),
+        server.until(inf if over else len(expected.to_server)),
+    )
 
 
 async def check_live(script: Script, client: socket.socket, server: socket.socket) -> None:
