@@ -15,8 +15,9 @@ GUEST_PACKAGES := $(if $(filter amd64,$(shell dpkg --print-architecture)),linux-
 # Of these only the files, without what they depend on.
 TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container
 
-# Most tests wait for time-outs of others; those that measure or flood run after them, alone.
-JOBS := 2
+# Most tests wait for time-outs of others, and one waits for a virtual machine that runs more of them; those that
+# measure or flood run after them, alone.
+JOBS := 4
 DEBOOTSTRAP := command -v debootstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 # A run that hangs outside any test ends, and says so.
 BOUNDED := timeout --kill-after=10 --verbose 2400
@@ -51,9 +52,9 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --max-worker-restart=1 -m "not alone and not installed and not stock and not vm"
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=1 \
+		-o faulthandler_timeout=1800 -m "not alone and not installed and not vm"
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider -o faulthandler_timeout=1800 -m stock
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -161,9 +162,10 @@ def test_a_command_that_never_ends_is_no_command(run: Run) -> None:
     async def work() -> None:
         async with house(limits=impatient(COMMAND=0.3)) as it:
             with it.enter() as sock:
-                for octet in b"NOOP NOOP NOOP NOOP":
-                    await send(sock, bytes([octet]))
-                    await asyncio.sleep(0.01)
+                with suppress(BrokenPipeError):  # on a busy machine the end comes first
+                    for octet in b"NOOP NOOP NOOP NOOP":
+                        await send(sock, bytes([octet]))
+                        await asyncio.sleep(0.01)
                 assert (await everything(sock)).endswith(b"421 4.4.2 Timeout\r\n")
 
     run(work())

@@ -53,6 +53,7 @@ def fill(directory: Path) -> None:
     connection.close()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("answer", [down, hang], ids=["down", "silent"])
 def test_a_long_queue_stops_nobody(tmp_path: Path, answer: Answer) -> None:
     fill(tmp_path)
