@@ -21,5 +21,6 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: next((rank for rank, place in enumerate(LONG) if place in item.nodeid), len(LONG)))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several (pytest-xdist); a run of its own keeps the order it was asked
+        items.sort(key=lambda item: next((rank for rank, place in enumerate(LONG) if place in item.nodeid), len(LONG)))
