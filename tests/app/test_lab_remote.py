@@ -22,7 +22,7 @@ STUBBORN = "import os, signal, time; signal.signal(15, signal.SIG_IGN); print(os
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RemoteHost:
-    monkeypatch.setattr(remote, "PIDS", str(tmp_path / "pids"))
+    monkeypatch.setattr(remote, "PLACE", str(tmp_path / "place"))
     return RemoteHost("client", ("sh", "-c"), tmp_path)
 
 

@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 
 from smtp_intercept.app.lab.capture import Frame, Way
-from smtp_intercept.app.lab.host import Host, LabError
+from smtp_intercept.app.lab.host import Host, LabError, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.kernel.frames import counters, give_away, is_tcp
 
 VERDICTS = ("intercept", "drop", "reject", "pass")
 VERSIONS = (4, 6)
-AT_ONCE_S = 0.1  # "connection refused at once"
+AT_ONCE_S = patient(0.1)  # "connection refused at once"
 DROP_WAIT_S = 1.3  # the first SYN and its repetition
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 import aiosmtpd
 
-from smtp_intercept.app.lab.capture import SETTLE_S, Sniffer
+from smtp_intercept.app.lab.capture import recorded
 from smtp_intercept.app.lab.host import Host, Process
 from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.peers import exim, opensmtpd, postfix, senders, sinks
@@ -197,13 +197,11 @@ def _finish(host: Host, processes: Iterator[Process]) -> None:
 
 @contextmanager
 def _captured(run: Run, client: Host, server: Host) -> Iterator[None]:
-    sniffers = {host.name: Sniffer(host, ["eth0"]) for host in (client, server)}
-    for sniffer in sniffers.values():
-        sniffer.wait_ready()
-    yield
-    time.sleep(SETTLE_S)
-    for host, kept in (("client", run.at_client), ("server", run.at_server)):
-        for connection, transcript in transcripts(sniffers[host].frames(), host).items():
+    with recorded((host, "eth0") for host in (client, server)) as frames:
+        yield
+    for host, kept in ((client, run.at_client), (server, run.at_server)):
+        seen = [frame for frame in frames if frame.host == host.name]
+        for connection, transcript in transcripts(seen, host.name).items():
             kept[_pair(connection[0], transcript)][connection] = transcript
 
 

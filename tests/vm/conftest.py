@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_interface
@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
-from smtp_intercept.app.lab.remote import RemoteHost
+from smtp_intercept.app.lab.gateway import toml
+from smtp_intercept.app.lab.network import Wire
+from smtp_intercept.app.lab.remote import RemoteGateway, RemoteHost, RemoteLab
 
 INTERFACE = Path(__file__).parents[2] / ".tools/lab/machines.json"
 CONFIG = "/etc/tollbridge/tollbridge.toml"
+PORTS = {"bridge": {"ports": ["p0", "p1"]}}
 RUNS = "systemctl is-active --quiet tollbridge.service"
 # An emulated machine beside other work: a hundred times slower than a real one is nothing unusual.
 COMMAND_S, BOOT_S, SETTLED_S, PAUSE_S = 180.0, 900.0, 300.0, 1.0
@@ -105,6 +108,33 @@ def configured(gateway: Machine, text: str) -> Iterator[None]:
         yield
     finally:
         gateway.run(f"mv {CONFIG}.before {CONFIG} && {apply}", timeout_s=SETTLED_S)
+
+
+@contextmanager
+def laboratory(machines: Machines, config: Mapping[str, Any], directory: Path) -> Iterator[RemoteLab]:
+    """Client, gateway and server as a lab. The lab's servers take the place of the server's Postfix; the gateway has
+    this configuration; the third machine's cable is pulled, so that whatever is on the wires is theirs."""
+
+    def place(machine: Machine) -> Path:
+        (directory / machine.name).mkdir()
+        return directory / machine.name
+
+    box = RemoteGateway("gateway", tuple(machines.gateway.facts["ssh"]), place(machines.gateway))
+    client, server = (station(one, place(one)) for one in (machines.client, machines.server))
+    wires = [
+        Wire(name, port, ((host, "lab0"), (box, port)))
+        for name, port, host in (("outside", "p0", client), ("inside", "p1", server))
+    ]
+    machines.server.run("systemctl stop postfix.service", timeout_s=SETTLED_S)
+    machines.link("internet", "down")
+    try:
+        with configured(machines.gateway, toml({**PORTS, **config})):
+            yield RemoteLab((client, server), box, tuple(wires))
+    finally:
+        for host in (client, server, box):
+            host.end()
+        machines.link("internet", "up")
+        machines.server.run("systemctl start postfix.service", timeout_s=SETTLED_S)
 
 
 @pytest.fixture(scope="session")

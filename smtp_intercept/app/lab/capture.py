@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
-from pathlib import Path
 from typing import Any
 
-from smtp_intercept.app.lab.host import Host, LabError, Process
+from smtp_intercept.app.lab.host import Host, LabError, Process, patient
 
 SETTLE_S = 0.05  # frames under way on veth wires arrive well within this
 
@@ -78,9 +79,9 @@ class Frame:
         return l2.Ether(self.data)
 
 
-def read_frames(path: Path, host: str = "") -> Iterator[Frame]:
+def read_frames(data: bytes, host: str = "") -> Iterator[Frame]:
     """The frames of a pcapng file as `sniffer` writes it, in order."""
-    data, offset, names = path.read_bytes(), 0, list[str]()
+    offset, names = 0, list[str]()
     while offset + 12 <= len(data):
         kind, length = struct.unpack_from("<II", data, offset)
         body = data[offset + 8 : offset + length - 4]
@@ -99,9 +100,7 @@ class Sniffer:
     """The sniffer program at work on some interfaces of one host."""
 
     def __init__(self, host: Host, interfaces: Sequence[str]) -> None:
-        self._host, self._serial = host, len(list(host.directory.glob("*.pcapng")))
-        self.path = host.directory / f"capture-{self._serial:03}.pcapng"
-        self.path.touch()
+        self._host, self.path = host, host.new_file("-capture.pcapng")
         self._process: Process = host.spawn(host.program("sniffer", "--out", str(self.path), *interfaces))
 
     def wait_ready(self) -> None:
@@ -114,4 +113,25 @@ class Sniffer:
         self._host.processes.remove(self._process)
         if lost := json.loads(ending.stdout.splitlines()[-1])["lost"]:
             raise LabError(f"the capture on {self._host.name} lost {lost} frames")
-        return list(read_frames(self.path, self._host.name))
+        return list(read_frames(self._host.fetch(self.path), self._host.name))
+
+
+@contextmanager
+def recorded(ends: Iterable[tuple[Host, str]]) -> Iterator[list[Frame]]:
+    """Record these (host, interface) while the context lasts.
+
+    The list is empty until the context ends; then it holds all frames, oldest first by the hosts' clocks.
+    """
+    interfaces: dict[str, tuple[Host, list[str]]] = {}
+    for host, interface in ends:
+        interfaces.setdefault(host.name, (host, []))[1].append(interface)
+    sniffers = [Sniffer(host, names) for host, names in interfaces.values()]
+    for sniffer in sniffers:
+        sniffer.wait_ready()
+    frames: list[Frame] = []
+    try:
+        yield frames
+    finally:
+        time.sleep(patient(SETTLE_S))
+        seen = [frame for sniffer in sniffers for frame in sniffer.frames()]
+        frames.extend(sorted(seen, key=lambda frame: frame.at))

@@ -173,6 +173,14 @@ class Host:
         """By way of the prefix. ``output`` is the path of its files, without what they end with."""
         return Process(argv, [*self.enter, *argv], output, {**os.environ, "PYTHONUNBUFFERED": "1"})
 
+    def new_file(self, suffix: str) -> Path:
+        """A path for a file of a program's own, on the host; `fetch` brings it here."""
+        return self.directory / f"{next(self._serial):04}{suffix}"
+
+    def fetch(self, path: Path) -> bytes:
+        """A file's content."""
+        return path.read_bytes()
+
     def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, check: bool = True) -> Result:
         """Run a program to its end; `LabError` if it fails (unless ``check`` is off) or is late."""
         process = self.spawn(argv)

@@ -6,21 +6,19 @@ this package knows that the hosts are namespaces.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import threading
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 from smtp_intercept.app.lab import namespaces
-from smtp_intercept.app.lab.capture import SETTLE_S, Frame, Sniffer
+from smtp_intercept.app.lab.capture import Frame, recorded
 from smtp_intercept.app.lab.gateway import Gateway
 from smtp_intercept.app.lab.host import Host
 
@@ -140,27 +138,13 @@ class Lab:
         """All wires, in the order of the gateway's ports."""
         return tuple(self._wires.values())
 
-    @contextlib.contextmanager
-    def capture(self, *names: str) -> Iterator[list[Frame]]:
+    def capture(self, *names: str) -> AbstractContextManager[list[Frame]]:
         """Record the named wires (none named: all) at every end, hosts' and gateway's, while the context lasts.
 
         The list is empty until the context ends; then it holds all frames, oldest first. Each crossing of the box is
         seen four times: OUT at the sender, IN and OUT at the gateway's ports, IN at the receiver.
         """
-        interfaces: dict[str, list[str]] = {}
-        for wire in [self._wires[name] for name in names] or self.wires:
-            for host, interface in wire.ends:
-                interfaces.setdefault(host.name, []).append(interface)
-        sniffers = [Sniffer(self._hosts[name], ends) for name, ends in interfaces.items()]
-        for sniffer in sniffers:
-            sniffer.wait_ready()
-        frames: list[Frame] = []
-        try:
-            yield frames
-        finally:
-            time.sleep(SETTLE_S)
-            seen = [frame for sniffer in sniffers for frame in sniffer.frames()]
-            frames.extend(sorted(seen, key=lambda frame: frame.at))
+        return recorded(end for wire in [self._wires[name] for name in names] or self.wires for end in wire.ends)
 
     def __str__(self) -> str:
         left, last = f"{'':>14}", len(self._wires) - 1

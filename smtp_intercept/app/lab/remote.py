@@ -1,34 +1,38 @@
 """A host of the lab that is a machine of its own, reached by SSH: the same programs, started and ended over there.
 
-What a program writes to its standard streams comes back; files on that machine are not fetched.
+What a program writes to its standard streams comes back; of files on that machine, what is fetched.
 """
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
+from smtp_intercept.app.lab.capture import Frame, recorded
 from smtp_intercept.app.lab.gateway import Gateway
 from smtp_intercept.app.lab.host import Host, Process, patient
+from smtp_intercept.app.lab.network import Wire
 
 MAIL_LOG = "/var/log/tollbridge/mail.log"
-PIDS = "/run/lab-programs"  # on that machine
-KILL_S = 30.0
+PLACE = "/run/lab-programs"  # on that machine
+KILL_S, FETCH_S = 30.0, 60.0
 
 
 class RemoteProcess(Process):
     """A program on another machine; the process here is the SSH client, which ends when it does."""
 
     def __init__(self, argv: Sequence[str], enter: Sequence[str], output: Path) -> None:
-        pid_file = f"{PIDS}/{uuid4().hex}"
+        pid_file = f"{PLACE}/{uuid4().hex}"
         self._kill = (*enter, f"kill -s %s $(cat {pid_file})")
-        script = f"mkdir -p {PIDS} && echo $$ >{pid_file} && PYTHONUNBUFFERED=1 exec {shlex.join(argv)}"
+        script = f"mkdir -p {PLACE} && echo $$ >{pid_file} && PYTHONUNBUFFERED=1 exec {shlex.join(argv)}"
         super().__init__(argv, [*enter, script], output, dict(os.environ))
 
     def signal(self, number: signal.Signals) -> None:
@@ -54,6 +58,16 @@ class RemoteHost(Host):
         """One that `Process.end` ends over there."""
         return RemoteProcess(argv, self.enter, output)
 
+    def new_file(self, suffix: str) -> Path:
+        """A path over there."""
+        return Path(PLACE, f"{uuid4().hex}{suffix}")
+
+    def fetch(self, path: Path) -> bytes:
+        """A file's content, which is gone over there then: its place is in that machine's memory."""
+        octets = base64.b64decode(self.run(["base64", str(path)], timeout_s=FETCH_S).stdout)
+        self.run(["rm", str(path)])
+        return octets
+
 
 @dataclass
 class RemoteGateway(RemoteHost, Gateway):
@@ -63,14 +77,30 @@ class RemoteGateway(RemoteHost, Gateway):
         """After a power cut zeros stand in the place of what was not written yet."""
         return self.run(["cat", MAIL_LOG], check=False).stdout.replace("\0", "")
 
+    def identity(self) -> tuple[frozenset[str], frozenset[str]]:
+        """All MACs and all IP addresses that the box has now, in any role."""
+        links = self.run(["ip", "-json", "address"]).json()
+        macs = {link["address"] for link in links if link["link_type"] == "ether"}
+        addresses = {entry["local"] for link in links if link["ifname"] != "lo" for entry in link["addr_info"]}
+        return frozenset(macs), frozenset(addresses)
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteLab:
-    """Of `network.Lab`'s interface what needs no namespace: hosts that run programs, and a gateway with a mail log."""
+    """`network.Lab`'s interface: hosts that run programs, wires with captures, and a gateway with a mail log."""
 
     hosts: tuple[Host, ...]
     gateway: RemoteGateway
+    wires: tuple[Wire, ...]
 
     def host(self, name: str) -> Host:
         """The host of that name; `KeyError` if there is none."""
         return {host.name: host for host in (*self.hosts, self.gateway)}[name]
+
+    def wire(self, name: str) -> Wire:
+        """The wire of that name; `KeyError` if there is none."""
+        return {wire.name: wire for wire in self.wires}[name]
+
+    def capture(self, *names: str) -> AbstractContextManager[list[Frame]]:
+        """Record the named wires (none named: all) at every end, as `network.Lab.capture` does."""
+        return recorded(end for wire in [self.wire(name) for name in names] or self.wires for end in wire.ends)
