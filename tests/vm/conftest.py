@@ -17,7 +17,7 @@ import pytest
 
 from smtp_intercept.app.lab.gateway import toml
 from smtp_intercept.app.lab.network import Wire
-from smtp_intercept.app.lab.remote import RemoteGateway, RemoteHost, RemoteLab
+from smtp_intercept.app.lab.remote import MAIL_LOG, RemoteGateway, RemoteHost, RemoteLab
 
 INTERFACE = Path(__file__).parents[2] / ".tools/lab/machines.json"
 CONFIG = "/etc/tollbridge/tollbridge.toml"
@@ -119,7 +119,8 @@ def laboratory(machines: Machines, config: Mapping[str, Any], directory: Path) -
         (directory / machine.name).mkdir()
         return directory / machine.name
 
-    box = RemoteGateway("gateway", tuple(machines.gateway.facts["ssh"]), place(machines.gateway))
+    enter = tuple(machines.gateway.facts["ssh"])
+    box = RemoteGateway("gateway", enter, place(machines.gateway), interpreter=PYTHON)
     client, server = (station(one, place(one)) for one in (machines.client, machines.server))
     wires = [
         Wire(name, port, ((host, "lab0"), (box, port)))
@@ -127,6 +128,7 @@ def laboratory(machines: Machines, config: Mapping[str, Any], directory: Path) -
     ]
     machines.server.run("systemctl stop postfix.service", timeout_s=SETTLED_S)
     machines.link("internet", "down")
+    machines.gateway.run(f"truncate --size 0 {MAIL_LOG}")  # the same senders may have sent before
     try:
         with configured(machines.gateway, toml({**PORTS, **config})):
             yield RemoteLab((client, server), box, tuple(wires))
