@@ -30,10 +30,11 @@ LAB_SUITE ?= bookworm
 LAB := $(if $(filter vagrant,$(LAB_RUNNER)),$(if $(filter tcg,$(LAB_ACCEL)),$(SUDO)),$(SUDO)) $(BIN)/python -m vagrant.lab
 LAB_OPTIONS := --suite $(LAB_SUITE) $(if $(LAB_RUNNER),--runner $(LAB_RUNNER)) $(if $(LAB_ACCEL),--accelerate $(LAB_ACCEL))
 
-.PHONY: help demo test suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test lab lab-test lab-down lab-tools
+.PHONY: help demo test stock suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test lab lab-test lab-down lab-tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make test   set up, then run every test"
+	@echo "make stock  set up, then run TESTS=\"tests/kernel/…\" in a virtual machine with a Debian kernel"
 	@echo "make suites  set up, then run only other people's suites through the gateway"
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge, its MTA against Postfix"
 	@echo "make bench-mta  only the MTA's part of it: against Postfix, on the same disk"
@@ -55,6 +56,10 @@ test: $(VENV)/.ready $(TOOLS)/.ready lint
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=1 \
 		-o faulthandler_timeout=1800 -m "not alone and not installed and not vm"
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
+
+# e.g. make stock TESTS=tests/kernel/test_vlan.py; an emulated machine takes its time.
+stock: $(VENV)/.ready $(TOOLS)/.ready
+	$(SUDO) $(BIN)/python -m tests.stock $(TESTS)
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py

@@ -149,11 +149,11 @@ def test_tagged_mail_is_inspected_and_leaves_with_its_tag(
 def test_one_connection_in_three_places_at_once_is_three(gateway_lab: Lab, servers: dict[int, MailServer]) -> None:
     """The same client address and port, the same server, untagged and in two VLANs; each meets its own server."""
     lab, places = gateway_lab, (0, *VLANS)
-    go = lab.directory / "go"
+    go = client(lab, 0).new_file("-go")  # all clients have the same files
     held = {vlan: hold(client(lab, vlan), str(go)) for vlan in places}
     for process in held.values():
         process.wait_for("held", timeout_s=40.0)
-    go.touch()
+    client(lab, 0).run(["touch", str(go)])
     said = {vlan: process.wait(60.0).check().stdout.splitlines()[-1] for vlan, process in held.items()}
     for vlan in places:
         assert f"vlan{vlan}.example.com" in said[vlan]

@@ -21,7 +21,7 @@ from smtp_intercept.app.lab.remote import MAIL_LOG, RemoteGateway, RemoteHost, R
 
 INTERFACE = Path(__file__).parents[2] / ".tools/lab/machines.json"
 CONFIG = "/etc/tollbridge/tollbridge.toml"
-PORTS = {"bridge": {"ports": ["p0", "p1"]}}
+PORTS = {"ports": ["p0", "p1"]}
 RUNS = "systemctl is-active --quiet tollbridge.service"
 # An emulated machine beside other work: a hundred times slower than a real one is nothing unusual.
 COMMAND_S, BOOT_S, SETTLED_S, PAUSE_S = 180.0, 900.0, 300.0, 1.0
@@ -130,7 +130,7 @@ def laboratory(machines: Machines, config: Mapping[str, Any], directory: Path) -
     machines.link("internet", "down")
     machines.gateway.run(f"truncate --size 0 {MAIL_LOG}")  # the same senders may have sent before
     try:
-        with configured(machines.gateway, toml({**PORTS, **config})):
+        with configured(machines.gateway, toml({**config, "bridge": {**PORTS, **config.get("bridge", {})}})):
             yield RemoteLab((client, server), box, tuple(wires))
     finally:
         for host in (client, server, box):

@@ -14,14 +14,16 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from smtp_intercept.app.lab.capture import Frame, recorded
 from smtp_intercept.app.lab.gateway import Gateway
-from smtp_intercept.app.lab.host import Host, Process, patient
+from smtp_intercept.app.lab.host import Host, LabError, Process, patient
 from smtp_intercept.app.lab.network import Wire
 
-MAIL_LOG = "/var/log/tollbridge/mail.log"
+MAIL_LOG, STATUS = "/var/log/tollbridge/mail.log", "/run/tollbridge/status.json"
+SERVICE = "tollbridge.service"
 PLACE = "/run/lab-programs"  # on that machine
 KILL_S, FETCH_S = 30.0, 60.0
 
@@ -52,11 +54,16 @@ class RemoteProcess(Process):
 
 @dataclass
 class RemoteHost(Host):
-    """``enter`` is followed by one word, which a shell over there takes apart: ``("ssh", …, "client")``."""
+    """``enter`` is followed by one word, which a shell over there takes apart: ``("ssh", …, "client")``. ``inside``:
+    the network namespace over there in which its programs run."""
+
+    inside: str = ""
 
     def start_program(self, argv: Sequence[str], output: Path) -> Process:
         """One that `Process.end` ends over there."""
-        return RemoteProcess(argv, self.enter, output)
+        return RemoteProcess(
+            [*(("ip", "netns", "exec", self.inside) if self.inside else ()), *argv], self.enter, output
+        )
 
     def new_file(self, suffix: str) -> Path:
         """A path over there."""
@@ -71,7 +78,22 @@ class RemoteHost(Host):
 
 @dataclass
 class RemoteGateway(RemoteHost, Gateway):
-    """The box as its package has set it up; systemd starts and stops it, not this."""
+    """The box as its package has set it up; systemd starts it, not this."""
+
+    def command(self, *verb: str) -> list[str]:
+        """The product's command line over there."""
+        return ["tollbridge", *verb]
+
+    def state(self) -> dict[str, Any]:
+        """The status file of the running daemon, as it stands."""
+        found: dict[str, Any] = self.run(["cat", STATUS]).json()
+        return found
+
+    def stop(self, *, down: bool = False) -> None:
+        """End the daemon; the wire stays."""
+        if down:
+            raise LabError("the bridge of a machine is its package's own")
+        self.run(["systemctl", "stop", SERVICE])
 
     def read_log(self) -> str:
         """After a power cut zeros stand in the place of what was not written yet."""
