@@ -35,13 +35,13 @@ def mail(
     return run
 
 
-def stream(size_bytes: int) -> Callable[[System], tuple[float, float]]:
-    """One TCP stream to a port that is not mail's."""
+def stream(size_bytes: int, times: int) -> Callable[[System], tuple[float, float]]:
+    """So many TCP streams, one after the other, to a port that is not mail's."""
 
     def run(system: System) -> tuple[float, float]:
         client = system.lab.host("client")
         words = [client.interpreter, "-m", "tests.bench.bulk", "stream", SERVER, "--port", str(BULK_PORT)]
-        return float(client.run([*words, "--size", str(size_bytes)], timeout_s=120).stdout), 0.0
+        return float(client.run([*words, "--size", str(size_bytes), "--times", str(times)], timeout_s=120).stdout), 0.0
 
     return run
 
@@ -64,7 +64,7 @@ LOADS: Mapping[str, Load] = MappingProxyType(
         "new": Load("s, 2,000 × 4 KB, one each", mail(2_000, 4096, reuse=False), connections=2_000),
         "reused": Load("s, 5,000 × 4 KB, reused", mail(5_000, 4096, reuse=True), connections=SENDERS),
         "big": Load("s, 40 × 10 MB", mail(40, 10_000_000, reuse=True), connections=SENDERS),
-        "stream": Load("s, 2 GiB, port 5001", stream(2 << 30)),
+        "stream": Load("s, 16 × 128 MiB, port 5001", stream(2 << 30, 16)),
         "ping": Load("µs, a round trip", ping(2_000)),
     }
 )
