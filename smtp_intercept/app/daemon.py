@@ -182,7 +182,7 @@ class Daemon:
 
     def _children(self) -> list[Child]:
         config, (uid, gid) = self._config, _user()
-        log = _open_log(Path(config.log.mail))
+        log = open_log(Path(config.log.mail))
         common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
         common += ["--parent", str(os.getpid()), *(word for leg in self._legs for word in ("--port", leg.port))]
         common += [word for vlan in self._vlans for word in ("--vlan", str(vlan))]
@@ -290,10 +290,22 @@ def _user() -> tuple[int, int]:
     raise StartError(f"there is neither a user {USER} nor {FALLBACK_USER}: adduser --system --group {USER}")
 
 
-def _open_log(path: Path) -> int:
+def _torn(path: Path) -> bool:
+    """Whether the last line of a log has no end, as after a power cut: the next record must not be a part of it."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as written:
+        written.seek(-1, os.SEEK_END)
+        return written.read() != b"\n"
+
+
+def open_log(path: Path) -> int:
     """Opened with privilege and appended to without; a rotation that copies and truncates needs no signal."""
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        if _torn(path):
+            os.write(log, b"\n")
+        return log
     except OSError as error:
         raise StartError(f"log.mail: cannot open {path}: {error.strerror}; choose another file") from None

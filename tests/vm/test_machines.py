@@ -48,7 +48,7 @@ def arrived(mta: Machine, token: str) -> str:
 def logged(gateway: Machine, token: str) -> list[dict[str, Any]]:
     """What the gateway's mail log says of the message; empty if it was not inspected. After a power cut zeros stand in
     the place of what was not written yet."""
-    return [json.loads(line) for line in gateway.run(f"tr -d '\\0' <{LOG} | grep {token} || true").splitlines()]
+    return [json.loads(line) for line in gateway.run(f"tr '\\0' '\\n' <{LOG} | grep {token} || true").splitlines()]
 
 
 def test_the_lane_is_made_of_what_the_kernel_has(machines: Machines) -> None:
