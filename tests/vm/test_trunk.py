@@ -36,15 +36,18 @@ pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 @contextmanager
 def tagged(machine: Machine, vlan: int, addresses: tuple[str, ...], directory: Path) -> Iterator[RemoteHost]:
     """The machine in a VLAN."""
-    name, given = f"vlan{vlan}", "".join(f"ip -n vlan{vlan} address add {each} dev eth0 nodad; " for each in addresses)
-    machine.run(
-        f"set -e; ip netns add {name}; ip link add link lab0 name eth0 netns {name} type vlan id {vlan}; "
-        f"{given} ip -n {name} link set lo up; ip -n {name} link set eth0 up"
-    )
+    name = f"vlan{vlan}"  # of the namespace, and of the link in it
+    steps = [
+        f"ip netns add {name}",
+        f"ip link add link lab0 name {name} netns {name} type vlan id {vlan}",
+        *(f"ip -n {name} address add {address} dev {name} nodad" for address in addresses),
+        f"ip -n {name} link set lo up",
+        f"ip -n {name} link set {name} up",
+    ]
     try:
-        host = untagged(machine, directory)
+        machine.run(" && ".join(steps))
         ends = tuple(ip_interface(address) for address in addresses)
-        host = replace(host, name=f"{machine.name}{vlan}", addresses=ends, inside=name)
+        host = replace(untagged(machine, directory), name=f"{machine.name}{vlan}", addresses=ends, inside=name)
         yield host
         host.end()
     finally:
