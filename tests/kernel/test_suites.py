@@ -43,9 +43,10 @@ CONFIG: dict[str, Any] = {
     "protected": [{"domain": "example.com", "servers": ["192.0.2.32/28", "2001:db8::/64"]}],
 }
 
-# What passes over the bare bridge and not through the gateway, and why.
+# What passes over the bare bridge and may not through the gateway, and why.
 EXCEPTIONS: Mapping[str, str] = {
-    "test_server.py::TestUnthreaded::test_inet_loopstop": "where nobody listens, the client is reset, not refused",
+    "test_server.py::TestUnthreaded::test_inet_loopstop": "where nobody listens, the client is reset, not refused; on "
+    "a busy machine the reset can be there before the client has seen that it was accepted",
 }
 
 
@@ -101,6 +102,6 @@ def test_what_passes_without_the_gateway_passes_through_it(lanes: None, name: st
     passed = {test for test, entry in without.items() if entry["outcome"] == "passed"}
     assert len(passed) >= at_least, Counter(entry["outcome"] for entry in without.values())
     failing = {test for test in passed if through.get(test, {}).get("outcome") != "passed"}
-    assert failing == {test for test in EXCEPTIONS if test in without}
+    assert failing <= EXCEPTIONS.keys()
     assert sum(entry["crossed"] > 0 for entry in through.values()) >= crossing
     assert sessions >= crossing
