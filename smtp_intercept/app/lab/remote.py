@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 from smtp_intercept.app.lab.capture import Frame, recorded
@@ -22,7 +21,7 @@ from smtp_intercept.app.lab.gateway import Gateway
 from smtp_intercept.app.lab.host import Host, LabError, Process, patient
 from smtp_intercept.app.lab.network import Wire
 
-MAIL_LOG, STATUS = "/var/log/tollbridge/mail.log", "/run/tollbridge/status.json"
+MAIL_LOG = "/var/log/tollbridge/mail.log"
 SERVICE = "tollbridge.service"
 PLACE = "/run/lab-programs"  # on that machine
 KILL_S, FETCH_S = 30.0, 60.0
@@ -61,9 +60,8 @@ class RemoteHost(Host):
 
     def start_program(self, argv: Sequence[str], output: Path) -> Process:
         """One that `Process.end` ends over there."""
-        return RemoteProcess(
-            [*(("ip", "netns", "exec", self.inside) if self.inside else ()), *argv], self.enter, output
-        )
+        inside = ("ip", "netns", "exec", self.inside) if self.inside else ()
+        return RemoteProcess([*inside, *argv], self.enter, output)
 
     def new_file(self, suffix: str) -> Path:
         """A path over there."""
@@ -83,11 +81,6 @@ class RemoteGateway(RemoteHost, Gateway):
     def command(self, *verb: str) -> list[str]:
         """The product's command line over there."""
         return ["tollbridge", *verb]
-
-    def state(self) -> dict[str, Any]:
-        """The status file of the running daemon, as it stands."""
-        found: dict[str, Any] = self.run(["cat", STATUS]).json()
-        return found
 
     def stop(self, *, down: bool = False) -> None:
         """End the daemon; the wire stays."""
