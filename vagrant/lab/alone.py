@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from smtp_intercept.app.lab import namespaces
+from smtp_intercept.app.lab.host import LabError
 from vagrant.lab import places, plan, qemu
 from vagrant.lab.access import Access
 from vagrant.lab.box import Box
@@ -17,6 +18,7 @@ from vagrant.lab.plan import Machine
 from vagrant.lab.runner import Choice
 
 PROVISION_S = 1200.0  # half a minute on a quiet machine
+STUCK_S = 240.0  # half a minute on a quiet machine, a minute on a busy one
 
 
 @dataclass
@@ -56,10 +58,20 @@ class Alone:
 
     def _provision(self, machine: Machine, stage: Path, progress: Progress) -> None:
         with progress.step(f"{machine.name}: SSH answers"):
-            self.access.wait(machine.name)
+            self._let_in(machine.name, progress)
         with progress.step(f"{machine.name}: provisioned"):
             self.access.push(machine.name, stage, plan.PROVISION)
             self.access.run(machine.name, machine.provision, timeout_s=PROVISION_S)
+
+    def _let_in(self, name: str, progress: Progress) -> None:
+        """An emulated processor now and then hangs while its kernel boots: such a machine gets its power anew, once."""
+        try:
+            self.access.wait(name, STUCK_S)
+        except LabError as error:
+            progress.say(f"{error}: its power is cut and given again")
+            self.power(name, on=False)
+            self.power(name, on=True)
+            self.access.wait(name)
 
     def power(self, name: str, *, on: bool) -> None:
         if not on:
