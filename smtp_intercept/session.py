@@ -224,11 +224,11 @@ class Session:
         while position < len(buffer) and (end := talk.find_line(buffer, position, _LONG_REPLY, now)):
             talk.read_reply(buffer[position:end], now)
             if talk.instead is not None:
-                _to_client(buffer[sent:position] + talk.instead, out)
+                self._reply(buffer[sent:position] + talk.instead, out)
                 sent = end
             position = end
             if talk.spoken or self._unread:
-                _to_client(buffer[sent:position], out)
+                self._reply(buffer[sent:position], out)
                 sent = position
                 self._speak(out)
                 self._follow_client(b"", now, out)
@@ -237,7 +237,7 @@ class Session:
         if talk.reading is _OPAQUE:
             self._follow_client(b"", now, out)
             position = len(buffer)
-        _to_client(buffer[sent:position], out)
+        self._reply(buffer[sent:position], out)
         if position < len(buffer) and not talk.alone:
             self._keep_line(buffer[position:])
         self._speak(out)
@@ -252,15 +252,20 @@ class Session:
     def _speak(self, out: list[Out]) -> None:
         """What the conversation has to say besides."""
         talk = self._talk
-        if talk.spoken:
-            out.append(ToClient(talk.spoken))
+        if talk.spoken or talk.ended:
+            self._reply(talk.spoken, out)
             talk.spoken = b""
-        if talk.ended:
-            out.extend(map(MessageDone, talk.ended))
-            talk.ended.clear()
         if talk.orders:
             out.extend(talk.orders)
             talk.orders.clear()
+
+    def _reply(self, data: bytes, out: list[Out]) -> None:
+        """What a message has come to is told before the client hears of it: whatever ends this process between the
+        two, no message that its client holds for accepted is missing in the log."""
+        if self._talk.ended:
+            out.extend(map(MessageDone, self._talk.ended))
+            self._talk.ended.clear()
+        _to_client(data, out)
 
 
 def _to_client(data: bytes, out: list[Out]) -> None:
