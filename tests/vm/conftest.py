@@ -146,3 +146,12 @@ def machines() -> Machines:
     told = json.loads(INTERFACE.read_text())
     hosts = {name: Machine(name, facts) for name, facts in told["machines"].items()}
     return Machines(**hosts, links=told["links"])
+
+
+@pytest.fixture(scope="module")
+def gateway_lab(
+    request: pytest.FixtureRequest, machines: Machines, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RemoteLab]:
+    """The machines as the module's lab, the gateway by the module's ``CONFIG``."""
+    with laboratory(machines, request.module.CONFIG, tmp_path_factory.mktemp("lab")) as lab:
+        yield lab

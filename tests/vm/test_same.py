@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from smtp_intercept.app.lab.mail import MailServer
@@ -22,16 +20,8 @@ from tests.kernel.test_verdicts import (  # noqa: F401
     test_pass,
     test_reject,
 )
-from tests.vm.conftest import Machines, laboratory
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
-
-
-@pytest.fixture(scope="module")
-def gateway_lab(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RemoteLab]:
-    """With `test_verdicts`' configuration."""
-    with laboratory(machines, CONFIG, tmp_path_factory.mktemp("same")) as lab:
-        yield lab
 
 
 @pytest.fixture(scope="module")
