@@ -12,13 +12,15 @@ The other switches are quick (hello 1 s, forward delay 2 s), so a way that break
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.capture import Frame, Way
-from smtp_intercept.app.lab.host import Host
+from smtp_intercept.app.lab.host import Host, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station, Wires
 
@@ -62,7 +64,7 @@ def until(true: Callable[[], bool], timeout_s: float, what: str) -> float:
     """How long it took; fails when it takes too long."""
     began_at = time.monotonic()
     while not true():
-        assert time.monotonic() - began_at < timeout_s, f"not within {timeout_s} s: {what}"
+        assert time.monotonic() - began_at < patient(timeout_s), f"not within {timeout_s} s: {what}"
         time.sleep(0.1)
     return time.monotonic() - began_at
 
@@ -78,21 +80,27 @@ def hurry(lab: Lab) -> None:
     lab.gateway.run(["ip", "link", "set", "br0", "up"])
 
 
-@pytest.fixture(scope="module")
-def ring(lanes: None) -> Iterator[Lab]:
-    """Converged, without the daemon."""
-    with Lab(WIRES) as lab:
+@contextmanager
+def converged(wires: Wires, config: Mapping[str, Any]) -> Iterator[Lab]:
+    """The ring as it has settled, without the daemon."""
+    with Lab(wires) as lab:
         root, spare = lab.host("root"), lab.host("spare")
         ends = [(f"{lab.prefix}-{host.name}", "eth1", "") for host in (root, spare)]
         namespaces.wire(ends[0], ends[1], lab.mtu)
         switch(root, "eth0", "eth1", priority=0)
         switch(spare, "eth0", "eth1", priority=4096)
-        lab.gateway.configure(CONFIG)
+        lab.gateway.configure(config)
         lab.gateway.tollbridge("up")
         hurry(lab)
-        MailServer.start(root)
         forwarding = {"p0": "forwarding", "p1": "forwarding", "p2": "blocking"}
         until(lambda: states(lab) == forwarding, CONVERGED_S, "p0 and p1 forward, p2 blocks")
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def ring(lanes: None) -> Iterator[Lab]:
+    with converged(WIRES, CONFIG) as lab:
+        MailServer.start(lab.host("root"))
         yield lab
 
 
@@ -154,8 +162,10 @@ def test_mail_is_intercepted_and_leaves_by_the_port_that_forwards_only(inspectin
 SYN = """
 import socket, sys
 from scapy.layers.inet import IP, TCP
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import Dot1Q, Ether
 frame = Ether(dst=sys.argv[1], src="00:00:5e:00:53:77")
+if vlan := int(sys.argv[3]):
+    frame /= Dot1Q(vlan=vlan)
 packet = frame / IP(src="192.0.2.77", dst="192.0.2.10") / TCP(sport=7777, dport=25)
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind((sys.argv[2], 0))
@@ -163,10 +173,11 @@ s.send(bytes(packet))
 """
 
 
-def injected(lab: Lab, host: str, port: str) -> dict[str, int]:
+def injected(lab: Lab, host: str, port: str, vlan: int = 0) -> dict[str, int]:
     """How often a SYN that a switch sends towards the gateway came in by its port and went out to the client."""
+    client = lab.host(f"client{vlan or ''}").mac
     with lab.capture() as frames:
-        lab.host(host).python(SYN, lab.host("client").mac, "eth0")
+        lab.host(host).python(SYN, client, "eth0", str(vlan))
     found = [frame for frame in frames if frame.source == "00:00:5e:00:53:77" and frame.host == "gateway"]
     return {
         "in": sum((frame.interface, frame.way) == (port, Way.IN) for frame in found),

@@ -100,8 +100,8 @@ def act(words: Sequence[str]) -> None:
 
 @contextmanager
 def configured(gateway: Machine, text: str) -> Iterator[None]:
-    """The gateway with another configuration, while the context lasts."""
-    apply = "systemctl reload tollbridge-bridge.service && systemctl restart tollbridge.service"
+    """The gateway with another configuration, on its disk before a test cuts its power, while the context lasts."""
+    apply = "sync && systemctl reload tollbridge-bridge.service && systemctl restart tollbridge.service"
     gateway.run(f"cp {CONFIG} {CONFIG}.before && cat >{CONFIG} <<'EOF'\n{text}EOF\n{apply}", timeout_s=SETTLED_S)
     try:
         gateway.wait(RUNS)

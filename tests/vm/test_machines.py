@@ -31,11 +31,11 @@ def ping(source: Machine, target: str, *, count: int = 3) -> bool:
     return source.does(f"ping -n -q -c {count} -W 10 {target}")
 
 
-def send(client: Machine, server: str = "192.0.2.20", *words: str) -> str:
-    """A message through swaks; its token, which is in its subject and in its sender."""
+def send(client: Machine, server: str = "192.0.2.20", *words: str, to: str = "user@example.com") -> str:
+    """A message through swaks; its token, which is in its body and in its sender."""
     token = uuid.uuid4().hex
     sender, options = f"{token}@example.org", " ".join(words)
-    client.run(f"swaks --timeout 120 --server {server} --from {sender} --to user@example.com --body {token} {options}")
+    client.run(f"swaks --timeout 120 --server {server} --from {sender} --to {to} --body {token} {options}")
     return token
 
 
