@@ -36,6 +36,7 @@ class Leg:
     ``unsent_bytes`` wait in this process for the peer to read."""
 
     __slots__ = (
+        "_broken",
         "_closing",
         "_ending",
         "_loop",
@@ -68,6 +69,7 @@ class Leg:
         self._unsent: list[bytes | memoryview] = []
         self.unsent_bytes = 0
         self.full = self.ended = self.lost = self._ending = self._closing = False
+        self._broken: OSError | None = None  # why nothing can be sent any more
         self.reading = True
         self._watched = READ
         readiness.watch(sock, READ, self._ready)
@@ -80,7 +82,7 @@ class Leg:
 
     def write(self, data: bytes) -> None:
         """Send, or keep for the peer; nothing if the leg is going."""
-        if self._closing:
+        if self._closing or self._broken:
             return
         if not self._unsent:
             try:
@@ -88,7 +90,7 @@ class Leg:
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as failure:
-                self._fail(failure)
+                self._break(failure)
                 return
             if sent == len(data):
                 return
@@ -135,10 +137,12 @@ class Leg:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as failure:
-            self._lose(failure)
+            self._lose(self._broken or failure)
             return
         if size:
             self._pair.received(self._sent, _READ_INTO[:size].tobytes())
+        elif self._broken:
+            self._lose(self._broken)
         else:
             self.ended = True
             self._watch()
@@ -154,7 +158,7 @@ class Leg:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError as failure:
-            self._lose(failure)
+            self._break(failure)
             return
         self.unsent_bytes -= sent
         if sent == len(data):
@@ -199,12 +203,16 @@ class Leg:
         else:
             self._readiness.forget(self._sock)
 
-    def _fail(self, failure: OSError) -> None:
-        """In the midst of the session's work: it is told later. The kernel tells an error once; who read now would see
-        an end of stream."""
-        self._closing, self._watched = True, 0
+    def _break(self, failure: OSError) -> None:
+        """Nothing can be sent any more. What a peer said before its reset is read still, as fast as the other side
+        takes it: its last reply. Then the leg is lost; told later, as the session is at work."""
+        self._broken, self.unsent_bytes = failure, 0
         self._unsent.clear()
-        self._readiness.soon(lambda: self._lose(failure))
+        if self.ended or self._closing or not isinstance(failure, ConnectionError):  # nothing to read, or no end of it
+            self._closing, self._watched = True, 0
+            self._readiness.soon(lambda: self._lose(failure))
+        else:
+            self._readiness.soon(self._go_on)
 
     def _lose(self, failure: OSError | None) -> None:
         if self.lost:

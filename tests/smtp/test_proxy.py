@@ -290,6 +290,29 @@ def test_the_last_reply_arrives_before_the_reset_that_follows_it(run: Run) -> No
     run(work())
 
 
+def test_the_last_reply_arrives_though_a_write_meets_the_reset_first(run: Run) -> None:
+    """What the kernel has received before a reset can still be read behind it."""
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port) as it:
+            for _ in range(20):
+                client = await connected(it.port)
+                server = await taken()
+                await send(server, b"220 x\r\n")
+                await receive(client, 7)
+                client.send(b"NOOP\r\n")  # in the same turn of the gateway's loop, which hears of the client first
+                server.send(b"250 kept\r\n")
+                reset(server)
+                assert await receive(client, 10) == b"250 kept\r\n"
+                with pytest.raises(ConnectionResetError):
+                    await receive(client, 1)
+                client.close()
+            ended = await it.over(20)
+            assert {(each["outcome"], each["reason"]) for each in ended} == {("reset", "by the server")}
+
+    run(work())
+
+
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_an_end_of_stream_is_mirrored_and_the_other_direction_goes_on(run: Run, side: str) -> None:
     async def work() -> None:
