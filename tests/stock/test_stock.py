@@ -26,6 +26,8 @@ MODULES = {
         "test_the_status_names_the_restarts[interceptor killed-restarts1]",
     ),
     "test_vlan.py": ("test_one_connection_in_three_places_at_once_is_three",),
+    "test_vlan_mta.py": ("test_in_the_clients_name_it_stays_in_its_vlan[4]",),
+    "test_vlan_ring.py": ("test_tagged_mail_leaves_by_the_port_that_forwards_only",),
     "test_up_down.py": ("test_down_gives_back_what_up_took[managed through a port]",),
 }
 TESTS = [f"tests/kernel/{module}::{test}" for module, tests in MODULES.items() for test in tests]
