@@ -109,10 +109,14 @@ def all_arrive(server: Machine, deliveries: list[dict[str, Any]]) -> None:
     server.wait(tests)
 
 
+def processes(gateway: Machine) -> dict[str, int]:
+    """The service's, with their pids."""
+    return dict(json.loads(gateway.run("cat /run/tollbridge/status.json"))["processes"])
+
+
 def test_the_sandbox_is_in_force(machines: Machines) -> None:
     """Of the processes as they run, not of the unit as it is written."""
-    pids = json.loads(machines.gateway.run("cat /run/tollbridge/status.json"))["processes"]
-    for name, pid in pids.items():
+    for name, pid in processes(machines.gateway).items():
         lines = machines.gateway.run(f"cat /proc/{pid}/status").splitlines()
         status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
         assert {key: status[key] for key in CONFINED} == CONFINED, name
@@ -220,35 +224,40 @@ def set_clock(gateway: Machine, ahead_s: int) -> None:
 
 
 @contextmanager
-def second_address_away(server: Machine) -> Iterator[None]:
-    """The server's Postfix serves its first address only; from then on the second too, and its domain."""
-    settings = "inet_interfaces={} 'virtual_mailbox_domains=example.com {}' && systemctl restart postfix.service"
-    server.run(f"postconf -e {settings.format('192.0.2.20', '')}", timeout_s=SETTLED_S)
+def serves(server: Machine, addresses: str, domains: str) -> Iterator[None]:
+    """The server's Postfix, while the context lasts, on these addresses and for these domains."""
+
+    def set_up(addresses: str, domains: str) -> None:
+        settings = f"'inet_interfaces={addresses}' 'virtual_mailbox_domains={domains}'"
+        server.run(f"postconf -e {settings} && systemctl restart postfix.service", timeout_s=SETTLED_S)
+
+    before = server.run("postconf -h inet_interfaces virtual_mailbox_domains").splitlines()
+    set_up(addresses, domains)
     try:
         yield
     finally:
-        server.run(f"postconf -e {settings.format('all', 'example.net')}", timeout_s=SETTLED_S)
+        set_up(*before)
 
 
 def test_a_day_of_uptime(machines: Machines) -> None:
     """By faketime. Mail for a server that is away is tried as the schedule has it, its sender is told once, and it
     arrives when the server is back; the other server's is inspected all day, by the same processes."""
-    gateway, hours = machines.gateway, float(HOUR_S)
-    with configured(gateway, BOTH), faked_clock(gateway):
-        began = json.loads(gateway.run("cat /run/tollbridge/status.json"))["processes"]
-        with second_address_away(machines.server):
+    gateway, server, hours = machines.gateway, machines.server, float(HOUR_S)
+    with configured(gateway, BOTH), faked_clock(gateway), serves(server, "all", "example.com example.net"):
+        began = processes(gateway)
+        with serves(server, "192.0.2.20", "example.com"):
             late = send(machines.client, "192.0.2.21", to="user@example.net")
             for step in range(1, DAY_STEPS + 1):
                 set_clock(gateway, step * STEP_S)
                 if step % MAIL_EVERY == 0:
                     token = send(machines.client)
-                    arrived(machines.server, token)
+                    arrived(server, token)
                     assert logged(gateway, token)
         deliveries = [entry for entry in logged(gateway, late) if entry["type"] == "delivery"]
         tries = [entry for entry in deliveries if entry["sender"]]  # without one: the notice's
         set_clock(gateway, (DAY_STEPS + 10) * STEP_S)  # the longest wait is four hours and a half
-        arrived(machines.server, late)
-        assert json.loads(gateway.run("cat /run/tollbridge/status.json"))["processes"] == began
+        arrived(server, late)
+        assert processes(gateway) == began
         arrived(machines.internet, late)
         (notice,) = [entry for entry in logged(gateway, late) if entry["type"] == "notice"]
     assert {entry["outcome"] for entry in tries} == {"deferred"}
