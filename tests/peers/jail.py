@@ -24,10 +24,9 @@ FIRST_ID = 61_100
 SPOOL = "/var/spool"
 MAILBOX = f"{SPOOL}/mailbox"
 
-# Names are not asked for on these wires: every look-up ends at once. "lookup" is for OpenSMTPD's own resolver, which
-# waits five seconds when the kernel's limit of ICMP messages has eaten a "port unreachable".
+# Names are not asked for on these wires: every look-up ends at once.
 COMMON = {
-    "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\nlookup file\n",
+    "resolv.conf": "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files\nservices: files\nprotocols: files\n",
     "aliases": "",
 }
