@@ -8,7 +8,7 @@ import asyncio
 import resource
 import smtplib
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from aiosmtpd.controller import Controller
 
 from smtp_intercept.leg import WRITE_BUFFER_BYTES
 from smtp_intercept.session import LOOK_AHEAD_BYTES
-from tests.smtp.box import LOCAL, Run, box, connected, listening, receive, reset, send
+from tests.smtp.box import LOCAL, Box, Run, box, connected, listening, receive, reset, send
 
 
 class Keeper:
@@ -231,14 +231,20 @@ def test_a_client_far_ahead_of_the_replies_waits(run: Run) -> None:
     run(work())
 
 
+async def greeted(it: Box, taken: Callable[[], Awaitable[socket.socket]]) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a session whose banner has crossed: the client's and the server's."""
+    client = await connected(it.port)
+    server = await taken()
+    await send(server, b"220 x\r\n")
+    assert await receive(client, 7) == b"220 x\r\n"
+    return client, server
+
+
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_a_reset_is_mirrored_as_a_reset(run: Run, side: str) -> None:
     async def work() -> None:
         async with listening() as (port, taken), box(port) as it:
-            client = await connected(it.port)
-            server = await taken()
-            await send(server, b"220 x\r\n")
-            await receive(client, 7)
+            client, server = await greeted(it, taken)
             one, other = (client, server) if side == "client" else (server, client)
             reset(one)
             with pytest.raises(ConnectionResetError):
@@ -255,10 +261,7 @@ def test_a_reset_that_a_write_meets_first_is_a_reset_too(run: Run) -> None:
 
     async def work() -> None:
         async with listening() as (port, taken), box(port) as it:
-            client = await connected(it.port)
-            server = await taken()
-            await send(server, b"220 x\r\n")
-            await receive(client, 7)
+            client, server = await greeted(it, taken)
             server.send(b"421 bye\r\n")
             reset(client)  # in the same turn of the gateway's loop, which hears of the server first
             with pytest.raises(ConnectionResetError):
@@ -274,10 +277,7 @@ def test_the_last_reply_arrives_before_the_reset_that_follows_it(run: Run) -> No
     async def work() -> None:
         async with listening() as (port, taken), box(port) as it:
             for _ in range(20):
-                client = await connected(it.port)
-                server = await taken()
-                await send(server, b"220 x\r\n")
-                await receive(client, 7)
+                client, server = await greeted(it, taken)
                 server.setblocking(True)
                 server.sendall(b"554 go away\r\n")
                 reset(server)
@@ -296,10 +296,7 @@ def test_the_last_reply_arrives_though_a_write_meets_the_reset_first(run: Run) -
     async def work() -> None:
         async with listening() as (port, taken), box(port) as it:
             for _ in range(20):
-                client = await connected(it.port)
-                server = await taken()
-                await send(server, b"220 x\r\n")
-                await receive(client, 7)
+                client, server = await greeted(it, taken)
                 client.send(b"NOOP\r\n")  # in the same turn of the gateway's loop, which hears of the client first
                 server.send(b"250 kept\r\n")
                 reset(server)
@@ -317,10 +314,7 @@ def test_the_last_reply_arrives_though_a_write_meets_the_reset_first(run: Run) -
 def test_an_end_of_stream_is_mirrored_and_the_other_direction_goes_on(run: Run, side: str) -> None:
     async def work() -> None:
         async with listening() as (port, taken), box(port) as it:
-            client = await connected(it.port)
-            server = await taken()
-            await send(server, b"220 x\r\n")
-            await receive(client, 7)
+            client, server = await greeted(it, taken)
             one, other = (client, server) if side == "client" else (server, client)
             one.shutdown(socket.SHUT_WR)
             assert await receive(other, 1) == b""
