@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bridge.host import has_dot1q
 from smtp_intercept.app.lab.host import LabError
 from smtp_intercept.app.lab.mail import MailServer
 from smtp_intercept.app.lab.network import TWO_WIRES, Lab, missing
@@ -73,6 +74,13 @@ def namespaces() -> None:
     """Skips unless labs can be built here."""
     if reasons := missing():
         pytest.skip("; ".join(reasons))
+
+
+@pytest.fixture(scope="session")
+def dot1q(namespaces: None) -> None:
+    """Skips unless this kernel has VLANs."""
+    if not has_dot1q():
+        pytest.skip("this kernel has no 802.1Q (module 8021q)")
 
 
 @pytest.fixture(scope="session")

@@ -66,12 +66,6 @@ print(json.dumps({"banner": banner.strip(), "reply": lines.readline().strip()}))
 HELD_PORT = 41_025
 
 
-@pytest.fixture(scope="session")
-def dot1q(namespaces: None) -> None:
-    if not has_dot1q():
-        pytest.skip("this kernel has no 802.1Q (module 8021q)")
-
-
 @pytest.fixture(scope="module")
 def lab(dot1q: None) -> Iterator[Lab]:
     with Lab(WIRES) as lab:

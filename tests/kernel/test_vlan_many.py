@@ -8,17 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from bridge.lane import MAX_VLANS
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
-from tests.kernel.test_vlan import CLIENT, SERVER, client, dot1q, records, station  # noqa: F401 (a fixture)
+from tests.kernel.test_vlan import CLIENT, SERVER, client, records, station
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("dot1q")]
 
 LAST = 4094
 VLANS = (*range(2, MAX_VLANS + 1), LAST)
@@ -31,12 +29,6 @@ CONFIG = {
     "bridge": {"vlans": list(VLANS)},
     "protected": [{"domain": "example.com", "servers": list(SERVER.values())}],
 }
-
-
-@pytest.fixture(scope="module")
-def lab(dot1q: None) -> Iterator[Lab]:  # noqa: F811 (the fixture)
-    with Lab(WIRES) as lab:
-        yield lab
 
 
 def test_each_has_its_lane_and_down_leaves_nothing(lanes: None, lab: Lab) -> None:

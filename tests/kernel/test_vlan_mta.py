@@ -10,7 +10,6 @@ Both clients have the same addresses, and both servers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,21 +18,15 @@ from smtp_intercept.app.lab.capture import Frame, Way
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
 from tests.kernel.test_mta_box import BOX, take
-from tests.kernel.test_vlan import CLIENT, SERVER, dot1q, mail, station  # noqa: F401 (a fixture)
+from tests.kernel.test_vlan import CLIENT, SERVER, mail, station
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("dot1q")]
 
 VLAN = 10
 WIRES = {
     "outside": (station("client", 0, CLIENT), station("client", VLAN, CLIENT)),
     "inside": (station("server", 0, SERVER), station("server", VLAN, SERVER)),
 }
-
-
-@pytest.fixture(scope="module")
-def lab(dot1q: None) -> Iterator[Lab]:  # noqa: F811 (the fixture)
-    with Lab(WIRES) as lab:
-        yield lab
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station
 from tests.kernel import test_stp
 from tests.kernel.test_stp import CONVERGED_S, FAILED_OVER_S, SETTLED_S, VERSIONS, converged, port_state, until
-from tests.kernel.test_vlan import CLIENT, SERVER, dot1q, mail, records, station  # noqa: F401 (a fixture)
+from tests.kernel.test_vlan import CLIENT, SERVER, mail, records, station
 
 pytestmark = pytest.mark.kernel
 
@@ -43,7 +43,7 @@ ip address add {SERVER[6]}/64 dev sw.{VLAN} nodad
 
 
 @pytest.fixture(scope="module")
-def ring(lanes: None, dot1q: None) -> Iterator[Lab]:  # noqa: F811 (the fixture)
+def ring(lanes: None, dot1q: None) -> Iterator[Lab]:
     with converged(WIRES, CONFIG) as lab:
         root = lab.host("root")
         for line in IN_VLAN.strip().splitlines():
