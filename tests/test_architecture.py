@@ -40,7 +40,7 @@ PURE = {
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
         *("failure", "mx", "reply", "request", "stuffing", "exchange"),
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
-        *("trace", "parts"),
+        *("trace", "parts", "clock"),
     ),
     "smtp_intercept.app.lab": ("figures", "proposal"),
     "smtp_intercept.app": ("explain", "located", "mistakes", "sums", "template"),

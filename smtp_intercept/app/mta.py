@@ -51,6 +51,9 @@ from smtp_intercept.mta.settling import Settling
 from smtp_intercept.mta.spool import Spool, SpoolError
 from smtp_intercept.mta.spool import make as make_spool
 
+LOOPBACK = Servers.of(
+    ["127.0.0.0/8", "::1"]
+)  # RFC 1122 §3.2.1.3: no MX record of a stranger's leads to our own services
 FILES_PER_SESSION = 2  # its socket, its draft
 FILES_BESIDE = 256
 SETTLE_S = 0.2  # what the interceptor handed over before it was told to end has come by then
@@ -242,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
         known = Secrets(settings)
         make_spool(Path(settings.mta.spool), arguments.uid, arguments.gid)
         with Links() as links:
-            own = Servers(links.own_addresses())
+            own = Servers(links.own_addresses() | LOOPBACK.addresses, LOOPBACK.networks)
     except (OSError, SpoolError, config.ConfigErrors) as error:
         _LOG.error("%s", error)
         return 1

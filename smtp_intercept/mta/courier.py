@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from smtp_intercept.limits import RFC_SECONDS, Phase
+from smtp_intercept.mta import mx
 from smtp_intercept.mta.delivery import Session
 from smtp_intercept.mta.envelope import Origin, Outcome, State
 from smtp_intercept.mta.exchange import Terms
@@ -33,7 +34,8 @@ Dial: TypeAlias = Callable[[Origin | None, Place], Awaitable[socket.socket]]
 
 # For a SYN's answer; RFC 5321 has no figure, Postfix the same.
 CONNECT_S = 30.0
-# Addresses tried in one attempt, over all hosts: a domain of dead servers must not keep a slot for an hour.
+# Addresses tried in one attempt, over all hosts, one of each preference among them (`mx.spread`): a domain of dead
+# servers must not keep a slot for an hour.
 ADDRESSES_TRIED = 10
 
 
@@ -117,9 +119,9 @@ class Courier:
         if isinstance(targets, Failure):
             errand.fail(targets)
             return
-        for target in targets:
-            for address in target.addresses:
-                yield target.host, Place(address)
+        each = [replace(target, addresses=(address,)) for target in targets for address in target.addresses]
+        for target in mx.spread(each, ADDRESSES_TRIED):
+            yield target.host, Place(target.addresses[0])
 
     async def _given(self, errand: Errand, place: Place) -> AsyncIterator[tuple[str, Place]]:
         """A place that was configured: if it is not in the DNS that is ours to mend, and no reason to bounce mail."""

@@ -18,6 +18,7 @@ from smtp_intercept.mta.nexthop import NextHop
 _What = TypeVar("_What")
 
 PROBE_S = 5.0  # a destination that says nothing for so long is still down for the others
+SPREAD = 0.25  # of the wait, on top, by chance: those that were put off together do not come back together
 REMEMBERED = 10_000  # destinations known to be up, and as many known to be down; the longest unheard of is forgotten
 # "Service not available, closing transmission channel" (RFC 5321 §3.8): what it says of one message holds for all.
 _CLOSING = 421
@@ -53,7 +54,8 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """Not before ``until_at``; ``last`` is what the attempt that showed it has said. ``since_at``: of this wait."""
+    """Not before ``until_at``; ``last`` is what the attempt that showed it has said. ``since_at``: of this wait. Times
+    are of a clock that is never set: a day's step backward must not be a day's wait."""
 
     until_at: float
     since_at: float
@@ -76,6 +78,11 @@ class Destinations:
         self._probed_at: dict[NextHop, float] = {}  # when one left to see whether it is still down
 
     @property
+    def longest_s(self) -> float:
+        """Nobody is put off for longer."""
+        return self.bounds.most_s * (1 + SPREAD)
+
+    @property
     def full(self) -> bool:
         """Nothing at all may begin."""
         return self._total >= self.bounds.total
@@ -85,11 +92,11 @@ class Destinations:
         if down := self._down.get(hop):
             probed_at = self._probed_at.get(hop, -math.inf)
             if now < down.until_at:
-                return replace(down, until_at=down.until_at + fraction * down.wait_s / 4)
+                return replace(down, until_at=down.until_at + fraction * down.wait_s * SPREAD)
             if now < probed_at + PROBE_S:
                 return Full()
             if probed_at > -math.inf:
-                return replace(down, until_at=now + down.wait_s * (1 + fraction / 4))
+                return replace(down, until_at=now + down.wait_s * (1 + fraction * SPREAD))
         return Full() if self._crowded(hop) else Go()
 
     def begin(self, hop: NextHop, now: float) -> None:

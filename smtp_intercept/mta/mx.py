@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Protocol, TypeVar
 
 from smtp_intercept.direction import Servers
 from smtp_intercept.mta.failure import Failure, for_good, for_now
 from smtp_intercept.names import Outcome
+
+
+class _Ranks(Protocol):
+    @property
+    def preference(self) -> int: ...
+
+
+_Ranked = TypeVar("_Ranked", bound=_Ranks)
 
 # A number in [0, 1): where a host stands among its equals.
 Chance = Callable[[], float]
@@ -44,6 +53,15 @@ class Target:
     host: str
     addresses: tuple[str, ...]
     authentic: bool = False
+    preference: int = 0
+
+
+def spread(ordered: Sequence[_Ranked], most: int) -> list[_Ranked]:
+    """At most so many, in their order; of every preference one, as far as that goes, before any gets a second: a
+    domain's first hosts may be dead, and its last resort must not hide behind how many they are."""
+    firsts = {each.preference: place for place, each in reversed(list(enumerate(ordered)))}
+    places = sorted(range(len(ordered)), key=lambda place: (firsts[ordered[place].preference] != place, place))
+    return [ordered[place] for place in sorted(places[:most])]
 
 
 def in_order(domain: str, exchanges: Iterable[Exchange], chance: Chance) -> tuple[Exchange, ...] | Failure:
@@ -64,8 +82,9 @@ def usable(
     """The hosts to try. We ourselves in the list end it: what is as good or worse would come back (RFC 5321 §5.1)."""
     ours = [each.preference for each in exchanges if any(map(_of(own), hosts[each.host].addresses))]
     better = [each.host for each in exchanges if not ours or each.preference < min(ours)]
-    targets = (target(name, hosts[name], chance) for name in dict.fromkeys(better))
-    found = tuple(each for each in targets if isinstance(each, Target))
+    first = {each.host: each.preference for each in reversed(exchanges)}
+    targets = [(name, target(name, hosts[name], chance)) for name in dict.fromkeys(better)]
+    found = tuple(replace(each, preference=first[name]) for name, each in targets if isinstance(each, Target))
     if found:
         return found
     unknown = [hosts[name].error for name in better if hosts[name].outcome in (Outcome.FAILED, Outcome.INCOMPLETE)]

@@ -10,6 +10,7 @@ from typing import Any
 
 from smtp_intercept.direction import Direction
 from smtp_intercept.mta import ids
+from smtp_intercept.mta.clock import MADE_AT, STEP_S, Step
 from smtp_intercept.mta.envelope import Body, Entry, Envelope, Notify, Origin, Outcome, Queued, Recipient, State
 from smtp_intercept.mta.listing import Attempt, Summary
 
@@ -140,6 +141,32 @@ class Records:
         )
         self._sql.execute(_DUE, (seq,))  # recipients may have come to life though the message was so already
         return cursor.rowcount > 0
+
+    # --- when the clock was set ---------------------------------------------------------------
+
+    def step(self, step: Step) -> None:
+        """What came before it came ``by_s`` later, as the clock reads now. An attempt that is due by the new clock is
+        not put off: one too many does no harm."""
+        since_at = min(step.before_at + step.by_s, step.now)
+        self._sql.execute(
+            "UPDATE message SET received_at = received_at + ? "
+            "WHERE received_at <= ? AND NOT received_at BETWEEN ? AND ?",
+            (step.by_s, step.before_at, since_at, step.now),
+        )
+
+    def bring_forward(self, now: float, longest_s: float) -> None:
+        """Nobody waits longer than anybody may: what a clock that was ahead has put off, or taken, is due now. An
+        arrival that cannot be is now; a clock that was never set is no judge of that."""
+        far = "(SELECT seq FROM message WHERE due_at > :latest)"
+        at = {"now": now, "latest": now + longest_s, "made": MADE_AT, "ahead": now + STEP_S}
+        self._sql.execute(
+            f"UPDATE recipient SET next_at = :now WHERE state = 'queued' AND next_at > :latest AND seq IN {far}", at
+        )
+        self._sql.execute("UPDATE message SET due_at = :now WHERE due_at > :latest", at)
+        if now >= MADE_AT:
+            self._sql.execute(
+                "UPDATE message SET received_at = :now WHERE received_at < :made OR received_at > :ahead", at
+            )
 
     # --- what is asked ------------------------------------------------------------------------
 

@@ -58,7 +58,8 @@ class Relay:
         `Spool.enqueue`. The draft is used up either way."""
         queued = tuple(Queued(number, each, State.QUEUED, 0, now) for number, each in enumerate(envelope.recipients))
         entry = Entry(self.settling.token(), now, draft.size_bytes, origin, envelope, queued)
-        began_at = self.settling.clock()
+        clock = asyncio.get_running_loop().time
+        began_at = clock()
         try:
             outcomes = await self._carried(entry, draft.content, self.patience_s)
             refuse_untaken(outcomes)
@@ -68,7 +69,7 @@ class Relay:
             await self._keep(entry, ends, draft)
         finally:
             draft.abandon()
-        self.settling.tell(entry, ends, notice_id, Try(self.hop, self.settling.clock() - began_at))
+        self.settling.tell(entry, ends, notice_id, Try(self.hop, clock() - began_at))
         return entry.id
 
     async def _carried(self, entry: Entry, content: Callable[[], BinaryIO], patience_s: float) -> list[Outcome]:

@@ -10,6 +10,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dns.asyncresolver
@@ -75,7 +76,7 @@ class Resolver:
         ordered = mx.in_order(domain, listed, self._chance)
         if isinstance(ordered, Failure):
             return ordered
-        return await self._usable(domain, ordered[: self._limits.mx_hosts], found.authentic)
+        return await self._usable(domain, mx.spread(ordered, self._limits.mx_hosts), found.authentic)
 
     async def addresses(self, host: str) -> Target | Failure:
         """One host, a name or an address; a Failure if that is ourselves."""
@@ -91,7 +92,7 @@ class Resolver:
         targets = mx.usable(domain, exchanges, hosts, self._own, self._chance)
         if isinstance(targets, Failure):
             return targets
-        return tuple(Target(each.host, each.addresses, each.authentic and authentic) for each in targets)
+        return tuple(replace(each, authentic=each.authentic and authentic) for each in targets)
 
     async def _host(self, name: str) -> Host:
         asked = itertools.product((name,), (dns.rdatatype.A, dns.rdatatype.AAAA))

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Protocol
 
 from smtp_intercept.mta import settling
+from smtp_intercept.mta.clock import Clocks, Step, corrected
 from smtp_intercept.mta.courier import Parcel
 from smtp_intercept.mta.destinations import Bounds, Destinations, Down, Full, Go
 from smtp_intercept.mta.envelope import Entry, Outcome, Queued, State
@@ -41,6 +43,7 @@ class Queue(settling.Queue, Protocol):
     def due(
         self, now: float, limit: int, busy: Collection[str], after: tuple[float, str] | None = None
     ) -> list[Entry]: ...
+    async def mend_times(self, step: Step | None, now: float, longest_s: float) -> None: ...
 
 
 class Carrier(Protocol):
@@ -49,15 +52,24 @@ class Carrier(Protocol):
     async def carry(self, parcel: Parcel) -> Sequence[Outcome]: ...
 
 
+def steady() -> float:
+    """Seconds of a clock that is never set and counts while the box sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 @dataclass(slots=True, eq=False)
 class Runner:
-    """Between the spool and the courier. ``settling`` has the clock and chance."""
+    """Between the spool and the courier. ``settling`` has the wall clock and chance; ``steady`` is for waits that are
+    kept in memory."""
 
     queue: Queue
     courier: Carrier
     route: Route
     settling: Settling
     bounds: Bounds = field(default_factory=Bounds)
+    steady: Callable[[], float] = steady
+    _clocks: Clocks = field(default_factory=Clocks, init=False)
+    _steps: list[Step] = field(default_factory=list, init=False)
     _destinations: Destinations = field(init=False)
     _waiting: Waiting = field(default_factory=Waiting, init=False)
     _busy: Counter[str] = field(default_factory=Counter, init=False)
@@ -88,9 +100,11 @@ class Runner:
         loop = asyncio.get_running_loop()
         watch = loop.create_task(self._watch())
         try:
+            await self._mend_times(None)
             while self._stop_within_s is None:
                 began_at = loop.time()
                 self._wake.clear()
+                await self.mind_the_clock()
                 self.look()
                 await asyncio.sleep((loop.time() - began_at) * PACE)
                 if self.at_end or len(self._jobs) >= JOBS:
@@ -103,6 +117,27 @@ class Runner:
         """Begin nothing new. What is in flight has ``within_s``; what has not ended then stays queued as it was."""
         self._stop_within_s = within_s
         self._wake.set()
+
+    async def mind_the_clock(self) -> None:
+        """Before a look: if it was set since the last one, the queue's times follow it."""
+        if (step := self._clocks.step(self.settling.clock(), self.steady())) is None:
+            return
+        _LOG.warning("the clock was set %+.0f s: the queue's times follow it", step.by_s)
+        for part in self._waiting.served(lambda _: True):  # they are taken again, as the queue knows them then
+            self._release(part.entry.id)
+        if not self._jobs:
+            self._steps.clear()
+        self._steps.append(step)
+        await self._mend_times(step)
+
+    async def _mend_times(self, step: Step | None) -> None:
+        longest_s = max(self.settling.schedule.longest_s, self._destinations.longest_s)
+        while True:
+            try:
+                return await self.queue.mend_times(step, self.settling.clock(), longest_s)
+            except SpoolError as failure:
+                _LOG.error("the queue's times cannot be mended: %s", failure)
+                await self.settling.pause(settling.AGAIN_S)
 
     def look(self) -> None:
         """Begin what may begin of the next page of the queue."""
@@ -169,7 +204,7 @@ class Runner:
 
     def _placed(self, part: Part) -> bool:
         """Whether it is on its way, or put off; or else has to wait."""
-        now = self.settling.clock()
+        now = self.steady()
         admission = self._destinations.admission(part.hop, now, self.settling.chance())
         if isinstance(admission, Down) and part.by_hand:
             admission = Go()
@@ -212,7 +247,7 @@ class Runner:
             self._wake.set()
 
     async def _carry(self, part: Part, began_at: float) -> None:
-        loop, outcomes = asyncio.get_running_loop(), list[Outcome]()
+        loop, outcomes, steps = asyncio.get_running_loop(), list[Outcome](), len(self._steps)
         left_at = loop.time()
         task = loop.create_task(self._attempt(part))
         self._carrying.add(task)
@@ -224,8 +259,9 @@ class Runner:
             return  # stopped: it stays queued as it was
         finally:
             self._carrying.discard(task)
-            self._destinations.end(part.hop, outcomes, began_at, self.settling.clock())
-        await self.settling.settle(part.entry, outcomes, Try(part.hop, loop.time() - left_at))
+            self._destinations.end(part.hop, outcomes, began_at, self.steady())
+        entry = corrected(part.entry, self._steps[steps:])
+        await self.settling.settle(entry, outcomes, Try(part.hop, loop.time() - left_at))
 
     async def _attempt(self, part: Part) -> list[Outcome]:
         entry, numbers = part.entry, tuple(each.number for each in part.queued)
@@ -254,9 +290,8 @@ class Runner:
             raise OSError("the queue's disk failed") from failure
 
     async def _put_off(self, part: Part, down: Down) -> None:
-        outcomes = [
-            replace(down.last, number=each.number, next_at=down.until_at, attempted=False) for each in part.queued
-        ]
+        next_at = self.settling.clock() + down.until_at - self.steady()
+        outcomes = [replace(down.last, number=each.number, next_at=next_at, attempted=False) for each in part.queued]
         await self.settling.settle(part.entry, outcomes, Try(part.hop))
 
     async def _unroutable(self, entry: Entry, queued: Queued, reason: str) -> None:

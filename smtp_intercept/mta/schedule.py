@@ -23,6 +23,11 @@ class Schedule:
     give_up_s: float = 432_000.0  # 5 days, RFC 5321 §4.5.4.1
     dsn_give_up_s: float = 432_000.0  # for null reverse-paths; 0: one attempt
 
+    @property
+    def longest_s(self) -> float:
+        """No wait is longer."""
+        return max(self.first_s, self.most_s) * (1 + self.jitter)
+
     def expires_at(self, entry: Entry) -> float:
         """A temporary failure at or after this time is for good."""
         return entry.received_at + (self.give_up_s if entry.envelope.reverse_path else self.dsn_give_up_s)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from smtp_intercept.mta import database, faults, ids, listing
+from smtp_intercept.mta.clock import Step
 from smtp_intercept.mta.commits import Commits, Done
 from smtp_intercept.mta.contents import Contents, content_of
 from smtp_intercept.mta.drafts import Draft, Layout, check_owner, make
@@ -166,6 +167,17 @@ class Spool:
         except BaseException:
             draft.discard()
             raise
+
+    async def mend_times(self, step: Step | None, now: float, longest_s: float) -> None:
+        """At the start, and after the clock was set (``step``): see `Records.step` and `bring_forward`."""
+
+        def run(records: Records) -> Done[None]:
+            if step is not None:
+                records.step(step)
+            records.bring_forward(now, longest_s)
+            return Done(None)
+
+        await self._commits.do(run)
 
     # --- what is asked, and what an administrator changes -------------------------------------
 

@@ -89,7 +89,7 @@ class Office:
         self._ticks = time.monotonic if ticking else lambda: 0.0
         self._began = self._ticks()
         self.spool = Spool.open(directory, reserve_bytes=0)
-        self.courier = Courier(self.clock)
+        self.courier = Courier(self.steady)
         self.log: list[dict[str, Any]] = []
         tokens = iter(range(10**9))
         self.settling = Settling(
@@ -101,9 +101,19 @@ class Office:
             chance=lambda: 0.0,
             token=lambda: f"token{next(tokens)}",
         )
-        self.runner = Runner(self.spool, self.courier, by_domain, self.settling, bounds or Bounds())
+        self.set_s = 0.0
+        self._bounds = bounds or Bounds()
+        self.start_runner()
+
+    def start_runner(self) -> None:
+        """A new one, as when the process was started again."""
+        self.runner = Runner(self.spool, self.courier, by_domain, self.settling, self._bounds, self.steady)
 
     def clock(self) -> float:
+        """The wall's, which may have been set by ``set_s`` against the true time."""
+        return self.steady() + self.set_s
+
+    def steady(self) -> float:
         return self.now + self._ticks() - self._began
 
     async def post(self, *recipients: str | Recipient, sender: str = "alice@example.com", **envelope: Any) -> str:

@@ -27,6 +27,8 @@ ZONES: dict[str, str | None] = {
     "mx.test": "@ MX 10 dead\n@ MX 20 busy\n@ MX 30 six\ndead A 127.0.0.2\nbusy A 127.0.0.3\nsix AAAA ::1\n",
     "null.test": "@ MX 0 .\n",
     "loop.test": "@ MX 10 us\n@ MX 20 six.mx.test.\nus A 192.0.2.1\n",
+    "last.test": "".join(f"@ MX 10 h{n}\nh{n} A 127.0.1.{n}\n" for n in range(1, ADDRESSES_TRIED + 3))
+    + "@ MX 20 last\nlast A 127.0.0.1\n",
     "dead.test": "".join(f"@ MX 10 h{n}\nh{n} A 127.0.1.{n}\n" for n in range(1, ADDRESSES_TRIED + 3)),
     "broken.test": None,
 }
@@ -102,6 +104,18 @@ def test_no_more_addresses_than_the_bound(nsd: Nsd) -> None:
         carrier = courier(resolver=asking(nsd), dial=dialling({}, dialled))
         assert states(await carrier.carry(parcel(mail_for("dead.test")))) == [(State.QUEUED, "4.4.1")]
         assert len(dialled) == len(set(dialled)) == ADDRESSES_TRIED
+
+    run_on("asyncio", work())
+
+
+def test_a_last_resort_is_reached_behind_more_dead_ones_than_the_bound(nsd: Nsd) -> None:
+    async def work() -> None:
+        async with serving() as remote:
+            dialled: list[Place] = []
+            carrier = courier(resolver=asking(nsd), dial=dialling({"127.0.0.1": remote}, dialled))
+            outcomes = await carrier.carry(parcel(mail_for("last.test")))
+            assert states(outcomes) == TAKEN, (outcomes, dialled)
+            assert len(dialled) == ADDRESSES_TRIED
 
     run_on("asyncio", work())
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from smtp_intercept.direction import Servers
 from smtp_intercept.mta.envelope import State
 from smtp_intercept.mta.failure import Failure
-from smtp_intercept.mta.mx import Exchange, Host, Target, in_order, literal, target, usable
+from smtp_intercept.mta.mx import Exchange, Host, Target, in_order, literal, spread, target, usable
 from smtp_intercept.names import Outcome
 
 OWN = Servers.of(["192.0.2.1", "2001:db8::1"])
@@ -115,3 +115,23 @@ def test_both_families_in_turn_whatever_there_is(four: set[object], six: set[obj
 )
 def test_literal(text: str, address: str | None) -> None:
     assert literal(text) == address
+
+
+RANKS = st.lists(st.integers(0, 12), max_size=40).map(sorted)
+
+
+@given(ranks=RANKS, most=st.integers(1, 40))
+def test_every_preference_has_a_try_before_any_has_two(ranks: list[int], most: int) -> None:
+    ordered = [Exchange(rank, f"h{place}") for place, rank in enumerate(ranks)]
+    kept = spread(ordered, most)
+    assert [each for each in ordered if each in kept] == kept, "in their order"
+    assert len(kept) == min(most, len(ordered))
+    seen = {each.preference for each in kept}
+    assert len(seen) == min(len(set(ranks)), most)
+    assert seen == set(sorted(set(ranks))[: len(seen)]), "the best ones"
+
+
+def test_what_fits_is_not_changed() -> None:
+    ordered = [Exchange(10, "a"), Exchange(10, "b"), Exchange(20, "c")]
+    assert spread(ordered, 3) == ordered
+    assert [each.host for each in spread(ordered, 2)] == ["a", "c"]
