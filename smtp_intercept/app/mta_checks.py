@@ -32,6 +32,17 @@ def _port_names(bridge: Bridge, intercept: Intercept, mta: Mta) -> Iterator[Mist
             yield Mistake(("mta", "relay_from_ports", index), f"{port!r} is not a port of the bridge", remedy)
 
 
+def _relay_from(mta: Mta, bridge: Bridge) -> Iterator[Mistake]:
+    if mta.relay_from and not mta.relay_from_ports:
+        reason = "says who may send to everybody, but not where they arrive: any neighbour can claim an address"
+        remedy = f"add relay_from_ports = […], those of bridge.ports behind which these clients are: {_listed(bridge)}"
+        yield Mistake(("mta", "relay_from"), reason, remedy)
+
+
+def _listed(bridge: Bridge) -> str:
+    return bridge.ports if isinstance(bridge.ports, str) else ", ".join(bridge.ports)
+
+
 def _certificate(mta: Mta) -> Iterator[Mistake]:
     for given, missing in (("certificate", "key"), ("key", "certificate")):
         if getattr(mta, given) is not None and getattr(mta, missing) is None:
@@ -103,6 +114,7 @@ def _shared(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
 # Each check with the tables that it takes.
 CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge", "intercept", "mta"), _port_names),
+    (("mta", "bridge"), _relay_from),
     (("mta",), _certificate),
     (("mta",), _figures),
     (("mta", "relay"), _queue),
@@ -114,15 +126,19 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
 
 
 def _warn_open_relay(config: Config) -> Iterator[str]:
-    networks = config.mta.relay_from
-    whole: list[IPv4Network | IPv6Network] = []
-    whole += collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
-    whole += collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
-    for network in whole:
+    if not set(config.mta.relay_from_ports) >= set(config.bridge.ports):
+        return
+    if not config.mta.relay_from:
+        yield "mta.relay_from_ports: open relay: whatever port clients arrive on, they may send to everybody"
+    for network in _whole(config.mta.relay_from):
         if network.prefixlen == 0:
             yield f"mta.relay_from: open relay: {network} lets every IPv{network.version} client send to everybody"
-    if set(config.mta.relay_from_ports) >= set(config.bridge.ports):
-        yield "mta.relay_from_ports: open relay: whatever port clients arrive on, they may send to everybody"
+
+
+def _whole(networks: Iterable[IPv4Network | IPv6Network]) -> Iterator[IPv4Network | IPv6Network]:
+    """Halves that lie side by side are one."""
+    yield from collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+    yield from collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
 
 
 def _warn_no_mta(config: Config) -> Iterator[str]:

@@ -33,6 +33,7 @@ _MAILBOX = re.compile(
     """,
     re.VERBOSE,
 )
+_NOBODY = Servers()
 # Control characters end lines, lone surrogates were no UTF-8: neither can be part of a mailbox (RFC 6531 §3.3).
 _NEVER = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _HOPS = re.compile("[@%]")  # user%domain@relay and, for servers that unquote before they route, "user@domain"@relay
@@ -40,8 +41,9 @@ _HOPS = re.compile("[@%]")  # user%domain@relay and, for servers that unquote be
 
 @dataclass(frozen=True, slots=True)
 class RelayRule:
-    """``domains`` are everybody's to reach. Clients in ``networks``, and those that arrive on one of ``ports`` (links'
-    names), reach all others too."""
+    """``domains`` are everybody's to reach. Clients that arrive on one of ``ports`` (links' names), if there are
+    ``networks`` from an address in one of them, reach all others too: an address alone is what any neighbour on the
+    other side can claim, and have its answers sent to."""
 
     domains: Domains
     networks: Servers = field(default_factory=Servers)
@@ -50,7 +52,9 @@ class RelayRule:
     def trusts(self, origin: Origin) -> bool:
         """Whether the connection is one of those that may reach anybody."""
         client = origin.client[0]  # "": a message of our own, which asks nobody
-        return origin.port in self.ports or (client != "" and self.networks.holds(ip_address(client).packed))
+        if not client or origin.port not in self.ports:
+            return False
+        return self.networks == _NOBODY or self.networks.holds(ip_address(client).packed)
 
 
 def admission(origin: Origin, recipient: str, rule: RelayRule) -> Answer | None:

@@ -243,7 +243,7 @@ class TestMta:
         ]
 
     def test_outgoing_from_a_listed_client(self) -> None:
-        listed = f'[mta]\nrelay_from = ["{RELAY}"]\n'
+        listed = f'[mta]\nrelay_from = ["{RELAY}"]\nrelay_from_ports = ["enp2s0"]\n'
         assert self.told(RELAY, STRANGER, "enp2s0", listed) == [
             "<a@example.com>: incoming: example.com is protected; R6: mail.example.com:25, 192.0.2.20:25",
             "<@relay.example:b@elsewhere.example>: outgoing: elsewhere.example is not protected; "

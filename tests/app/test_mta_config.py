@@ -164,6 +164,11 @@ def test_what_is_not_set_is_named() -> None:
             "4: mta.relay_from[0]: '10.0.0.1/8' has host bits set; the network is 10.0.0.0/8",
         ),
         (
+            "[mta]\nrelay_from = ['10.0.0.0/8']",
+            "4: mta.relay_from: says who may send to everybody, but not where they arrive: any neighbour can claim an "
+            "address; add relay_from_ports = […], those of bridge.ports behind which these clients are: enp1s0, enp2s0",
+        ),
+        (
             "[mta]\nrelay_from_ports = [\n'enp1s0',\n'eth9',\n]",
             "4: mta.relay_from_ports[1]: 'eth9' is not a port of the bridge; name one of bridge.ports: enp1s0, enp2s0",
         ),
@@ -288,6 +293,7 @@ class TestWarnings:
             MTA + SERVED,
             MTA + SERVED + RELAY + "username = 'box'\npassword_file = '/x/y'\ntls = 'verified'\n",
             MTA + SERVED + "[mta]\nrelay_from = ['10.0.0.0/8', '0.0.0.0/1']\nrelay_from_ports = ['enp1s0']\n",
+            MTA + SERVED + "[mta]\nrelay_from = ['0.0.0.0/0']\nrelay_from_ports = ['enp1s0']\n",
             MTA + "hidden = true\nstarttls = 'strip'\non_doubt = 'close'\n" + SERVED,  # outgoing is the proxy's
         ],
     )
@@ -299,11 +305,12 @@ class TestWarnings:
         ("lines", "warning"),
         [
             (
-                MTA + "[mta]\nrelay_from = ['0.0.0.0/0']\n",
+                MTA + "[mta]\nrelay_from = ['0.0.0.0/0']\nrelay_from_ports = ['enp1s0', 'enp2s0']\n",
                 "mta.relay_from: open relay: 0.0.0.0/0 lets every IPv4 client send to everybody",
             ),
             (
-                MTA + "[mta]\nrelay_from = ['10.0.0.0/8', '::/1', '8000::/1']\n",
+                MTA
+                + "[mta]\nrelay_from = ['10.0.0.0/8', '::/1', '8000::/1']\nrelay_from_ports = ['enp1s0', 'enp2s0']\n",
                 "mta.relay_from: open relay: ::/0 lets every IPv6 client send to everybody",
             ),
             (

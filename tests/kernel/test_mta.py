@@ -73,7 +73,7 @@ BASE: dict[str, Any] = {
         "rule": [{"client": SECOND, "direction": "outgoing", "action": "pass"}],
     },
     "protected": [{"domain": "postfix.test", "servers": [SERVER]}],
-    "mta": {"hostname": "box.test", "relay_from": [f"{CLIENT}/32"]},
+    "mta": {"hostname": "box.test", "relay_from": [f"{CLIENT}/32"], "relay_from_ports": ["p0"]},
     "limits": {"drain_s": 2},
 }
 INCOMING: dict[str, Any] = {"intercept": {"incoming": "mta"}}

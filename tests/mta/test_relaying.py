@@ -189,17 +189,18 @@ def test_the_postmaster_of_the_protected_server_is_reached_without_a_domain(mail
 @pytest.mark.parametrize(
     ("client", "port", "trusted"),
     [
-        ("203.0.113.9", "enp1s0", False),
-        ("9.255.255.255", "enp1s0", False),
-        ("10.0.0.0", "enp1s0", True),
-        ("10.255.255.255", "enp1s0", True),
-        ("11.0.0.0", "enp1s0", False),
-        ("203.0.113.9", "enp2s0", True),
-        ("203.0.113.9", "", False),
-        ("2001:db8:10::1", "enp1s0", True),
-        ("2001:db8:11::1", "enp1s0", False),
-        ("fe80::1%smtp0", "enp1s0", False),
-        ("::ffff:10.0.0.1", "enp1s0", False),  # on the wire this is another address
+        ("203.0.113.9", "enp2s0", False),
+        ("9.255.255.255", "enp2s0", False),
+        ("10.0.0.0", "enp2s0", True),
+        ("10.255.255.255", "enp2s0", True),
+        ("11.0.0.0", "enp2s0", False),
+        ("10.0.0.1", "enp1s0", False),  # a neighbour outside that claims an address of the inside
+        ("10.0.0.1", "", False),
+        ("2001:db8:10::1", "enp2s0", True),
+        ("2001:db8:10::1", "enp1s0", False),
+        ("2001:db8:11::1", "enp2s0", False),
+        ("fe80::1%smtp0", "enp2s0", False),
+        ("::ffff:10.0.0.1", "enp2s0", False),  # on the wire this is another address
     ],
 )
 @pytest.mark.parametrize("recipient", ["victim@other.example", "victim%other.example@example.com", "u@[192.0.2.99]"])
@@ -209,8 +210,17 @@ def test_who_is_listed_may(client: str, port: str, trusted: bool, recipient: str
         assert admission(origin, recipient, RULE) is (None if trusted else RELAY_DENIED)
 
 
-def test_without_a_list_nobody_may() -> None:
-    rule = RelayRule(RULE.domains)
+@pytest.mark.parametrize("client", ["203.0.113.9", "2001:db8:11::1", "fe80::1%smtp0"])
+def test_without_networks_everybody_on_the_port_may(client: str) -> None:
+    rule = RelayRule(RULE.domains, ports=frozenset({"enp2s0"}))
+    for port, refusal in (("enp2s0", None), ("enp1s0", RELAY_DENIED), ("", RELAY_DENIED)):
+        origin = Origin((client, 1), ("192.0.2.20", 25), Direction.INCOMING, port)
+        assert admission(origin, "v@other.example", rule) is refusal
+
+
+@pytest.mark.parametrize("networks", [Servers(), Servers.of(["10.0.0.0/8"])], ids=["no networks", "networks"])
+def test_without_a_port_nobody_may(networks: Servers) -> None:
+    rule = RelayRule(RULE.domains, networks)
     assert admission(Origin(("10.0.0.1", 1), ("192.0.2.20", 25), Direction.INCOMING, ""), "v@other.example", rule)
 
 
