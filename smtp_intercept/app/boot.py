@@ -18,9 +18,11 @@ from bridge.host import Host, StepError
 from bridge.lane import LANE, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
+from hwprofiles.profile import ProfileError
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming, verbs
 from smtp_intercept.app.config import Config, ConfigErrors
+from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lastgood import or_last_good
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.wanted import profile_of, wanted
@@ -45,10 +47,14 @@ def up(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """The verb; at boot with the same configuration as `up` found."""
+    """The verb; at boot with the same configuration as `up` found. A unit hears that only a person can mend it."""
     if arguments.boot:
         _wait_for_lane(LANE_S)
-        return or_last_good(verbs.run, arguments)
+        try:
+            return or_last_good(verbs.run, arguments)
+        except (ConfigErrors, ProfileError) as error:
+            print("\n".join(f"tollbridge: {line}" for line in str(error).splitlines()), file=sys.stderr)
+            return Exit.MISUSE
     return verbs.run(arguments)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bridge.privilege import Capability, confine, die_with_parent
+from smtp_intercept.app import hangup
 
 
 def read_arguments(
@@ -35,6 +36,7 @@ def settle_in(arguments: argparse.Namespace, *keep: Capability) -> None:
     confine(arguments.uid, arguments.gid, keep)
     die_with_parent(signal.SIGTERM, arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hangup.ignore()
 
 
 async def every(seconds: float, work: Callable[[], None]) -> None:

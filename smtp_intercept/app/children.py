@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from smtp_intercept.app import channel
+from smtp_intercept.app import channel, hangup
 
 HUNG_S = 15.0  # without a report for so long a process is ended and started again
 STARTING_S = 180.0  # before its first report; an emulated box that boots on a busy host took more than 60 s
@@ -56,7 +56,8 @@ class Child:
         lent = self.lend()
         words = [word for number in lent for word in ("--listener", str(number))]
         fds = (*self.fds, *lent)
-        self.process = subprocess.Popen([*self.command, *words], pass_fds=fds, stdin=subprocess.DEVNULL)  # noqa: S603 - own module
+        with hangup.held():
+            self.process = subprocess.Popen([*self.command, *words], pass_fds=fds, stdin=subprocess.DEVNULL)  # noqa: S603 - own module
         self.report, self.heard_at, self.started_at = {}, now, now
         self.restarts += 1
 

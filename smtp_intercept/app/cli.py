@@ -1,7 +1,4 @@
-"""The command `tollbridge`: reads the words, calls the verb, turns errors into one clear line and an exit status.
-
-0 done, 1 failed, 2 misuse.
-"""
+"""The command `tollbridge`: reads the words, calls the verb, turns errors into one clear line and an exit status."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ from hwprofiles.profile import ProfileError
 from smtp_intercept.app import boot, hw_words, lastgood, queue_words, rundir, setup, verbs
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
+from smtp_intercept.app.exits import Exit, FailedError, listed
 from smtp_intercept.app.lockout import LockOutError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
-from smtp_intercept.app.subcommands import Subcommands, Verb, add_verb
+from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb
 from smtp_intercept.app.template import KEYS
-from smtp_intercept.app.verbs import UsageError
 from smtp_intercept.mta.faults import SpoolError
 
 # What an administrator can cause and mend: said in a line, without a traceback.
@@ -36,6 +33,7 @@ _EXPECTED = (
     AlreadyRunningError,
     ConfigErrors,
     FactsError,
+    FailedError,
     FirewallError,
     LockOutError,
     MissingFeatureError,
@@ -45,7 +43,6 @@ _EXPECTED = (
     SpoolError,
     StartError,
     StepError,
-    UsageError,
 )
 _NEEDS_ROOT = frozenset({"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
 
@@ -61,23 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return verb(arguments)
     except _EXPECTED as error:
-        return _say(str(error))
+        return _say(str(error), getattr(error, "status", Exit.FAILED))
     except BrokenPipeError:  # `tollbridge plan | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return Exit.DONE
 
 
-def _say(error: str) -> int:
+def _say(error: str, status: Exit = Exit.FAILED) -> int:
     for line in error.splitlines():
         print(f"tollbridge: {line}", file=sys.stderr)
-    return 1
+    return status
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="tollbridge",
         description="A transparent SMTP gateway: an invisible bridge that inspects mail and passes everything else.",
-        epilog="Exit status: 0 done, 1 failed, 2 misuse.",
+        epilog=f"Exit status: {listed()}",
     )
     parser.add_argument("--version", action="version", version=f"tollbridge {metadata.version('tollbridge')}")
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help="the configuration [%(default)s]")
@@ -87,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state-dir", type=Path, default=lastgood.DEFAULT, help="the last good configuration [%(default)s]"
     )
-    sub = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    sub = parser.add_verbs("verb", "VERB")
     _add_setting_up(sub)
     _add_asking(sub)
     return parser
@@ -139,9 +136,9 @@ def _add_asking(sub: Subcommands) -> None:
     explain.add_argument("--vlan", type=int, default=0, metavar="V", help="the VLAN that it is tagged with [untagged]")
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
-    queue_words.add(sub.add_parser("queue", help=queue, description=queue[0].upper() + queue[1:] + "."))
+    queue_words.add(add_group(sub, "queue", queue))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"
-    hw_words.add(sub.add_parser("hw", help=hardware, description=hardware[0].upper() + hardware[1:] + "."))
+    hw_words.add(add_group(sub, "hw", hardware))
     demo = add_verb(
         sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True
     )

@@ -20,8 +20,9 @@ from hwprofiles.match import Score, named, scores
 from hwprofiles.match import match as choose
 from hwprofiles.profile import Profile, Sysctls
 from smtp_intercept.app import naming
+from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.rundir import RunDir
-from smtp_intercept.app.verbs import UsageError, host_of, load_tuned, print_step, report, warn
+from smtp_intercept.app.verbs import host_of, load_tuned, print_step, report, warn
 
 
 def facts(arguments: argparse.Namespace) -> int:
@@ -141,7 +142,7 @@ def _box(arguments: argparse.Namespace) -> Box:
         try:
             return from_json(arguments.replayed.read_text(encoding="utf-8"))
         except (OSError, FactsError) as error:
-            raise UsageError(f"--facts {arguments.replayed}: {error}") from None
+            raise FailedError(f"--facts {arguments.replayed}: {error}") from None
     if arguments.hw_verb != "facts" and arguments.config.exists():
         return reader.box(naming.load(arguments.config).bridge.ports)
     return reader.box()
@@ -149,7 +150,7 @@ def _box(arguments: argparse.Namespace) -> Box:
 
 def _needs_root(arguments: argparse.Namespace) -> None:
     if os.geteuid():
-        raise UsageError(f"tollbridge hw {arguments.hw_verb} needs root: sudo tollbridge hw {arguments.hw_verb}")
+        raise FailedError(f"tollbridge hw {arguments.hw_verb} needs root: sudo tollbridge hw {arguments.hw_verb}")
 
 
 def _say(what: str, text: str) -> None:

@@ -13,10 +13,11 @@ from hwprofiles.bypass import relay_of
 from hwprofiles.relay import Act
 from smtp_intercept.app import keeper, naming, relays
 from smtp_intercept.app.config import Config
+from smtp_intercept.app.exits import Exit, FailedError
 from smtp_intercept.app.lastgood import BROKEN
 from smtp_intercept.app.relays import LOCK, POLL_S, SAYS_S, Relays
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json
-from smtp_intercept.app.verbs import UsageError, report, warn
+from smtp_intercept.app.verbs import report, warn
 from smtp_intercept.app.wanted import profile_of
 
 
@@ -28,7 +29,7 @@ def keep(arguments: argparse.Namespace) -> int:
         config, wanted = _wanted(arguments)
     except BROKEN as error:
         print(f"tollbridge: {error}", file=sys.stderr)
-        return 2
+        return Exit.MISUSE
     warn(wanted.missed)
     try:
         return keeper.run(RunDir(arguments.run_dir), config, wanted)
@@ -62,7 +63,7 @@ def arm(arguments: argparse.Namespace) -> int:
     _needs_relays(wanted)
     run_dir.bypassed.unlink(missing_ok=True)
     if not run_dir.holder(LOCK):
-        raise UsageError("nobody keeps the relays, so they are not armed: tollbridge up")
+        raise FailedError("nobody keeps the relays, so they are not armed: tollbridge up")
     return _shown(run_dir, "armed")
 
 
@@ -95,9 +96,9 @@ def _needs_relays(wanted: Relays) -> None:
         reason = (
             "; ".join(wanted.missed) or "this box has none that is known: [[bypass]] in the configuration names them"
         )
-        raise UsageError(f"no bypass relay to tell: {reason}")
+        raise FailedError(f"no bypass relay to tell: {reason}")
 
 
 def _needs_root(arguments: argparse.Namespace) -> None:
     if os.geteuid():
-        raise UsageError(f"tollbridge hw {arguments.hw_verb} needs root: sudo tollbridge hw {arguments.hw_verb}")
+        raise FailedError(f"tollbridge hw {arguments.hw_verb} needs root: sudo tollbridge hw {arguments.hw_verb}")

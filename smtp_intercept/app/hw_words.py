@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtp_intercept.app import hw, hw_relays
-from smtp_intercept.app.subcommands import add_verb
+from smtp_intercept.app.subcommands import Parser, add_verb
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: Parser) -> None:
     """To the parser of the verb `hw`."""
-    verbs = parser.add_subparsers(dest="hw_verb", required=True, metavar="WHAT", help="what to do with it")
+    verbs = parser.add_verbs("hw_verb", "WHAT", "what to do with it")
     facts = add_verb(verbs, "facts", hw.facts, "show the facts of this box; JSON where nobody is looking: > box.json")
     facts.add_argument("--json", action="store_true", help="for machines: the file that --facts reads")
     detect = add_verb(verbs, "detect", hw.detect, "say which profile is for the box, and why")

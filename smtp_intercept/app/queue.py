@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app.verbs import UsageError
+from smtp_intercept.app.exits import Exit, UsageError
 from smtp_intercept.mta import ids
 from smtp_intercept.mta.envelope import Entry, Queued
-from smtp_intercept.mta.faults import NoSuchMessageError
+from smtp_intercept.mta.faults import NoQueueError, NoSuchMessageError
 from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.nexthop import place_of
 from smtp_intercept.mta.postmaster import Postmaster, queue_in
@@ -38,7 +38,18 @@ _UNITS = ("B", "K", "M", "G", "T")
 
 
 def list_(arguments: argparse.Namespace) -> int:
-    """One line for each message, and one for each last reply."""
+    """One line for each message, and one for each last reply. A box on which no MTA has run has an empty queue."""
+    try:
+        return _listed(arguments)
+    except NoQueueError as none:
+        if arguments.spool is not None:  # somebody means it to be there
+            raise
+        if not arguments.json:
+            print(f"the queue is empty: no MTA has run here yet ({none.path} is not there)")
+        return Exit.DONE
+
+
+def _listed(arguments: argparse.Namespace) -> int:
     shown = 0
     gc.freeze()  # what stands now need not be walked for each thousand of rows
     with _queue(arguments) as queue:
@@ -148,7 +159,7 @@ def _chosen(arguments: argparse.Namespace, queue: Postmaster) -> tuple[list[int]
 
 
 def _agreed(queue: Postmaster, seqs: Sequence[int], notify: bool) -> bool:
-    for line in queue.lines(Filter(ids=tuple(ids.of_number(seq) for seq in seqs[:SHOWN]))):
+    for line in queue.lines(Filter(ids=tuple(ids.of_number(seq) for seq in seqs[:SHOWN])), brief=True):
         print(_row(json.loads(line)))
     more = f" ({len(seqs) - SHOWN} more than shown)" if len(seqs) > SHOWN else ""
     how = "and tell the sender" if notify else "for good, telling nobody"
@@ -241,7 +252,7 @@ def _then(to: dict[str, Any], arrived: str) -> str:
 def _facts(page: dict[str, Any]) -> Iterator[tuple[str, str]]:
     origin = page["origin"]
     yield "id", page["id"]
-    yield "arrived", page["time"]
+    yield "arrived", f"{page['time'][:19]}Z"
     yield "size", f"{page['size_bytes']} bytes"
     yield "state", "held" if page["held"] else "returning to its sender" if page["returning"] else ""
     yield "via", page["alternate"]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from smtp_intercept.app import queue
-from smtp_intercept.app.subcommands import add_verb
+from smtp_intercept.app.subcommands import Parser, add_here_too, add_verb
 from smtp_intercept.mta.listing import Standing
 
 _S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -22,10 +22,10 @@ _CHANGES = {
 }
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+def add(parser: Parser) -> None:
     """To the parser of the verb `queue`."""
     parser.add_argument("--spool", type=Path, metavar="DIR", help="the queue's directory [mta.spool]")
-    verbs = parser.add_subparsers(dest="queue_verb", required=True, metavar="WHAT", help="what to do with it")
+    verbs = parser.add_verbs("queue_verb", "WHAT", "what to do with it")
     listing = add_verb(verbs, "list", queue.list_, "show the messages that fit, the oldest first")
     _add_filters(listing)
     listing.add_argument("--json", action="store_true", help="for machines: one object a line")
@@ -39,6 +39,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         change.add_argument("--all", action="store_true", help="every message")
         if name in _OWN:
             _OWN[name](change)
+    for verb in verbs.choices.values():
+        add_here_too(verb, "--spool")
 
 
 def _add_delete(parser: argparse.ArgumentParser) -> None:

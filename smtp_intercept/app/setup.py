@@ -17,9 +17,9 @@ from typing import Any
 
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming
+from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.ports import Port, found, proposed
 from smtp_intercept.app.template import KEYS, filled
-from smtp_intercept.app.verbs import UsageError
 from smtp_intercept.protected import ProtectedServers
 
 CONFIRM_S = 120
@@ -72,7 +72,7 @@ def setup(arguments: argparse.Namespace) -> int:
     given = _given(arguments.answers)
     ask: Ask = _silent if arguments.yes else input
     if path.exists() and not _agreed(arguments, ask, f"{path} exists; replace it, keeping {path}.old?"):
-        raise UsageError(f"{path} exists and was left as it is; to write it anew: tollbridge setup --yes")
+        raise FailedError(f"{path} exists and was left as it is; to write it anew: tollbridge setup --yes")
     ports, case = found()
     _show_ports(ports)
     defaults = {"ports": " ".join(proposed(ports, case)), "servers": "mx", "handler": "proxy"}
@@ -94,9 +94,9 @@ def _given(answers: Path | None) -> dict[str, Any]:
     try:
         given = tomllib.loads(answers.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UsageError(f"--answers: {answers}: {error}") from None
+        raise FailedError(f"--answers: {answers}: {error}") from None
     if unknown := given.keys() - set(KEYS):
-        raise UsageError(f"--answers: {answers}: {', '.join(sorted(unknown))}: not asked; known are {', '.join(KEYS)}")
+        raise FailedError(f"--answers: {answers}: {', '.join(sorted(unknown))}: not asked; known are {', '.join(KEYS)}")
     return given
 
 
@@ -112,7 +112,7 @@ def _typed(ask: Ask, prompt: str) -> str:
     try:
         return ask(prompt).strip()
     except EOFError:
-        raise UsageError("questions were left open; for machines: tollbridge setup --answers FILE --yes") from None
+        raise FailedError("questions were left open; for machines: tollbridge setup --answers FILE --yes") from None
 
 
 def _answer(question: Question, given: Mapping[str, Any], default: str, ask: Ask) -> Any:
@@ -125,13 +125,13 @@ def _answer(question: Question, given: Mapping[str, Any], default: str, ask: Ask
             if question.key in ("management", "gateway"):
                 return None
             if ask is _silent:
-                raise UsageError(f"{question.key}: has no default; give it in --answers FILE")
+                raise FailedError(f"{question.key}: has no default; give it in --answers FILE")
             continue
         try:
             return question.read(typed)
         except ValueError as error:
             if ask is _silent:
-                raise UsageError(f"{question.key}: {error}") from None
+                raise FailedError(f"{question.key}: {error}") from None
             print(f"  {error}")
 
 

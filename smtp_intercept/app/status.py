@@ -6,6 +6,7 @@ Reads only. What is not inspected is counted and named here.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from bridge.links import Links
 from bridge.ruleset import NOT_INSPECTED
 from smtp_intercept.app import relays
 from smtp_intercept.app.rundir import RunDir, read_json
+from smtp_intercept.app.waiting import waiting
 
 # Why the diverter or the interceptor left a connection uninspected.
 REASONS = {
@@ -33,8 +35,8 @@ REASONS = {
 MAPS = ("learned4", "learned6", "client", "server")
 
 
-def read(run_dir: RunDir) -> dict[str, Any]:
-    """The whole page as JSON data."""
+def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
+    """The whole page as JSON data. ``spool`` is where mail may wait that no running MTA tells of."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
     diverter, interceptor, mta = ((daemon or {}).get(name) or {} for name in ("diverter", "interceptor", "mta"))
     kernel, live = firewall.counters(), firewall.live()
@@ -62,6 +64,7 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "not_inspected": _not_inspected(kernel, counts, mail),
         "mail": mail,
         "mta": {name: mta.get(name) for name in ("sessions", "counts", "queue")} if mta else None,
+        "waiting": None if mta or spool is None else waiting(spool),
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
         "tables": _filled(vlans) if kernel else {},
@@ -70,6 +73,12 @@ def read(run_dir: RunDir) -> dict[str, Any]:
         "waits_for_confirm": run_dir.pending.exists(),
         "instead": read_json(run_dir.instead),
     }
+
+
+def inspecting(page: dict[str, Any]) -> bool:
+    """Whether mail is being inspected, all of it or a part."""
+    bypassed = bool(page["relays"]) and all(relay["state"] == "bypassed" for relay in page["relays"])
+    return page["up"] and page["running"] and page["ready"] and page["live"] and not bypassed
 
 
 def _filled(vlans: list[int]) -> dict[str, int]:
@@ -124,9 +133,15 @@ def _headline(page: dict[str, Any]) -> str:
         return "down: no bridge of Tollbridge's (tollbridge up)"
     if not page["running"]:
         return "up, not running: mail is not inspected (tollbridge run)"
-    state = "inspecting" if page["live"] and page["ready"] else "running, but the switch is open: mail is not inspected"
+    state = "inspecting" if inspecting(page) else _why_not(page)
     vlans = f", VLAN {', '.join(map(str, page['vlans']))} too" if page["vlans"] else ""
     return f"{state}{vlans}; {page['sessions']} sessions, since {time.strftime('%F %T', time.localtime(page['since']))}"
+
+
+def _why_not(page: dict[str, Any]) -> str:
+    if page["live"] and page["ready"]:
+        return "running, but out of the path: mail is not inspected"
+    return "running, but the switch is open: mail is not inspected"
 
 
 def _warnings(page: dict[str, Any]) -> list[str]:
@@ -143,6 +158,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     if (page["mta"] or {}).get("queue", {}).get("dead"):
         found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
+    found += _undelivered(page["waiting"] or {})
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
     return found
@@ -150,6 +166,17 @@ def _warnings(page: dict[str, Any]) -> list[str]:
 
 def _out_of_order(relay: dict[str, Any]) -> str:
     return f"relay {'-'.join(relay['ports'])} {_MEANS[relay['state']]}: {relay['why']}"
+
+
+def _undelivered(queue: dict[str, Any]) -> list[str]:
+    """Nobody delivers it."""
+    if "error" in queue:
+        return [f"mail may wait in the queue: {queue['error']}"]
+    if not queue.get("messages"):
+        return []
+    number, hours = queue["messages"], queue["oldest_s"] / 3600
+    what = f"{number} message{'s wait' if number > 1 else ' waits'} in {queue['spool']}"
+    return [f"{what}, the oldest for {hours:.1f} h, and no MTA runs to deliver (tollbridge queue list)"]
 
 
 _MEANS = {

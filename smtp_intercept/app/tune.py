@@ -26,6 +26,7 @@ from hwprofiles.profile import Profile
 from hwprofiles.tuning import tuning
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming
+from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.lab import looped
 from smtp_intercept.app.lab.figures import Figures, Measurement, as_json, table
 from smtp_intercept.app.lab.host import LabError
@@ -34,7 +35,6 @@ from smtp_intercept.app.lab.network import Lab, missing
 from smtp_intercept.app.lab.proposal import AGAIN, BASE, TOGETHER, Change, Value, best, changed, changes, judged
 from smtp_intercept.app.lab.rig import LOADS, PRODUCT, RefusedError, Rig
 from smtp_intercept.app.rundir import RunDir
-from smtp_intercept.app.verbs import UsageError
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell would report it
 _BETWEEN_S = 4.0  # a restart, and until what was sent is counted
@@ -67,7 +67,7 @@ def tune(arguments: argparse.Namespace) -> int:
     _refuse(arguments)
     record = RunDir(arguments.run_dir).path / "tune.json"
     for failure in looped.restore(record):
-        raise UsageError(f"{failure}; it was changed by a `hw tune` that was killed")
+        raise FailedError(f"{failure}; it was changed by a `hw tune` that was killed")
     try:
         subject = _subject(arguments)
         _announce(subject, arguments)
@@ -77,18 +77,18 @@ def tune(arguments: argparse.Namespace) -> int:
         print("tollbridge hw tune: interrupted; all is as it was", file=sys.stderr)
         return INTERRUPTED
     except (LabError, PortsError) as error:
-        raise UsageError(str(error)) from None
+        raise FailedError(str(error)) from None
     _tell(subject, outcome, arguments)
     return 0
 
 
 def _refuse(arguments: argparse.Namespace) -> None:
     if os.geteuid():
-        raise UsageError("tollbridge hw tune needs root: sudo tollbridge hw tune")
+        raise FailedError("tollbridge hw tune needs root: sudo tollbridge hw tune")
     if reasons := missing():
-        raise UsageError("; ".join(reasons))
+        raise FailedError("; ".join(reasons))
     if pid := RunDir(arguments.run_dir).holder("run"):
-        raise UsageError(
+        raise FailedError(
             f"the gateway is at work (process {pid}), and its mail would pay for it: systemctl stop tollbridge, "
             "mail crosses uninspected meanwhile"
         )
@@ -116,7 +116,7 @@ def _subject(arguments: argparse.Namespace) -> Subject:
     nics = box.nics if arguments.ports else ()
     tried = changes(base, box.cpu.cores, nics, arguments.only)
     if not tried:
-        raise UsageError("there is nothing to try: neither this box nor its ports have other settings of that kind")
+        raise FailedError("there is nothing to try: neither this box nor its ports have other settings of that kind")
     keys = dict.fromkeys(change.key for change in tried if change.key not in base)
     present = {key: _present(box, key) for key in keys}
     asked = {setting.name: setting.value for setting in tuning(profile, box).first} if nics else {}

@@ -13,9 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 
 from bridge import firewall, ifupdown
 from bridge.host import Host, Refused, StepError
@@ -29,10 +30,11 @@ from hwprofiles.nic import Nics
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import lastgood, lockout, naming, relays
+from smtp_intercept.app import hangup, lastgood, lockout, naming, relays
 from smtp_intercept.app import status as status_page
-from smtp_intercept.app.config import Config
+from smtp_intercept.app.config import Config, ConfigErrors
 from smtp_intercept.app.daemon import Daemon, StartError
+from smtp_intercept.app.exits import Exit, FailedError, UsageError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
@@ -40,10 +42,6 @@ from smtp_intercept.app.wanted import Fit, fit, profile_of, tuned, wanted
 
 GUARD_EVERY_S = 0.1
 STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
-
-
-class UsageError(Exception):
-    """The words are well-formed but ask for what cannot be done; the message names the remedy."""
 
 
 def print_step(step: Step) -> None:
@@ -217,7 +215,7 @@ def _end_daemon(run_dir: RunDir) -> None:
     deadline = time.monotonic() + drain_s + STOP_WAIT_S
     while run_dir.holder("run"):
         if time.monotonic() > deadline:
-            raise UsageError(f"the daemon (process {pid}) does not end: kill -9 {pid}, then tollbridge down again")
+            raise FailedError(f"the daemon (process {pid}) does not end: kill -9 {pid}, then tollbridge down again")
         time.sleep(0.1)
 
 
@@ -276,7 +274,7 @@ def confirm(arguments: argparse.Namespace) -> int:
     try:
         RunDir(arguments.run_dir).pending.unlink()  # whoever removes it has decided
     except FileNotFoundError:
-        raise UsageError("nothing waits for a confirmation: `up --confirm` was not run, or its time is over") from None
+        raise FailedError("nothing waits for a confirmation: `up --confirm` was not run, or its time is over") from None
     print("confirmed")
     return 0
 
@@ -285,6 +283,7 @@ def confirm(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    hangup.ignore()
     text = configuration.read(arguments.config)
     config = naming.parse(text, arguments.config)
     profile, _ = profile_of(config)
@@ -312,9 +311,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def status(arguments: argparse.Namespace) -> int:
-    page = status_page.read(RunDir(arguments.run_dir))
+    """`Exit.NOT_INSPECTING` unless mail is being inspected."""
+    run_dir = RunDir(arguments.run_dir)
+    page = status_page.read(run_dir, _spool(arguments, run_dir))
     print(json.dumps(page) if arguments.json else status_page.as_text(page))
-    return 0
+    return Exit.DONE if status_page.inspecting(page) else Exit.NOT_INSPECTING
+
+
+def _spool(arguments: argparse.Namespace, run_dir: RunDir) -> Path | None:
+    """The spool of what runs or ran last, else the configuration's; None if neither can be read."""
+    for path in (run_dir.effective, arguments.config):
+        with suppress(ConfigErrors):
+            return Path(configuration.load(path).mta.spool)
+    return None
 
 
 # --- asking --------------------------------------------------------------------------

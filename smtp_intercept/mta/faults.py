@@ -34,7 +34,11 @@ class SpoolLockedError(SpoolError):
 
 
 class NoQueueError(SpoolError):
-    """The spool's directory holds no queue: no MTA has ever run there."""
+    """The spool's directory holds no queue, or is not there: no MTA has ever run there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        super().__init__(f"{path}: no queue there (yet); the MTA makes it at its first start, see mta.spool")
 
 
 class NotTakenError(SpoolError):

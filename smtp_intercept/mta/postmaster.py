@@ -16,7 +16,7 @@ from smtp_intercept.mta import database, faults, ids, listing
 from smtp_intercept.mta.drafts import Layout
 from smtp_intercept.mta.envelope import Entry
 from smtp_intercept.mta.faults import NoQueueError, NoSuchMessageError, SpoolError, SpoolFullError
-from smtp_intercept.mta.listing import Attempt, Filter
+from smtp_intercept.mta.listing import Attempt, Filter, Summary
 from smtp_intercept.mta.records import Records
 from smtp_intercept.mta.room import spend
 from smtp_intercept.mta.spool import content_of
@@ -61,6 +61,11 @@ class Postmaster:
         """Close it."""
         return content_of(self._layout.directory, self._records, queue_id)
 
+    def summary(self) -> Summary:
+        """The queue in numbers."""
+        with database.translated(self._layout.database):
+            return self._records.summary()
+
     def change(self, seqs: Sequence[int], change: Change) -> int:
         """The number of messages that it changed."""
         return sum(self._each(seqs, lambda seq: change(self._records, seq)))
@@ -93,10 +98,10 @@ class Postmaster:
 @contextmanager
 def queue_in(directory: Path) -> Iterator[Postmaster]:
     """As the directory's owner, so that root leaves no file there that the MTA could not open."""
+    path = directory / database.NAME
     with _as_owner(directory):
-        path = directory / database.NAME
         if not path.exists():
-            raise NoQueueError(f"{path}: no queue there (yet); the MTA makes it at its first start, see mta.spool")
+            raise NoQueueError(path)
         connection = _connected(path)
         try:
             yield Postmaster(directory, connection)
@@ -123,6 +128,8 @@ def _as_owner(directory: Path) -> Iterator[None]:
             os.seteuid(owner.st_uid)
         elif uid not in (0, owner.st_uid):
             raise SpoolError(f"{directory}: belongs to user {owner.st_uid}; ask as root: sudo tollbridge queue")
+    except FileNotFoundError:
+        raise NoQueueError(directory / database.NAME) from None
     except OSError as error:
         raise faults.of_system(error, directory) from error
     try:

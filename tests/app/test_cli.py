@@ -1,23 +1,26 @@
-"""The command's own words: every verb and option is explained, misuse is 2, an operator's mistake is 1 and one line.
+"""The command's own words: every verb and option is explained, each end has its status, a slip is met with the remedy.
 
 status  example
 0       check, with a valid file; --help; --version
 1       check, with a file that is not valid, or not there
 2       no verb, an unknown one, an unknown option, a missing or impossible value
+3       status, where mail is not inspected
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from smtp_intercept.app import cli
+from smtp_intercept.app.exits import MEANS, Exit
+from smtp_intercept.app.subcommands import Parser
 
 VERBS = ("setup", "check", "plan", "up", "confirm", "down", "run", "status", "explain", "queue", "demo")
 FOR_MACHINES = ("check", "plan", "status", "explain", "demo")
@@ -30,8 +33,9 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def parsers() -> dict[str, argparse.ArgumentParser]:
-    (verbs,) = [action for action in cli._parser()._actions if isinstance(action, argparse._SubParsersAction)]
+def parsers() -> dict[str, Parser]:
+    verbs = cli._parser().verbs
+    assert verbs is not None
     return dict(verbs.choices)
 
 
@@ -46,7 +50,7 @@ def test_the_help_names_every_verb_and_status(capsys: pytest.CaptureFixture[str]
     assert status_of("--help") == 0
     text = capsys.readouterr().out
     assert all(f"    {verb} " in text for verb in VERBS)
-    assert "0 done, 1 failed, 2 misuse" in text
+    assert [f"{status.value} {meaning}" in " ".join(text.split()) for status, meaning in MEANS.items()] == [True] * 4
     assert "guard" not in text, "that one is not for people"
 
 
@@ -125,9 +129,57 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_what_explain_cannot_explain(
     config: Path, words: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["--config", str(config), "explain", *words]) in (1, 2)
+    assert cli.main(["--config", str(config), "explain", *words]) == Exit.MISUSE
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"tollbridge: {named}")
+
+
+SLIPS = {
+    "upp": "did you mean `up`?",
+    "stauts": "did you mean `status`?",
+    "start": "did you mean `up` and `run`?",
+    "frobnicate": "'frobnicate' is not a verb. There are setup, check,",
+    "queue lst": "did you mean `list`?",
+    "hw aply": "did you mean `apply`?",
+    "check --jason": "tollbridge check: error: unrecognized arguments: --jason: did you mean `--json`?",
+    "queue list --sate dead": "did you mean `--state`?",
+    "hw tune --prots a b": "did you mean `--ports`?",
+    "up now": "tollbridge up: error: unrecognized arguments: now.",
+}
+
+
+@pytest.mark.parametrize("words", SLIPS)
+def test_a_slip_is_met_with_the_word_that_was_meant(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status_of(*words.split()) == Exit.MISUSE
+    error = capsys.readouterr().err
+    assert SLIPS[words] in error
+    assert "guard" not in error
+
+
+def leaves(parser: Parser, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every verb and every verb of a verb."""
+    if parser.verbs is None:
+        yield path
+    else:
+        for name, verb in parser.verbs.choices.items():
+            yield from leaves(verb, (*path, name))
+
+
+@pytest.mark.parametrize("path", [path for path in leaves(cli._parser()) if path != ("guard",)], ids=" ".join)
+def test_the_commands_own_options_stand_before_or_behind_any_verb(path: tuple[str, ...]) -> None:
+    needed = {"explain": ["--from", "a", "--to", "b"], "queue show": ["ID"], "queue reroute": ["--via", "mx.test"]}
+    words, own = [*path, *needed.get(" ".join(path), [])], ["--config", "/c", "--run-dir", "/r", "--state-dir", "/s"]
+    before, behind = (cli._parser().parse_args(line) for line in ([*own, *words], [*words, *own]))
+    assert before == behind
+    assert (before.config, before.run_dir, before.state_dir) == (Path("/c"), Path("/r"), Path("/s"))
+    for at in range(len(path)):
+        assert cli._parser().parse_args([*path[:at], *own, *words[at:]]) == before
+
+
+def test_every_status_is_in_one_table_which_readme_and_manual_have() -> None:
+    assert [status.value for status in Exit] == [*MEANS] == [0, 1, 2, 3]
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert "0 done, 1 failed or refused, 2 misuse, 3 `status`: mail is not being inspected" in readme
 
 
 def test_a_reader_who_has_seen_enough_is_no_error(config: Path) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import sqlite3
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from smtp_intercept.app import cli
+from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lab.host import Host, Process
 from smtp_intercept.mta.drafts import SMALL_BYTES, make
 from smtp_intercept.mta.envelope import State
@@ -262,7 +264,7 @@ def test_an_id_that_is_not_there(ask: Ask, names: list[str], verb: str) -> None:
 @pytest.mark.parametrize("verb", ["hold", "release", "retry", "delete", "reroute --via mx.example.com"])
 def test_nothing_named_is_not_everything(ask: Ask, names: list[str], verb: str) -> None:
     asked = ask(*verb.split())
-    assert (asked.status, asked.out) == (1, "")
+    assert (asked.status, asked.out) == (Exit.MISUSE, "")
     assert "--all" in asked.error
     assert len(ask.ids()) == 3
 
@@ -288,7 +290,7 @@ def test_misuse(words: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_no_queue(ask: Ask, directory: Path) -> None:
-    assert f"{directory}: No such file" in ask("list").error
+    assert f"{directory}/queue.db: no queue there" in ask("list").error
     directory.mkdir()
     asked = ask("list")
     assert asked.status == 1
@@ -298,6 +300,30 @@ def test_no_queue(ask: Ask, directory: Path) -> None:
     assert list(directory.iterdir()) == []
     (directory / "queue.db").touch()
     assert "holds no queue" in ask("list").error
+
+
+def test_a_box_on_which_no_mta_has_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its queue is empty, which is no failure; it has no message, and a directory that somebody names is there."""
+    config = tmp_path / "tollbridge.toml"
+    config.write_text(f'[bridge]\nports = ["p0", "p1"]\n[mta]\nspool = "{tmp_path}/spool"\n')
+    queue = ["--config", str(config), "queue"]
+    assert cli.main([*queue, "list"]) == 0
+    assert capsys.readouterr().out.startswith("the queue is empty: no MTA has run here yet")
+    assert cli.main([*queue, "list", "--json"]) == 0
+    assert capsys.readouterr() == ("", "")
+    for words in (["show", "00000000000"], ["delete", "--all", "--yes"], ["list", "--spool", f"{tmp_path}/spool"]):
+        assert cli.main([*queue, *words]) == 1
+        assert "no queue there (yet); the MTA makes it at its first start" in capsys.readouterr().err
+    assert not (tmp_path / "spool").exists()
+
+
+def test_every_time_is_written_in_one_way(ask: Ask, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n" * 3))
+    for words in (["list"], ["delete", "--all"], *(["show", name] for name in names)):
+        out = ask(*words).out
+        times = re.findall(r"[^ (]*\d{4}-\d\d-\d\d[^ \n)]*", out)
+        assert times
+        assert [time for time in times if not re.fullmatch(r"[\d-]{10}T[\d:]{8}Z", time)] == [], words
 
 
 def test_a_damaged_queue(ask: Ask, directory: Path, names: list[str]) -> None:

@@ -10,6 +10,7 @@ import re
 import shutil
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 
 import pytest
 
+from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lab.host import Result
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
+from tests.mta.spools import put, spool_in, wait
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
@@ -269,10 +272,34 @@ def test_a_mail_log_that_cannot_be_opened(box: Lab) -> None:
 
 
 def test_status_when_down_and_when_not_running(box: Lab) -> None:
+    """Its exit status says so too (3), and what waits in the queue is shown: nobody delivers it."""
+    gateway = box.gateway
+    spool = gateway.directory / "spool"
+    gateway.configure({"mta": {"spool": str(spool)}})
+    down = gateway.tollbridge("status")
+    assert (down.stdout, down.returncode) == ("down: no bridge of Tollbridge's (tollbridge up)\n", Exit.NOT_INSPECTING)
+    assert (gateway.status()["up"], gateway.status()["running"]) == (False, False)
+    with spool_in(spool) as queue:
+        wait(put(queue, b"Subject: x\r\n\r\nhi\r\n", "user@example.com", now=time.time() - 7200))
+    gateway.tollbridge("up")
+    waits = gateway.tollbridge("status")
+    assert waits.returncode == Exit.NOT_INSPECTING
+    assert waits.stdout.startswith("up, not running: mail is not inspected (tollbridge run)\n! 1 message waits in ")
+    assert "the oldest for 2.0 h, and no MTA runs to deliver" in " ".join(waits.stdout.split())
+    page = gateway.status()
+    assert (page["up"], page["running"], page["live"], page["waiting"]["messages"]) == (True, False, False, 1)
+    gateway.tollbridge("queue", "delete", "--all", "--yes")
+    daemon = gateway.spawn_daemon()
+    assert gateway.tollbridge("status", check=False).returncode == Exit.DONE
+    daemon.kill()  # which leaves the files of a running one behind
+    assert gateway.tollbridge("status", check=False).returncode == Exit.NOT_INSPECTING
+
+
+def test_a_unit_hears_what_only_a_person_can_mend(box: Lab) -> None:
+    """`RestartPreventExitStatus=0 2` of the unit: typed, a refused configuration is a failure as any."""
     gateway = box.gateway
     gateway.configure()
-    assert gateway.tollbridge("status").stdout == "down: no bridge of Tollbridge's (tollbridge up)\n"
-    assert (gateway.status()["up"], gateway.status()["running"]) == (False, False)
     gateway.tollbridge("up")
-    assert gateway.tollbridge("status").stdout.startswith("up, not running: mail is not inspected (tollbridge run)\n")
-    assert (gateway.status()["up"], gateway.status()["running"], gateway.status()["live"]) == (True, False, False)
+    gateway.configure('[bridge]\nports = ["p0"]\n')
+    assert gateway.tollbridge("run", "--boot", check=False).returncode == Exit.MISUSE
+    assert gateway.tollbridge("run", check=False).returncode == Exit.FAILED

@@ -100,8 +100,9 @@ def _at(word: Word) -> str:
 def _asking(root: Word, files: bool) -> Iterator[str]:
     """The patterns "where option" of the options that want a value next."""
     for word in root.walk():
-        # The command's own options stand before the verb.
-        flags = [f for option in word.options if option.value and option.names_file is files for f in option.flags]
+        # The command's own options may stand behind the verb too.
+        known = {option.flags: option for option in (*root.options, *word.options)}.values()
+        flags = [f for option in known if option.value and option.names_file is files for f in option.flags]
         yield from (f"{_at(word)} {flag}" for flag in flags)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from smtp_intercept.app.exits import MEANS
 from smtp_intercept.app.packaging.words import Option, Word
 
 _FILES = (
@@ -33,7 +34,7 @@ def command(root: Word, version: str) -> str:
     for word in root.walk():
         if word.path:
             parts += [f".SS {_text(' '.join(word.path))}", _text(word.text), *map(_option, _own(word))]
-    parts += [_section("EXIT STATUS"), "0 done, 1 failed, 2 misuse."]
+    parts += [_section("EXIT STATUS"), *(_item(str(status.value), meaning) for status, meaning in MEANS.items())]
     parts += [_section("UNITS"), *(_item(name, text) for name, text in _UNITS)]
     parts += [_section("FILES"), *(_item(name, text) for name, text in _FILES)]
     parts += [_section("SEE ALSO"), ".BR tollbridge.toml (5),\n.BR nft (8),\n.BR bridge (8)"]
