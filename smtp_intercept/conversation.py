@@ -13,7 +13,7 @@ from types import MappingProxyType
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.dialogue import AFTER, Owed, Reading, Verb, owe
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Protection
 from smtp_intercept.events import Doubt
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.limits import Phase
@@ -36,11 +36,11 @@ class Conversation(Replies):
     come behind the last command understood, and how far the buffer being read has crossed already. ``cuts`` are the
     places in it that must not cross, each with what crosses instead."""
 
-    __slots__ = ("_domains", "_last_chunk", "crossed", "cuts")
+    __slots__ = ("_last_chunk", "_protection", "crossed", "cuts")
 
-    def __init__(self, domains: Domains, rules: Rules, now: float = 0.0) -> None:
+    def __init__(self, protection: Protection, rules: Rules, now: float = 0.0) -> None:
         super().__init__(rules, now)
-        self._domains = domains
+        self._protection = protection
         self._last_chunk = False
         self.crossed = 0
         self.cuts: list[tuple[int, int, bytes]] = []
@@ -91,7 +91,7 @@ class Conversation(Replies):
         if not self.welcomed and announces_client(buffer[position:end]):
             return end
         command = parse_command(buffer[position:end])
-        owed = owe(command, self._domains, now)
+        owed = owe(command, self._protection, now)
         if self._inspection is not None and not self._screen.chunking:
             self._inspection = None
         answer = self._judge(owed, command)

@@ -12,7 +12,7 @@ from functools import cache
 from types import MappingProxyType
 
 from smtp_intercept.answers import Answer
-from smtp_intercept.direction import Direction, Domains, message_direction
+from smtp_intercept.direction import Direction, Protection, message_direction
 from smtp_intercept.wire import Command, clip, parse_chunk, parse_path, safe_text
 
 # Commands whose replies are owed. A client that pipelines further waits: each costs memory while the server sleeps.
@@ -165,26 +165,26 @@ class Owed:
     silent: bool = False
 
 
-def _owe_mail(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
+def _owe_mail(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
     return Owed(verb, now, clip(parse_path(argument)))
 
 
-def _owe_recipient(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
+def _owe_recipient(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
     mailbox = parse_path(argument)
-    return Owed(verb, now, clip(mailbox), message_direction(mailbox, domains))
+    return Owed(verb, now, clip(mailbox), message_direction(mailbox, protection))
 
 
-def _owe_greeting(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
+def _owe_greeting(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
     return Owed(verb, now, clip(safe_text(argument)))
 
 
-def _owe_chunk(verb: Verb, argument: bytes, domains: Domains, now: float) -> Owed:
+def _owe_chunk(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
     chunk = parse_chunk(argument)
     return Owed(verb, now, size_bytes=chunk.size_bytes, last=chunk.last) if chunk else Owed(verb, now)
 
 
 # Of their arguments something is kept.
-_ARGUED: Mapping[Verb, Callable[[Verb, bytes, Domains, float], Owed]] = MappingProxyType(
+_ARGUED: Mapping[Verb, Callable[[Verb, bytes, Protection, float], Owed]] = MappingProxyType(
     {
         Verb.MAIL: _owe_mail,
         Verb.RCPT: _owe_recipient,
@@ -196,8 +196,8 @@ _ARGUED: Mapping[Verb, Callable[[Verb, bytes, Domains, float], Owed]] = MappingP
 _OTHER = Verb.OTHER
 
 
-def owe(command: Command, domains: Domains, now: float) -> Owed:
+def owe(command: Command, protection: Protection, now: float) -> Owed:
     """The reply that the server owes to a command."""
     verb = VERBS.get(command.verb, _OTHER)
     argued = _ARGUED.get(verb)
-    return Owed(verb, now) if argued is None else argued(verb, command.argument, domains, now)
+    return Owed(verb, now) if argued is None else argued(verb, command.argument, protection, now)

@@ -1,7 +1,7 @@
 """Which way a connection and a message are going: two levels, both kept.
 
-Pure. A connection's direction is its destination's alone, a message's direction is its recipient's domain alone;
-where the mail comes from is never asked.
+Pure. A connection's direction is its destination's alone. A message's direction is its recipient's domain alone, or the
+server's where that has no domain and goes by its address. Where the mail comes from is never asked.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import Enum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -156,6 +156,27 @@ class Domains:
         return any(domain[dot + 1 :] in self.with_subdomains for dot, letter in enumerate(domain) if letter == ".")
 
 
+@dataclass(frozen=True, slots=True)
+class Protection:
+    """The protected domains, the servers given as addresses and networks and, on one connection, the packed address of
+    the server dialled if that is protected (b"": it is not), by whatever name."""
+
+    domains: Domains = field(default_factory=Domains)
+    servers: Servers = field(default_factory=Servers)
+    dialled: bytes = b""
+
+    def on(self, server: str, direction: Direction) -> Protection:
+        """On a connection to ``server`` (an address) that goes this way."""
+        return replace(self, dialled=ip_address(server).packed if direction is Direction.INCOMING else b"")
+
+    def holds(self, domain: str) -> bool:
+        """Whether ``domain``, in any spelling, is a protected domain or the address literal of a protected server."""
+        address = literal_address(domain)
+        if address is None:
+            return self.domains.holds(domain)
+        return address.packed == self.dialled or self.servers.holds(address.packed)
+
+
 def normal_domain(domain: str) -> str:
     """One spelling per domain: lower case, no trailing dot, U-labels as A-labels (RFC 5890 §2.3.2.1)."""
     if not domain.isascii():
@@ -190,12 +211,19 @@ def recipient_domain(mailbox: str) -> str | None:
 
 
 def literal_address(domain: str) -> IPv4Address | IPv6Address | None:
-    """The address that stands in a domain's place, ``[192.0.2.1]`` or ``[IPv6:2001:db8::1]`` (RFC 5321 §4.1.3)."""
+    """The address that stands in a domain's place, ``[192.0.2.1]`` or ``[IPv6:2001:db8::1]`` (RFC 5321 §4.1.3). One
+    that maps an IPv4 address is that one, as it is to whoever dials it; an octet with a leading zero, which some read
+    as octal, is none."""
     literal = _LITERAL.fullmatch(domain)
+    if literal is None:
+        return None
     try:
-        return literal and (IPv6Address(literal[1]) if literal[1] else IPv4Address(literal[2]))
+        if literal[1] is None:
+            return IPv4Address(literal[2])
+        address = IPv6Address(literal[1])
     except ValueError:
         return None
+    return address.ipv4_mapped or address
 
 
 def connection_direction(server: bytes, own: frozenset[bytes], servers: Servers) -> Direction:
@@ -205,7 +233,12 @@ def connection_direction(server: bytes, own: frozenset[bytes], servers: Servers)
     return Direction.INCOMING if servers.holds(server) else Direction.OUTGOING
 
 
-def message_direction(mailbox: str, domains: Domains) -> Direction:
-    """Of one message to one recipient. A recipient without a domain is in no protected domain: outgoing."""
+def message_direction(mailbox: str, protection: Protection) -> Direction:
+    """Of one message to one recipient. ``postmaster`` without a domain (RFC 5321 §4.5.1) is the server dialled's."""
     domain = recipient_domain(mailbox)
-    return Direction.INCOMING if domain is not None and domains.holds(domain) else Direction.OUTGOING
+    if domain is None:
+        # An "@" and no domain, as in an open quote: who knows what the server makes of it.
+        inside = protection.dialled != b"" and "@" not in without_route(mailbox)
+    else:
+        inside = protection.holds(domain)
+    return Direction.INCOMING if inside else Direction.OUTGOING

@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 from smtp_intercept.accepting import ACCEPT_BATCH, Accepting
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, UNAVAILABLE, Answer
 from smtp_intercept.connecting import Connecting
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Protection
 from smtp_intercept.headcount import Alone, Headcount
 from smtp_intercept.leg import FLUSH_S
 from smtp_intercept.legs import Pair
@@ -70,7 +70,7 @@ class Gateway:
         self,
         *,
         dial: Dial,
-        domains: Callable[[], Domains],
+        protection: Protection,
         log: Callable[[dict[str, Any]], None],
         describe: Callable[[socket.socket], Arrival],
         choose: Choose = lambda sock, client, server, arrival: Taker.SESSION,
@@ -86,7 +86,7 @@ class Gateway:
         series: str = "",
         accept_batch: int = ACCEPT_BATCH,
     ) -> None:
-        self._dial, self._domains, self._log = dial, domains, log
+        self._dial, self._protection, self._log = dial, protection, log
         self._describe, self._choose, self._macs, self._clock = describe, choose, macs, clock
         self._limit, self._idle_s = sessions, session_idle_s
         self._rules, self._limit_per_client, self._defers = rules, sessions_per_client, defer_overload
@@ -191,11 +191,11 @@ class Gateway:
         with suppress(OSError):
             sock.send(answer.line)
         sock.close()
-        self._end(passage, Session(Domains()), "deferred", str(answer.reply))
+        self._end(passage, Session(self._protection), "deferred", str(answer.reply))
 
     def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
         """Dial; what the client sends meanwhile waits in the kernel."""
-        session = Session(self._domains(), self._rules(passage))
+        session = Session(self._protection.on(server[0], passage.arrival.direction), self._rules(passage))
         try:
             dialled = self._dial(client, server, passage.arrival.away)
             passage.hidden, passage.source_port_kept = dialled.hidden, dialled.source_port_kept

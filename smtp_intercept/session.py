@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from smtp_intercept.conversation import Conversation
 from smtp_intercept.dialogue import Reading
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Protection
 from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
 from smtp_intercept.rules import TRANSPARENT, Rules
 
@@ -45,8 +45,8 @@ class Session:
         "wants_client",
     )
 
-    def __init__(self, domains: Domains, rules: Rules = TRANSPARENT, now: float = 0.0) -> None:
-        self._talk, self._rules = Conversation(domains, rules, now), rules
+    def __init__(self, protection: Protection, rules: Rules = TRANSPARENT, now: float = 0.0) -> None:
+        self._talk, self._rules = Conversation(protection, rules, now), rules
         self._unread = b""  # from the client; its first ``_crossed`` octets have been forwarded already
         self._crossed = 0
         self._partial = b""  # from the server: a line that is not whole

@@ -24,8 +24,9 @@ from smtp_intercept.app.fields import (
 )
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Bypass, Config, Intercept, PickUp, Protected
+from smtp_intercept.app.tables import protected_servers
 from smtp_intercept.direction import Direction
-from smtp_intercept.names import split
+from smtp_intercept.names import Question, read_server, split
 
 MIN_PORTS = 2  # a bridge has two sides
 MAX_MAIL_PORTS = 16  # 25, 587 and a few of one's own; each is one more entry of a set that every frame is looked up in
@@ -176,9 +177,29 @@ def _rules(pickup: PickUp) -> Iterator[Mistake]:
 
 def _domains(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
     for index, entry in enumerate(protected):
-        if any(entry.domain == other.domain for other in protected[:index]):
+        if entry.domain is not None and any(entry.domain == other.domain for other in protected[:index]):
             reason = f"{entry.domain!r} is protected twice"
             yield Mistake(("protected", index, "domain"), reason, "put all its servers in one [[protected]]")
+
+
+def _by_address(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
+    """A server without a domain is accessed by its address only."""
+    known: set[str] = set()
+    for index, entry in enumerate(protected):
+        if entry.domain is not None:
+            continue
+        if not entry.servers:
+            yield Mistake(("protected", index), "has neither domain nor servers", "give one of them, or both")
+        if entry.subdomains:
+            yield Mistake(("protected", index, "subdomains"), "there is no domain", "remove it, or add domain")
+        for number, item in enumerate(entry.servers):
+            at = ("protected", index, "servers", number)
+            if isinstance(read_server(item, ""), Question):
+                reason = f"{item!r} is not an address: a server without a domain has no other name"
+                yield Mistake(at, reason, 'give its address, or add domain = "example.com"')
+            elif item in known:
+                yield Mistake(at, f"{item!r} is protected twice without a domain", "name each server once")
+            known.add(item)
 
 
 # Each check with the tables that it takes.
@@ -197,6 +218,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge", "pickup"), _pickup_vlans),
     (("pickup",), _rules),
     (("protected",), _domains),
+    (("protected",), _by_address),
     *mta_checks.CHECKS,
 )
 
@@ -210,12 +232,15 @@ def _warn_protected(config: Config) -> Iterator[str]:
     if not config.protected:
         yield "protected: there is none, so every connection and every message is outgoing"
     for index, entry in enumerate(config.protected):
-        if not entry.servers:
+        if entry.domain is None:
+            example = "user@[192.0.2.20]"
+            yield f"protected[{index}]: no domain: of mail only that to its servers' addresses ({example}) is incoming"
+        elif not entry.servers:
             yield f"protected[{index}].servers: {entry.domain} has none, so no connection is incoming because of it"
 
 
 def _warn_names(config: Config) -> Iterator[str]:
-    _, questions = split((entry.domain, entry.servers) for entry in config.protected)
+    _, questions = split(protected_servers(config))
     if questions:
         names = ", ".join(map(str, questions))
         yield f"protected: {names}: unknown until the DNS has answered; until then connections to them are outgoing"

@@ -24,9 +24,9 @@ from smtp_intercept.app.located import line_of
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
 from smtp_intercept.app.tables import (
-    domains,
     handling,
     protected_servers,
+    protection,
     relay_rule,
     resolvers,
     routes,
@@ -43,7 +43,6 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConfigErrors",
-    "domains",
     "effective",
     "handling",
     "limits",
@@ -51,6 +50,7 @@ __all__ = [
     "parse",
     "policy",
     "protected_servers",
+    "protection",
     "queues",
     "read",
     "relay_rule",

@@ -12,7 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from bridge.flow import Action
-from smtp_intercept.direction import Direction, Network, message_direction, recipient_domain, without_route
+from smtp_intercept.direction import (
+    Direction,
+    Network,
+    literal_address,
+    message_direction,
+    recipient_domain,
+    without_route,
+)
 from smtp_intercept.handling import Choice, Handler, Handling
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.nexthop import NextHop
@@ -168,7 +175,7 @@ def _named_by(server: Address, config: Config) -> str:
     for index, protected in enumerate(config.protected):
         for number, item in enumerate(protected.servers):
             if _covers(item, server):
-                return f"protected[{index}].servers[{number}], {protected.domain}"
+                return f"protected[{index}].servers[{number}], {protected.domain or 'no domain'}"
     return "by a name that the DNS has answered"
 
 
@@ -212,7 +219,7 @@ _NEXT_HOPS: Mapping[Action, Callable[[Decision, str, Address, Config], str]] = M
 
 
 def _recipient(path: str, origin: Origin, choice: Choice | None, mail: Mail) -> Recipient:
-    plain = Recipient(path, recipient_domain(path), message_direction(path, mail.relaying.domains))
+    plain = Recipient(path, recipient_domain(path), message_direction(path, mail.relaying.on(origin)))
     if choice is None:
         return plain
     match choice.handler:
@@ -232,9 +239,16 @@ def _towards(recipient: Recipient, hop: NextHop) -> Recipient:
 
 
 def _recipient_text(recipient: Recipient) -> str:
-    protected = "is protected" if recipient.direction is Direction.INCOMING else "is not protected"
-    why = "it has no domain" if recipient.domain is None else f"{recipient.domain} {protected}"
-    text = f"<{recipient.mailbox}>: {recipient.direction.value}: {why}"
+    text = f"<{recipient.mailbox}>: {recipient.direction.value}: {_why(recipient)}"
     if recipient.refusal is not None:
         return f"{text}; refused: {recipient.refusal}"
     return text if recipient.row is None else f"{text}; {recipient.row}: {recipient.next_hop}"
+
+
+def _why(recipient: Recipient) -> str:
+    incoming = recipient.direction is Direction.INCOMING
+    if recipient.domain is None:
+        return f"it has no domain{', and the server dialled is protected' if incoming else ''}"
+    if (address := literal_address(recipient.domain)) is not None:
+        return f"{address} is {'' if incoming else 'not '}a protected server"
+    return f"{recipient.domain} is {'' if incoming else 'not '}protected"

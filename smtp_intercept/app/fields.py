@@ -205,7 +205,15 @@ def _network(value: str) -> IPv4Network | IPv6Network:
         raise
 
 
+def _domain(value: str) -> str:
+    if re.fullmatch(r"[0-9.]+|.*[:\[].*", value):  # no domain is called that
+        raise ValueError(f"{value!r} is an address: leave domain out, and name the address in servers")
+    return read_domain(value)
+
+
 def _server(value: str) -> str:
+    if value.startswith("["):
+        raise ValueError(f"{value!r} is an address literal, as mail has it: write the address without brackets")
     # The domain is only the "mx"'s, so any will do here.
     match read_server(value, "example.com"):
         case Question(mx=True):
@@ -258,6 +266,7 @@ Interface = Annotated[IPv4Interface | IPv6Interface, _text(_interface, '"198.51.
 Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, '"198.51.100.1" or "2001:db8::1"')]
 Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or "2001:db8::/32"')]
 Domain = Annotated[str, _text(read_domain, '"example.com"')]
+ProtectedDomain = Annotated[str, _text(_domain, '"example.com"')]
 ServerItem = Annotated[str, _text(_server, '"192.0.2.20", "2001:db8::/64", "mail.example.com" or "mx"')]
 FilePath = Annotated[PurePosixPath, _text(_absolute, '"/var/log/tollbridge/mail.log"')]
 PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "mail.example.com:2525" or "mx"')]

@@ -70,7 +70,7 @@ class Interceptor:
         self._worker = arguments.worker or 0
         self._log = MailLog(arguments.log)
         self._listeners = listening.adopt(arguments.listener) or listening.listeners(settings, arguments.vlan)
-        domains, rules = config.domains(settings), config.rules(settings)
+        rules = config.rules(settings)
         nameservers = read_nameservers(map(str, config.resolvers(settings)))
         self._servers = ProtectedServers(
             config.protected_servers(settings),
@@ -84,7 +84,7 @@ class Interceptor:
         self._untaken = 0
         self._gateway = Gateway(
             dial=Dialler(settings.intercept.hidden, settings.bridge.management),
-            domains=lambda: domains,
+            protection=config.protection(settings),
             log=self._log,
             describe=describe(tuple(arguments.port)),
             sessions=limits.sessions or 1,

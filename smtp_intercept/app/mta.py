@@ -164,11 +164,11 @@ def services(
     known: Secrets,
 ) -> Services:
     """What a receiving session needs."""
-    rule, domains = config.relay_rule(settings, links), config.domains(settings)
+    rule = config.relay_rule(settings, links)
     return Services(
         spool=queue,
         admission=lambda origin, recipient: relaying.admission(origin, recipient, rule),
-        direction=lambda mailbox: message_direction(mailbox, domains),
+        direction=lambda origin, mailbox: message_direction(mailbox, rule.on(origin)),
         hostname=hostname(settings),
         log=log,
         certificate=known.certificate,

@@ -82,7 +82,7 @@ def _nowhere(intercept: Intercept, protected: tuple[Protected, ...], mta: Mta) -
     if mta.queue is Queue.RELAY or Handler.MTA not in possible:
         return
     for index, entry in enumerate(protected):
-        if not domain_route(entry).reachable:
+        if entry.domain is not None and not domain_route(entry).reachable:
             reason = f"is needed: outgoing mail for {entry.domain} has no server that is an address or a name to go to"
             yield Mistake(("protected", index, "deliver_to"), reason, 'add deliver_to = ["192.0.2.20"], or ["mx"]')
 
@@ -97,6 +97,13 @@ def _deliver_to(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
                 yield Mistake(at, "'mx' stands before other hosts", "put it last: nothing is tried after it")
 
 
+def _without_domain(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
+    for index, entry in enumerate(protected):
+        if entry.domain is None and entry.deliver_to:
+            reason = "says nothing without a domain: mail to an address goes to that address"
+            yield Mistake(("protected", index, "deliver_to"), reason, "remove it, or add domain")
+
+
 def _shared(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
     """A connection is handled before its recipients are known."""
     first: dict[str, Protected] = {}
@@ -106,7 +113,7 @@ def _shared(protected: tuple[Protected, ...]) -> Iterator[Mistake]:
         for server in entry.servers:
             other = first.setdefault(server, entry)
             if server != "mx" and other.handler is not entry.handler:
-                reason = f"{entry.handler.value!r} differs from that of {other.domain}, whose server {server} is too"
+                reason = f"{entry.handler.value!r} differs from that of {other.name}, whose server {server} is too"
                 yield Mistake(("protected", index, "handler"), reason, "give both the same")
                 break
 
@@ -121,6 +128,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("relay",), _relay),
     (("intercept", "protected", "mta"), _nowhere),
     (("protected",), _deliver_to),
+    (("protected",), _without_domain),
     (("protected",), _shared),
 )
 

@@ -120,14 +120,20 @@ class PickUp(Table):
 
 
 class Protected(Table):
-    """[[protected]]: a handler that is None is [intercept]'s; no deliver_to is the servers."""
+    """[[protected]]: a handler that is None is [intercept]'s; no deliver_to is the servers; no domain: servers that
+    have none, and are accessed by their addresses only."""
 
-    domain: fields.Domain
+    domain: fields.ProtectedDomain | None = None
     subdomains: bool = False
     servers: tuple[fields.ServerItem, ...] = ()
     handler: fields.HandlerChoice | None = None
     deliver_via_server: bool = False
     deliver_to: tuple[fields.PlaceItem, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What the tables know it by: its domain or, in brackets, its first server."""
+        return self.domain or f"[{next(iter(self.servers), '')}]"
 
 
 class Mta(Table):

@@ -10,24 +10,26 @@ from ipaddress import ip_network
 
 from smtp_intercept.app.fields import DNS_PORT, Queue, Source
 from smtp_intercept.app.schema import Config, Intercept, Protected, Relay
-from smtp_intercept.direction import Direction, Domains, Servers
+from smtp_intercept.direction import Direction, Domains, Protection, Servers
 from smtp_intercept.handling import Choice, Handler, Handling
 from smtp_intercept.mta.nexthop import NextHop, Place, place_of
 from smtp_intercept.mta.relaying import RelayRule
 from smtp_intercept.mta.routing import DomainRoute, RouteTable
-from smtp_intercept.names import Question, read_server
+from smtp_intercept.names import Question, read_server, split
 
 _BOTH = (Direction.INCOMING, Direction.OUTGOING)
 
 
-def domains(config: Config) -> Domains:
-    """The protected domains."""
-    return Domains.of((protected.domain, protected.subdomains) for protected in config.protected)
+def protection(config: Config) -> Protection:
+    """The protected domains, and the servers that need no DNS."""
+    known = [(protected.domain, protected.subdomains) for protected in config.protected if protected.domain]
+    addresses, _ = split(protected_servers(config))
+    return Protection(Domains.of(known), Servers.of(addresses))
 
 
 def protected_servers(config: Config) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """What `ProtectedServers` keeps fresh: pairs of a domain and its servers as configured."""
-    return tuple((protected.domain, protected.servers) for protected in config.protected)
+    """What `ProtectedServers` keeps fresh: pairs of an entry's name and its servers as configured."""
+    return tuple((protected.name, protected.servers) for protected in config.protected)
 
 
 def handling(config: Config, links: Mapping[str, str] | None = None) -> Handling:
@@ -53,7 +55,7 @@ def handling_of(
         },
         by_port=by_port,
         by_domain={
-            entry.domain: Choice(entry.handler, f"protected[{index}].handler")
+            entry.name: Choice(entry.handler, f"protected[{index}].handler")
             for index, entry in enumerate(protected)
             if entry.handler is not None
         },
@@ -75,7 +77,8 @@ def routes(config: Config) -> RouteTable:
     """The next-hop table."""
     mta = config.mta
     return RouteTable(
-        domains={entry.domain: domain_route(entry) for entry in config.protected},
+        domains={entry.name: domain_route(entry) for entry in config.protected},
+        servers=protection(config).servers,
         relay=None if config.relay is None else _relay(config.relay),
         relay_only=mta.queue is Queue.RELAY,
         security=mta.tls,
@@ -95,10 +98,10 @@ def _relay(relay: Relay) -> NextHop:
 
 
 def domain_route(entry: Protected) -> DomainRoute:
-    """Where mail for one protected domain goes. A network is no place: nobody knows which of its hosts takes mail."""
+    """Where mail for one entry's domain goes. A network is no place: nobody knows which of its hosts takes mail."""
     deliver_to = tuple(place_of(item) for item in entry.deliver_to if item != "mx")
     return DomainRoute(
-        name=entry.domain,
+        name=entry.name,
         subdomains=entry.subdomains,
         servers=tuple(place for item in entry.servers if (place := _place(item)) is not None),
         deliver_to=deliver_to,
@@ -120,7 +123,7 @@ def relay_rule(config: Config, links: Mapping[str, str] | None = None) -> RelayR
     """Who may reach whom through the MTA. ``links`` as in `config.policy`."""
     names = links or {}
     return RelayRule(
-        domains(config),
+        protection(config),
         Servers.of(config.mta.relay_from),
         frozenset(names.get(port, port) for port in config.mta.relay_from_ports),
     )

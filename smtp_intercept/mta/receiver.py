@@ -155,7 +155,8 @@ class Receiver(Smtpd):
         extended, smtputf8 = self.session.extended_smtp, submission.mail.smtputf8
         recipient = read_recipient(arg, extended=extended, smtputf8=smtputf8)
         answer = self._services.admission(self._here(), recipient.address) or RECIPIENT_OK
-        submission.told.add(Told(recipient.address, self._services.direction(recipient.address), answer.reply))
+        direction = self._services.direction(self.origin, recipient.address)
+        submission.told.add(Told(recipient.address, direction, answer.reply))
         if answer.code < 300:
             submission.recipients.append(recipient)
             self._idle_commands -= 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from smtp_intercept.answers import Answer
-from smtp_intercept.direction import Direction, Domains, Servers, literal_address, recipient_domain, without_route
+from smtp_intercept.direction import Direction, Protection, Servers, literal_address, recipient_domain, without_route
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.names import read_domain
 
@@ -41,11 +41,11 @@ _HOPS = re.compile("[@%]")  # user%domain@relay and, for servers that unquote be
 
 @dataclass(frozen=True, slots=True)
 class RelayRule:
-    """``domains`` are everybody's to reach. Clients that arrive on one of ``ports`` (links' names), if there are
+    """What is protected is everybody's to reach. Clients that arrive on one of ``ports`` (links' names), if there are
     ``networks`` from an address in one of them, reach all others too: an address alone is what any neighbour on the
     other side can claim, and have its answers sent to."""
 
-    domains: Domains
+    protection: Protection
     networks: Servers = field(default_factory=Servers)
     ports: frozenset[str] = frozenset()
 
@@ -55,6 +55,10 @@ class RelayRule:
         if not client or origin.port not in self.ports:
             return False
         return self.networks == _NOBODY or self.networks.holds(ip_address(client).packed)
+
+    def on(self, origin: Origin) -> Protection:
+        """What is protected, on this connection."""
+        return self.protection.on(origin.server[0], origin.direction)
 
 
 def admission(origin: Origin, recipient: str, rule: RelayRule) -> Answer | None:
@@ -68,8 +72,18 @@ def admission(origin: Origin, recipient: str, rule: RelayRule) -> Answer | None:
     if _is_postmaster(mailbox):
         return None if origin.direction is Direction.INCOMING else RELAY_DENIED
     # A name first: "other.example .example.com" ends as a subdomain does.
-    within = all(_is_host(domain) and rule.domains.holds(domain) for domain in reached(mailbox))
+    protection = rule.on(origin)
+    within = all(_is_host(domain) and _is_everybodys(domain, protection) for domain in reached(mailbox))
     return None if within else RELAY_DENIED
+
+
+def _is_everybodys(domain: str, protection: Protection) -> bool:
+    """A network's hosts are protected, but one by one nobody has named them: a client comes no further with the box's
+    help than with its own SYN, past whatever firewall stands there or, with 0.0.0.0/0, to the whole world."""
+    address = literal_address(domain)
+    if address is None:
+        return protection.domains.holds(domain)
+    return address.packed == protection.dialled or address.packed in protection.servers.addresses
 
 
 def is_mailbox(mailbox: str) -> bool:

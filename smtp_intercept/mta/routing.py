@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from smtp_intercept.direction import MAX_DOMAIN, Direction, literal_address, recipient_domain
+from smtp_intercept.direction import MAX_DOMAIN, Direction, Protection, Servers, literal_address, recipient_domain
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.nexthop import NextHop, Place, Security, place_of
 
@@ -39,12 +39,13 @@ class DomainRoute:
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """All that `route` needs. ``domains`` by their names in normal spelling. ``relay``: the relay host, of which
-    everything but ``row`` counts; with ``relay_only`` it is the next hop of everything. ``security`` towards all
-    others, unless the recipient's domain has its own in ``security_for``; ``from_client`` likewise not for the relay,
-    which knows the box."""
+    """All that `route` needs. ``domains`` by their names in normal spelling; ``servers``: the protected ones that are
+    given as addresses and networks. ``relay``: the relay host, of which everything but ``row`` counts; with
+    ``relay_only`` it is the next hop of everything. ``security`` towards all others, unless the recipient's domain has
+    its own in ``security_for``; ``from_client`` likewise not for the relay, which knows the box."""
 
     domains: Mapping[str, DomainRoute] = field(default_factory=dict)
+    servers: Servers = field(default_factory=Servers)
     relay: NextHop | None = None
     relay_only: bool = False
     security: Security = Security.OPPORTUNISTIC
@@ -53,7 +54,7 @@ class RouteTable:
 
     def protected(self, domain: str) -> DomainRoute | None:
         """The protected domain that ``domain`` (in normal spelling) is, or the nearest one that it is below of."""
-        if len(domain) > MAX_DOMAIN:
+        if len(domain) > MAX_DOMAIN or domain.startswith("["):
             return None
         if domain in self.domains:
             return self.domains[domain]
@@ -62,6 +63,17 @@ class RouteTable:
                 return found
             domain = parent
         return None
+
+    def named_by_address(self, domain: str, origin: Origin) -> Place | None:
+        """The protected server whose address literal ``domain`` is: on the port that a deliver_to has for it, else on
+        the one dialled if it was dialled."""
+        address = literal_address(domain)
+        protection = Protection(servers=self.servers).on(origin.server[0], origin.direction)
+        if address is None or not protection.holds(domain):
+            return None
+        host, dialled = str(address), address.packed == protection.dialled
+        said = (place for entry in self.domains.values() for place in entry.deliver_to if place.host == host)
+        return next(said, Place(*origin.server) if dialled else Place(host))
 
 
 def route(origin: Origin, recipient: str, table: RouteTable, alternate: str = "") -> NextHop:
@@ -73,6 +85,8 @@ def route(origin: Origin, recipient: str, table: RouteTable, alternate: str = ""
     if table.relay and table.relay_only:
         return replace(table.relay, row="relay")
     incoming = origin.direction is Direction.INCOMING
+    if place := table.named_by_address(domain, origin):
+        return _ours(NextHop("R1" if incoming else "R6", (place,)), domain, origin, table)
     if entry := table.protected(domain):
         hop = _by_dialled(origin, entry) if incoming else _by_domain(entry)
         return _ours(hop, domain, origin, table)

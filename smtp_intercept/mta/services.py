@@ -56,7 +56,7 @@ class Services:
 
     spool: Spool
     admission: Callable[[Origin, str], Answer | None]
-    direction: Callable[[str], Direction]
+    direction: Callable[[Origin, str], Direction]
     hostname: str
     log: Callable[[dict[str, Any]], None]
     certificate: ssl.SSLContext | None = None

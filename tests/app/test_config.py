@@ -21,13 +21,14 @@ from smtp_intercept.app.config import (
     MAX_FILE_BYTES,
     Config,
     ConfigErrors,
-    domains,
     effective,
+    handling,
     limits,
     load,
     parse,
     policy,
     protected_servers,
+    protection,
     sample,
 )
 from smtp_intercept.app.fields import (
@@ -40,7 +41,7 @@ from smtp_intercept.app.fields import (
     OnOverload,
     StartTls,
 )
-from smtp_intercept.direction import Direction, Domains, Servers
+from smtp_intercept.direction import Direction, Domains, Protection, Servers
 from smtp_intercept.handling import Handler
 from smtp_intercept.pickup import decide
 
@@ -258,7 +259,18 @@ class TestInForce:
 
     def test_domains(self) -> None:
         text = "[[protected]]\ndomain = 'a.example'\n[[protected]]\ndomain = 'b.example'\nsubdomains = true\n"
-        assert domains(parse(LEAST + text)) == Domains.of([("a.example", False), ("b.example", True)])
+        assert protection(parse(LEAST + text)) == Protection(Domains.of([("a.example", False), ("b.example", True)]))
+
+    def test_servers_without_a_domain(self) -> None:
+        text = "[[protected]]\nservers = ['192.0.2.20', '192.0.2.0/28']\nhandler = 'mta'\n"
+        config = parse(f"{LEAST}{text}[[protected]]\ndomain = 'a.example'\n")
+        listed = Servers.of(["192.0.2.20", "192.0.2.0/28"])
+        assert protection(config) == Protection(Domains.of([("a.example", False)]), listed)
+        assert protected_servers(config) == (("[192.0.2.20]", ("192.0.2.20", "192.0.2.0/28")), ("a.example", ()))
+        assert handling(config).choose("enp1s0", Direction.INCOMING, ("[192.0.2.20]",)).decided_by == (
+            "protected[0].handler"
+        )
+        assert parse(effective(config, GENERIC)).protected == config.protected
 
     def test_protected_servers(self) -> None:
         expected = (("example.com", ("192.0.2.20", "2001:db8::/64", "mail.example.com", "mx")),)

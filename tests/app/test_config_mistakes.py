@@ -44,7 +44,7 @@ def told(text: str) -> list[str]:
         ),
         ("[[protected]]\nserver = []\ndomain = 'a.b'", "4: protected[0].server: is not a known key; did you mean ser"),
         ("[[pickup.rule]]", "3: pickup.rule[0].action: is missing; add action = … to pickup.rule[0]"),
-        ("[[protected]]", "3: protected[0].domain: is missing; add domain = … to protected[0]"),
+        ("[[protected]]", "3: protected[0]: has neither domain nor servers; give one of them, or both"),
         # types
         ("vlans = 10", "3: bridge.vlans: 10 is not a list; put it in brackets: [ … ]"),
         ("vlans = ['10']", "3: bridge.vlans[0]: '10' is not a whole number; write it without quotes"),
@@ -212,6 +212,46 @@ def told(text: str) -> list[str]:
             "4: protected[0].domain: 'a..b' is not a name; write it like \"example.com\"",
         ),
         (
+            "[[protected]]\ndomain = '[192.0.2.20]'",
+            "4: protected[0].domain: '[192.0.2.20]' is an address: leave domain out, and name the address in servers",
+        ),
+        (
+            "[[protected]]\ndomain = '192.0.2.20'",
+            "4: protected[0].domain: '192.0.2.20' is an address: leave domain out",
+        ),
+        ("[[protected]]\ndomain = '2001:db8::20'", "4: protected[0].domain: '2001:db8::20' is an address: leave"),
+        (
+            "[[protected]]\ndomain = 'a.b'\nservers = ['[192.0.2.20]']",
+            "5: protected[0].servers[0]: '[192.0.2.20]' is an address literal, as mail has it: write the address",
+        ),
+        ("[[protected]]\nservers = ['[IPv6:2001:db8::20]']", "4: protected[0].servers[0]: '[IPv6:2001:db8::20]' is an"),
+        (
+            "[[protected]]\nservers = ['192.0.2.20', 'mx']",
+            "4: protected[0].servers[1]: 'mx' is not an address: a server without a domain has no other name; "
+            'give its address, or add domain = "example.com"',
+        ),
+        (
+            "[[protected]]\nservers = ['m.a.b']",
+            "4: protected[0].servers[0]: 'm.a.b' is not an address: a server without",
+        ),
+        (
+            "[[protected]]\nservers = ['192.0.2.1']\n[[protected]]\nservers = ['192.0.2.1']",
+            "6: protected[1].servers[0]: '192.0.2.1' is protected twice without a domain; name each server once",
+        ),
+        (
+            "[[protected]]\nservers = ['192.0.2.1']\nsubdomains = true",
+            "5: protected[0].subdomains: there is no domain; remove it, or add domain",
+        ),
+        (
+            "[[protected]]\nservers = ['192.0.2.1']\ndeliver_to = ['192.0.2.2']",
+            "5: protected[0].deliver_to: says nothing without a domain: mail to an address goes to that address;",
+        ),
+        (
+            "[[protected]]\nservers = ['192.0.2.1']\nhandler = 'mta'\n"
+            "[[protected]]\ndomain = 'a.b'\nservers = ['192.0.2.1']\nhandler = 'proxy'",
+            "9: protected[1].handler: 'proxy' differs from that of [192.0.2.1], whose server 192.0.2.1 is too",
+        ),
+        (
             "[[protected]]\ndomain = 'a.b'\n[[protected]]\ndomain = 'A.B.'",
             "6: protected[1].domain: 'a.b' is protected twice; put all its servers in one [[protected]]",
         ),
@@ -375,6 +415,11 @@ class TestWarnings:
                 "",
                 "[[protected]]\ndomain='b.example'\n",
                 "protected[1].servers: b.example has none, so no connection is inc",
+            ),
+            (
+                "",
+                "[[protected]]\nservers=['192.0.2.9']\n",
+                "protected[1]: no domain: of mail only that to its servers' addresses (user@[192.0.2.20]) is incoming",
             ),
             (
                 "",

@@ -151,7 +151,7 @@ def test_one_message_can_be_both() -> None:
         ("a@example.com", "example.com", Direction.INCOMING),
         ("b@elsewhere.example", "elsewhere.example", Direction.OUTGOING),
         ('"x@y"@EXAMPLE.org.', "example.org", Direction.INCOMING),
-        ("root", None, Direction.OUTGOING),
+        ("root", None, Direction.INCOMING),
     ]
 
 
@@ -178,8 +178,70 @@ def test_for_people() -> None:
         "next hop    the server dialled, 192.0.2.20 port 25, from the client's own address and port",
         "recipient   <a@example.com>: incoming: example.com is protected; proxy: 192.0.2.20:25",
         "recipient   <b@elsewhere.example>: outgoing: elsewhere.example is not protected; proxy: 192.0.2.20:25",
-        "recipient   <root>: outgoing: it has no domain; proxy: 192.0.2.20:25",
+        "recipient   <root>: incoming: it has no domain, and the server dialled is protected; proxy: 192.0.2.20:25",
     ]
+
+
+class TestServersWithoutADomain:
+    """192.0.2.20 is protected and has no domain: its mail goes by its address."""
+
+    LINES = """
+[bridge]
+ports = ["enp1s0", "enp2s0"]
+[intercept]
+incoming = "{0}"
+outgoing = "{0}"
+[pickup]
+outgoing = "intercept"
+[[protected]]
+servers = ["192.0.2.20", "2001:db8::/64"]
+"""
+    RCPT = ("user@[192.0.2.20]", "user@[IPv6:2001:DB8::20]", "user@[203.0.113.9]", "postmaster")
+
+    def told(self, handler: str, server: str = RELAY, port: str = "enp1s0") -> Explanation:
+        config = parse(self.LINES.format(handler))
+        in_force = policy(config, Servers.of([RELAY, "2001:db8::/64"]), frozenset())
+        client = STRANGER6 if ":" in server else STRANGER
+        served = ("[192.0.2.20]",) if server != STRANGER else ()
+        return explain(
+            in_force, mail(config), config, client=client, server=server, port=port, served=served, recipients=self.RCPT
+        )
+
+    def texts(self, told: Explanation) -> list[str]:
+        return [line.partition("  ")[2].lstrip() for line in told.as_text().splitlines()]
+
+    def test_through_the_proxy(self) -> None:
+        told = self.texts(self.told("proxy"))
+        assert told[1] == "incoming: 192.0.2.20 is a protected server (protected[0].servers[0], no domain)"
+        assert told[5:] == [
+            "<user@[192.0.2.20]>: incoming: 192.0.2.20 is a protected server; proxy: 192.0.2.20:25",
+            "<user@[IPv6:2001:DB8::20]>: incoming: 2001:db8::20 is a protected server; proxy: 192.0.2.20:25",
+            "<user@[203.0.113.9]>: outgoing: 203.0.113.9 is not a protected server; proxy: 192.0.2.20:25",
+            "<postmaster>: incoming: it has no domain, and the server dialled is protected; proxy: 192.0.2.20:25",
+        ]
+
+    def test_through_the_mta(self) -> None:
+        denied = "refused: 550 5.7.1 relay access denied"
+        assert self.texts(self.told("mta"))[5:] == [
+            "<user@[192.0.2.20]>: incoming: 192.0.2.20 is a protected server; R1: 192.0.2.20:25",
+            f"<user@[IPv6:2001:DB8::20]>: incoming: 2001:db8::20 is a protected server; {denied}",
+            f"<user@[203.0.113.9]>: outgoing: 203.0.113.9 is not a protected server; {denied}",
+            "<postmaster>: incoming: it has no domain, and the server dialled is protected; R1: 192.0.2.20:25",
+        ]
+        assert self.texts(self.told("mta", "2001:db8::20"))[6].endswith("R1: [2001:db8::20]:25")
+
+    def test_on_an_outgoing_connection(self) -> None:
+        told = self.told("mta", STRANGER)
+        assert self.texts(told)[5].endswith("192.0.2.20 is a protected server; R6: 192.0.2.20:25")
+        assert self.texts(told)[8] == "<postmaster>: outgoing: it has no domain; refused: 550 5.7.1 relay access denied"
+        assert json.loads(json.dumps(told.as_json()))["recipients"][0] == {
+            "address": "user@[192.0.2.20]",
+            "domain": "[192.0.2.20]",
+            "direction": "incoming",
+            "row": "R6",
+            "next_hop": "192.0.2.20:25",
+            "refusal": None,
+        }
 
 
 def test_a_tagged_connection_is_told_with_its_vlan() -> None:

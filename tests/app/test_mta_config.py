@@ -25,7 +25,7 @@ from smtp_intercept.app.config import (
 from smtp_intercept.app.fields import Queue, Source
 from smtp_intercept.app.password import MAX_PASSWORD_BYTES, relay_password
 from smtp_intercept.app.wanted import wanted
-from smtp_intercept.direction import Domains, Servers
+from smtp_intercept.direction import Domains, Protection, Servers
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol, Security
 from smtp_intercept.mta.relaying import RelayRule
 from smtp_intercept.mta.routing import DomainRoute
@@ -421,7 +421,11 @@ class TestTables:
             f"[bridge]\nports = ['{mac}', 'enp2s0']\n[mta]\nrelay_from = ['10.0.0.0/8']\nrelay_from_ports = ['{mac}']\n"
             + SERVED
         )
-        expected = RelayRule(Domains.of([("a.example", False)]), Servers.of(["10.0.0.0/8"]), frozenset({"enp1s0"}))
+        expected = RelayRule(
+            Protection(Domains.of([("a.example", False)]), Servers.of(["192.0.2.20"])),
+            Servers.of(["10.0.0.0/8"]),
+            frozenset({"enp1s0"}),
+        )
         assert relay_rule(config, {mac: "enp1s0"}) == expected
 
     def test_resolvers(self) -> None:

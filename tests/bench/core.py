@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Domains, Protection
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 
-DOMAINS = Domains.of([("example.com", False)])
+PROTECTION = Protection(Domains.of([("example.com", False)]))
 LINE = b"X" * 70 + b"\r\n"
 GREETING = [
     (b"", b"220 mx ESMTP\r\n"),
@@ -29,7 +29,7 @@ FAREWELL = [(b"QUIT\r\n", b"221 2.0.0 Bye\r\n")]
 
 def opened(rules: Rules) -> Session:
     """A session with both peers there."""
-    session = Session(DOMAINS, rules)
+    session = Session(PROTECTION, rules)
     session.opened(0)
     return session
 

@@ -54,7 +54,7 @@ def services(spool: Any) -> Services:
     return Services(
         spool=spool,
         admission=lambda origin, recipient: None,
-        direction=lambda recipient: Direction.INCOMING,
+        direction=lambda origin, recipient: Direction.INCOMING,
         hostname="mta.example",
         log=lambda record: None,
     )

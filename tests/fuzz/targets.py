@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from hypothesis import strategies as st
 
-from smtp_intercept.direction import Domains, message_direction, recipient_domain
+from smtp_intercept.direction import Domains, Protection, Servers, message_direction, recipient_domain
 from smtp_intercept.events import Abort, DropServer, Leave, MessageDone, Out, ToClient, ToServer
 from smtp_intercept.policy import Defer, Discard, Pass, Policy, Question, Refuse, Stage, Verdict
 from smtp_intercept.rules import Rules
@@ -58,7 +58,7 @@ def rules_of(data: st.DataObject) -> Rules:
 def converse(client: bytes, sizes: list[int], rules: Rules) -> tuple[list[Outcome], list[bytes], bytes]:
     """A hostile client's octets in these cuts, against the strict server: what the gateway told, what was taken, and
     what the client heard."""
-    session, server, told, heard = Session(Domains(), rules), StrictServer(), list[Outcome](), b""
+    session, server, told, heard = Session(Protection(), rules), StrictServer(), list[Outcome](), b""
     over = False
 
     def take(outs: list[Out]) -> None:
@@ -102,7 +102,7 @@ def fuzz_session(data: st.DataObject) -> None:
 
 
 def fuzz_peers(data: st.DataObject) -> None:
-    session = Session(Domains.of([("example.com", True)]), rules_of(data))
+    session = Session(Protection(Domains.of([("example.com", True)])), rules_of(data))
     over = False
     for chunk in data.draw(st.lists(st.tuples(st.booleans(), STREAM | st.binary(max_size=300)), max_size=12)):
         outs = (session.client_sent if chunk[0] else session.server_sent)(chunk[1], 0)
@@ -118,7 +118,7 @@ def fuzz_address(data: st.DataObject) -> None:
     assert path.isprintable() or not path
     domain = recipient_domain(path)
     assert domain is None or domain == domain.lower()
-    message_direction(path, Domains.of([("example.com", True)]))
+    message_direction(path, Protection(Domains.of([("example.com", True)]), Servers.of(["192.0.2.0/24"])))
 
 
 def fuzz_reply(data: st.DataObject) -> None:

@@ -42,7 +42,7 @@ def tables(script: Script) -> dict[str, Any]:
     quick = {"error_delay_s": 0, "error_delay_step_s": 0} if script.pauses else {}
     return {
         "intercept": {"bare_newline": "pass", **script.settings},
-        "protected": [{"domain": "example.com", "servers": [SERVER]}],
+        "protected": [{"domain": "example.com"}, {"servers": [SERVER]}],
         "limits": {**script.limits, **quick},
     }
 

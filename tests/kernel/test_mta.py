@@ -79,6 +79,10 @@ BASE: dict[str, Any] = {
 INCOMING: dict[str, Any] = {"intercept": {"incoming": "mta"}}
 OUTGOING: dict[str, Any] = {"intercept": {"outgoing": "mta"}}
 RELAY: dict[str, Any] = {"relay": {"host": SECOND}}
+BY_ADDRESS: dict[str, Any] = {
+    "intercept": {"incoming": "mta", "outgoing": "mta"},
+    "protected": [{"servers": [SERVER]}],
+}
 VIA: dict[str, Any] = {
     "protected": [
         {"domain": "postfix.test", "servers": [SERVER]},
@@ -206,6 +210,24 @@ def test_an_unlisted_client_reaches_the_protected_only(world: World) -> None:
         "u%exim.test@postfix.test": 550,
     }
     assert arrived(world.peers["postfix"], "Subject: relay").recipients == ("u@postfix.test",)
+
+
+@pytest.mark.parametrize(("dialled", "row"), [(SERVER, "R1"), (WORLD, "R6")])
+def test_a_server_without_a_domain_has_the_mail_of_its_address(world: World, dialled: str, row: str) -> None:
+    """Whoever sends it, and whatever stands in the DNS; and through that address nobody else is reached."""
+    gateway = world.with_(BY_ADDRESS)
+    literal, subject = f"u@[{SERVER}]", f"literal-{row}"
+    others = [f"u@[{WORLD}]", "u@postfix.test", f"u%exim.test@[{SERVER}]", f"@[{SERVER}]:u@exim.test"]
+    (attempt,) = post(world, dialled, [literal, *others], subject, UNLISTED)["attempts"]
+    assert {rcpt: reply[0] for rcpt, reply in attempt["refused"].items()} == dict.fromkeys(others, 550)
+    message = gateway.wait_log(type="message", handler="mta")[-1]
+    assert {each["address"] for each in message["recipients"] if each["direction"] == "incoming"} == {
+        literal,
+        others[2],
+    }
+    delivery = gateway.wait_log(type="delivery", queue_id=message["queue_id"])[-1]
+    assert (delivery["outcome"], delivery["row"], delivery["next_hop"]) == ("delivered", row, f"{SERVER}:25")
+    assert arrived(world.peers["postfix"], f"Subject: {subject}").recipients == (literal,)
 
 
 @pytest.mark.parametrize(

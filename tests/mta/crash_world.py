@@ -58,7 +58,7 @@ class NextHop:
             Services(
                 spool=self,
                 admission=self._admission,
-                direction=lambda recipient: Direction.INCOMING,
+                direction=lambda origin, recipient: Direction.INCOMING,
                 hostname="next.example",
                 log=lambda record: None,
             )

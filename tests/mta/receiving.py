@@ -13,15 +13,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from smtp_intercept.answers import Answer
-from smtp_intercept.direction import Direction, Domains, message_direction, recipient_domain
+from smtp_intercept.direction import Direction, Domains, Protection, Servers, message_direction
 from smtp_intercept.mta.envelope import Envelope, Origin
 from smtp_intercept.mta.faults import SpoolError, SpoolFullError
 from smtp_intercept.mta.receive import Receiving, Services
+from smtp_intercept.mta.relaying import RelayRule, admission
 
-DOMAINS = Domains.of([("example.com", False)])
+RULE = RelayRule(Protection(Domains.of([("example.com", False)]), Servers.of(["192.0.2.20", "2001:db8::/64"])))
 ORIGIN = Origin(("192.0.2.9", 40_000), ("192.0.2.1", 25), Direction.INCOMING, "p0")
-DENIED = Answer(550, "5.7.1 relay access denied")
 NOW = 1_700_000_000.25
 
 
@@ -85,12 +84,6 @@ class Shelf:
         return f"Q{len(self.kept)}"
 
 
-def admit(origin: Origin, recipient: str) -> Answer | None:
-    """Mail for example.com, and for the postmaster."""
-    domain = recipient_domain(recipient)
-    return None if domain is None or DOMAINS.holds(domain) else DENIED
-
-
 @dataclass
 class House:
     """A receiving side and all that it did."""
@@ -123,8 +116,8 @@ async def house(
     log: list[dict[str, Any]] = []
     shelf = shelf or Shelf()
     wanted: dict[str, Any] = {
-        "admission": admit,
-        "direction": lambda recipient: message_direction(recipient, DOMAINS),
+        "admission": lambda origin, recipient: admission(origin, recipient, RULE),
+        "direction": lambda origin, recipient: message_direction(recipient, RULE.on(origin)),
         "hostname": "mta.example",
         "log": log.append,
         "clock": lambda: NOW,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from smtp_intercept.answers import Answer
-from smtp_intercept.direction import Direction, Domains, message_direction
+from smtp_intercept.direction import Direction, Domains, Protection, message_direction
 from smtp_intercept.mta.envelope import Entry, Origin
 from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.receive import Receiving, Services
@@ -21,8 +21,7 @@ from tests.mta.receiving import ORIGIN, House, Shelf, replies, send
 from tests.mta.spools import spool_in
 from tests.smtp.box import Run
 
-DOMAINS = Domains.of([("example.com", False)])
-RULE = RelayRule(DOMAINS)
+RULE = RelayRule(Protection(Domains.of([("example.com", False)])))
 # Below, at and above what a draft keeps in memory, and what is written by another thread.
 SIZES = [0, 100, 65_000, 65_536, 66_000, 1_000_000]
 
@@ -31,8 +30,8 @@ def behind(spool: Spool) -> House:
     def admit(origin: Origin, recipient: str) -> Answer | None:
         return admission(origin, recipient, RULE)
 
-    def direction(recipient: str) -> Direction:
-        return message_direction(recipient, DOMAINS)
+    def direction(origin: Origin, recipient: str) -> Direction:
+        return message_direction(recipient, RULE.on(origin))
 
     log: list[dict[str, object]] = []
     return House(Shelf(), log, Receiving(Services(spool, admit, direction, "mta.example", log.append)))

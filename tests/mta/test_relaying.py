@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from smtp_intercept.direction import Direction, Domains, Servers, message_direction, without_route
+from smtp_intercept.direction import Direction, Domains, Protection, Servers, message_direction, without_route
 from smtp_intercept.mta.envelope import OURSELVES, Origin
 from smtp_intercept.mta.relaying import (
     BAD_MAILBOX,
@@ -23,7 +24,10 @@ from smtp_intercept.mta.relaying import (
 )
 
 RULE = RelayRule(
-    Domains.of([("example.com", True), ("bücher.example", False)]),
+    Protection(
+        Domains.of([("example.com", True), ("bücher.example", False)]),
+        Servers.of(["192.0.2.30", "2001:db8::30", "198.51.100.0/24", "2001:db8:1::/64"]),
+    ),
     Servers.of(["10.0.0.0/8", "2001:db8:10::/48"]),
     frozenset({"enp2s0"}),
 )
@@ -99,11 +103,24 @@ DENIED = [
     "other.example！victim@example.com",
     "victim＠other.example@example.com",
     "victim﹫other.example@example.com",
-    # address literals, of a protected server or not: a connection's direction is not a message's
-    "victim@[198.51.100.99]",
+    # address literals: of no protected server, or of one that only a network holds and nobody has dialled
+    "victim@[203.0.113.99]",
+    "victim@[198.51.100.98]",
     "victim@[IPv6:2001:db8::99]",
-    "victim@[192.0.2.20]",
-    '"victim%[198.51.100.99]"@example.com',
+    "victim@[IPv6:2001:db8:1::99]",
+    "victim@[IPv6:::ffff:203.0.113.99]",
+    "victim@[IPv6:64:ff9b::192.0.2.30]",
+    '"victim%[203.0.113.99]"@example.com',
+    # through the literal of a protected server
+    "@[192.0.2.30]:victim@other.example",
+    "victim%other.example@[192.0.2.30]",
+    "other.example!victim@[192.0.2.30]",
+    '"victim@other.example"@[192.0.2.30]',
+    '"victim@[203.0.113.99]"@[192.0.2.30]',
+    '"victim%[203.0.113.99]"@[IPv6:2001:db8::30]',
+    '"@[192.0.2.30]:victim@other.example"@[192.0.2.30]',
+    "victim＠other.example@[192.0.2.30]",
+    '"victim@[192.0.2.30].other.example"@[192.0.2.30]',
     # names that look alike or end alike
     "victim@exаmple.com",  # Cyrillic а
     "victim@exam\u00adple.com",
@@ -154,10 +171,34 @@ MALFORMED = [
     "victim@" + "a." * 130 + "example.com",
     "victim@192.0.2.20",
     "victim%[198.51.100.99]@example.com",
+    "victim@[192.0.2.030]",
+    "victim@[192.0.2.0x1e]",
+    "victim@[192.0.542]",
+    "victim@[3221226014]",
+    "victim@[2001:db8::30]",
+    "victim@[IPv6:192.0.2.30]",
+    "victim@[IPv6:2001:db8::30%eth0]",
+    "victim@[IPv6:::ffff:127.0.0.1]",
+    "victim@[IPv4:192.0.2.30]",
+    "victim@[192.0.2.30]other.example",
+    "victim@[192.0.2.30],[203.0.113.99]",
+    "victim@[192.0.2.30]@other.example",
+    "victim@[192.0.2.30]:25",
+]
+
+LITERALS = [
+    "user@[192.0.2.30]",
+    "user@[IPv6:2001:db8::30]",
+    "user@[ipv6:2001:DB8:0::30]",
+    "user@[IPv6:::ffff:192.0.2.30]",  # to 192.0.2.30 as well
+    '"john smith"@[192.0.2.30]',
+    "@attacker.example:user@[192.0.2.30]",
+    "user%example.com@[192.0.2.30]",
+    '"user@[192.0.2.30]"@[192.0.2.30]',
 ]
 
 
-@pytest.mark.parametrize("recipient", ADMITTED)
+@pytest.mark.parametrize("recipient", ADMITTED + LITERALS)
 @pytest.mark.parametrize("origin", [TO_SERVER, ELSEWHERE], ids=["incoming", "outgoing"])
 def test_admitted(origin: Origin, recipient: str) -> None:
     assert admission(origin, recipient, RULE) is None
@@ -169,6 +210,30 @@ def test_denied(origin: Origin, recipient: str) -> None:
     answer = admission(origin, recipient, RULE)
     assert answer is RELAY_DENIED
     assert answer.line == b"550 5.7.1 relay access denied\r\n"
+
+
+@pytest.mark.parametrize(
+    ("server", "literal"),
+    [
+        ("192.0.2.20", "[192.0.2.20]"),  # known by its name
+        ("198.51.100.99", "[198.51.100.99]"),
+        ("2001:db8:1::99", "[IPv6:2001:db8:1::99]"),
+    ],
+)
+def test_the_address_of_a_server_that_is_not_listed_by_it_is_reached_by_dialling_it(server: str, literal: str) -> None:
+    """A network says whose connections are incoming, and takes nobody past a firewall to all of its hosts."""
+    dialled = replace(TO_SERVER, server=(server, 25))
+    assert admission(dialled, f"user@{literal}", RULE) is None
+    assert admission(dialled, f'"victim@other.example"@{literal}', RULE) is RELAY_DENIED
+    for origin in (replace(TO_SERVER, server=("192.0.2.30", 25)), ELSEWHERE, replace(ELSEWHERE, server=(server, 25))):
+        assert admission(origin, f"user@{literal}", RULE) is RELAY_DENIED
+
+
+def test_the_whole_world_protected_is_no_open_relay() -> None:
+    rule = RelayRule(Protection(servers=Servers.of(["0.0.0.0/0", "::/0"])))
+    assert admission(TO_SERVER, "user@[192.0.2.20]", rule) is None
+    for victim in ("[203.0.113.99]", "[IPv6:2001:db8::99]", "other.example"):
+        assert admission(TO_SERVER, f"victim@{victim}", rule) is RELAY_DENIED
 
 
 @pytest.mark.parametrize("recipient", MALFORMED)
@@ -212,7 +277,7 @@ def test_who_is_listed_may(client: str, port: str, trusted: bool, recipient: str
 
 @pytest.mark.parametrize("client", ["203.0.113.9", "2001:db8:11::1", "fe80::1%smtp0"])
 def test_without_networks_everybody_on_the_port_may(client: str) -> None:
-    rule = RelayRule(RULE.domains, ports=frozenset({"enp2s0"}))
+    rule = RelayRule(RULE.protection, ports=frozenset({"enp2s0"}))
     for port, refusal in (("enp2s0", None), ("enp1s0", RELAY_DENIED), ("", RELAY_DENIED)):
         origin = Origin((client, 1), ("192.0.2.20", 25), Direction.INCOMING, port)
         assert admission(origin, "v@other.example", rule) is refusal
@@ -220,7 +285,7 @@ def test_without_networks_everybody_on_the_port_may(client: str) -> None:
 
 @pytest.mark.parametrize("networks", [Servers(), Servers.of(["10.0.0.0/8"])], ids=["no networks", "networks"])
 def test_without_a_port_nobody_may(networks: Servers) -> None:
-    rule = RelayRule(RULE.domains, networks)
+    rule = RelayRule(RULE.protection, networks)
     assert admission(Origin(("10.0.0.1", 1), ("192.0.2.20", 25), Direction.INCOMING, ""), "v@other.example", rule)
 
 
@@ -236,8 +301,14 @@ def test_the_longest_mailbox() -> None:
 
 
 pieces = st.sampled_from(
-    [*'@%!:.,"\\<>[] ab＠％！', "example.com", "other.example", "[192.0.2.99]", "@example.com:", "victim", "\0", "\n"]
+    [
+        *'@%!:.,"\\<>[] ab＠％！',
+        *("example.com", "other.example", "[192.0.2.99]", "[192.0.2.30]", "@example.com:", "victim", "\0", "\n"),
+    ]
 )
+
+
+HOME = ("example.com", "[192.0.2.30]")
 
 
 def carried_on_to(mailbox: str, first: str) -> str:
@@ -245,12 +316,12 @@ def carried_on_to(mailbox: str, first: str) -> str:
     relay_entire_domain) ends up: it undoes each kind of route as long as the domain in front is its own. ``first`` is
     the mark that it heeds first, "%" or "!"."""
     local, at, domain = unicodedata.normalize("NFKC", mailbox).rpartition("@")
-    while at and (domain.lower().rstrip(".") == "example.com" or domain.lower().endswith(".example.com")):
+    while at and (domain.lower().rstrip(".") in HOME or domain.lower().endswith(".example.com")):
         local = re.sub(r"\\(.)", r"\1", local.strip('"'))
         mark = next((mark for mark in ("@", first, "%", "!") if mark in local), "")
         match mark:
             case "":
-                return "example.com"
+                return "home"
             case "!":
                 domain, at, local = local.partition("!")
             case _:
@@ -265,8 +336,8 @@ def carried_on_to(mailbox: str, first: str) -> str:
 def test_who_is_admitted_is_carried_nowhere_else_by_a_server_that_trusts_the_box(recipient: str, first: str) -> None:
     if admission(TO_SERVER, recipient, RULE) is None and recipient.lower() != "postmaster":
         mailbox = without_route(recipient)
-        assert message_direction(mailbox, RULE.domains) is Direction.INCOMING
-        assert carried_on_to(mailbox, first) == "example.com"
+        assert message_direction(mailbox, RULE.on(TO_SERVER)) is Direction.INCOMING
+        assert carried_on_to(mailbox, first) == "home"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from smtp_intercept.direction import MAX_DOMAIN, Direction, Domains, message_direction, recipient_domain
+from smtp_intercept.direction import (
+    MAX_DOMAIN,
+    Direction,
+    Domains,
+    Protection,
+    Servers,
+    message_direction,
+    recipient_domain,
+)
 from smtp_intercept.mta.envelope import OURSELVES, Origin
 from smtp_intercept.mta.nexthop import NextHop, Place, Protocol, Security, place_of
 from smtp_intercept.mta.routing import DomainRoute, RouteTable, route, straight
@@ -42,7 +50,10 @@ NO_RELAY = RouteTable(
         )
     }
 )
+LISTED = ["192.0.2.20", "192.0.2.30", "192.0.2.31", "198.51.100.0/24", "2001:db8::/64"]
+BY_ADDRESS = replace(NO_RELAY, servers=Servers.of(LISTED))
 RELAYED = replace(NO_RELAY, relay=RELAY)
+BOTH = replace(BY_ADDRESS, relay=RELAY)
 CLUSTER = replace(RELAYED, relay_only=True)
 SERVED = {
     "192.0.2.20": ("a.example",),
@@ -103,6 +114,18 @@ TABLE = [
     Row("192.0.2.30",   "u@[IPv6:2001:db8::7]",     NO_RELAY,      "R4", "[2001:db8::7]:25"),
     Row(X,              "u@[192.0.2.77]",           RELAYED,       "R7", "relay.example.net:587"),
     Row(X,              "u@[nonsense]",             NO_RELAY,      "R8", "nowhere"),
+    # the address of a protected server: there, whatever the relay host would do, and without DNS
+    Row("192.0.2.20",   "u@[192.0.2.20]",           BY_ADDRESS,    "R1", "192.0.2.20:25"),
+    Row("192.0.2.20",   "u@[192.0.2.20]",           NO_RELAY,      "R1", "192.0.2.20:25"),
+    Row("192.0.2.20",   "u@[IPv6:::ffff:192.0.2.20]", BOTH,        "R1", "192.0.2.20:25"),
+    Row("192.0.2.30",   "u@[192.0.2.20]",           BOTH,          "R1", "192.0.2.20:25"),
+    Row("192.0.2.20",   "u@[192.0.2.31]",           BOTH,          "R1", "192.0.2.31:2525"),
+    Row("2001:db8::40", "u@[IPv6:2001:DB8::40]",    BOTH,          "R1", "[2001:db8::40]:25"),
+    Row("192.0.2.20",   "u@[198.51.100.7]",         BOTH,          "R1", "198.51.100.7:25"),
+    Row(X,              "u@[192.0.2.20]",           BOTH,          "R6", "192.0.2.20:25"),
+    Row(X,              "u@[IPv6:2001:db8::7]",     BOTH,          "R6", "[2001:db8::7]:25"),
+    Row(X,              "u@[192.0.2.020]",          BOTH,          "R7", "relay.example.net:587"),
+    Row(X,              "u@[203.0.113.9]",          BY_ADDRESS,    "R8", "203.0.113.9:25"),  # dialled, not protected
     # no domain: at the server that the client spoke to
     Row("192.0.2.30",   "postmaster",               RELAYED,       "R1", "192.0.2.30:25"),
     Row(X,              "Postmaster",               RELAYED,       "R8", "203.0.113.9:25"),
@@ -111,6 +134,7 @@ TABLE = [
     # another MTA queues for the box
     Row("192.0.2.20",   "u@a.example",              CLUSTER,       "relay", "relay.example.net:587"),
     Row(X,              "u@other.example",          CLUSTER,       "relay", "relay.example.net:587"),
+    Row("192.0.2.20",   "u@[192.0.2.20]",           CLUSTER,       "relay", "relay.example.net:587"),
 ]
 # fmt: on
 
@@ -141,6 +165,7 @@ def test_an_alternate_host_overrides_every_row(line: Row, alternate: str) -> Non
 
 def test_the_server_dialled_comes_first_on_the_port_dialled() -> None:
     assert route(came("192.0.2.20", 587), "u@a.example", NO_RELAY).places == (Place("192.0.2.20", 587), A2)
+    assert route(came("192.0.2.20", 587), "u@[192.0.2.20]", NO_RELAY).places == (Place("192.0.2.20", 587),)
 
 
 def test_what_deliver_to_says_of_its_port_is_more() -> None:
@@ -280,12 +305,26 @@ class TestLaws:
 
     @given(st.data(), tables())
     def test_protected_is_what_the_directions_say(self, data: st.DataObject, table: RouteTable) -> None:
-        known = Domains.of((entry.name, entry.subdomains) for entry in table.domains.values())
+        known = Protection(Domains.of((entry.name, entry.subdomains) for entry in table.domains.values()))
         mailbox = f"u@{data.draw(domains)}"
         protected = message_direction(mailbox, known) is Direction.INCOMING
         assert (table.protected(recipient_domain(mailbox) or "") is not None) is protected
         row = route(data.draw(origins(table)), mailbox, table).row
         assert (row in {"R1", "R6"}) is protected
+
+    @given(st.data(), tables(), st.lists(hosts, max_size=3), hosts)
+    def test_an_address_literal_goes_to_that_host_and_no_other(
+        self, data: st.DataObject, table: RouteTable, servers: list[str], host: str
+    ) -> None:
+        table = replace(table, servers=Servers.of(servers))
+        origin = data.draw(origins(table))
+        for address in (host, origin.server[0], *servers):
+            hop = route(origin, f"u@[{address}]", table)
+            known = Protection(servers=table.servers).on(origin.server[0], origin.direction)
+            inside = message_direction(f"u@[{address}]", known)
+            assert (hop.row in {"R1", "R6"}) is (inside is Direction.INCOMING)
+            if inside is Direction.INCOMING:
+                assert ([place.host for place in hop.places], hop.domain) == ([address], "")
 
 
 class TestPlaces:

@@ -1,4 +1,5 @@
-"""Postfix, as receiver and as sender: virtual(8) to a Maildir, smtp(8) by a transport table. Discards all else."""
+"""Postfix, as receiver and as sender: virtual(8) to a Maildir, also what comes to its own address (u@[192.0.2.20]);
+smtp(8) by a transport table. Discards all else."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ virtual_gid_maps = static:{uid}
 transport_maps = texthash:/etc/postfix/transport
 local_header_rewrite_clients =
 default_transport = discard:
-local_transport = discard:
+local_transport = virtual:
+local_recipient_maps =
 """
 # service type private unpriv chroot wakeup maxproc command
 MASTER = """

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 
-from smtp_intercept.direction import Direction, Domains
+from smtp_intercept.direction import Direction
 from smtp_intercept.proxy import Arrival, Gateway
 from smtp_intercept.transparent import Address, Dialled, Dialler
+from tests.smtp.script import PROTECTION
 
 # Runs a test's work on one of the loops, for a bounded time.
 Run: TypeAlias = Callable[[Awaitable[None]], None]
@@ -30,7 +31,7 @@ class Box:
             **options,
         }
         self.gateway = Gateway(
-            domains=lambda: Domains.of([("example.com", False)]),
+            protection=PROTECTION,
             log=self.log.append,
             describe=lambda sock: Arrival("p0", Direction.INCOMING),
             clock=lambda: 1_700_000_000.25,

@@ -30,7 +30,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Direction, Domains, Protection, Servers
 from smtp_intercept.events import (
     Abort,
     DropServer,
@@ -48,7 +48,8 @@ from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
 from tests.smtp.cuts import Cut
 
-DOMAINS = Domains.of([("example.com", False)])
+SERVER = "192.0.2.20"  # protected, whoever is dialled
+PROTECTION = Protection(Domains.of([("example.com", False)]), Servers.of([SERVER]))
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
 NO_LITERALS = {"->", "><", ">>"}
 CROSSING = {"->", "=>"}
@@ -152,7 +153,7 @@ class Played:
 
 def play(events: Iterable[Event], cut: Cut, rules: Rules = TRANSPARENT) -> Played:
     """Drive a session at time 0, each event's octets in the pieces that ``cut`` makes."""
-    session, played = Session(DOMAINS, rules), Played()
+    session, played = Session(PROTECTION.on(SERVER, Direction.INCOMING), rules), Played()
     played.take(session.opened(0.0))
     steps = [(event.side, piece) for event in events for piece in ([None] if event.data is None else cut(event.data))]
     for side, piece in steps:

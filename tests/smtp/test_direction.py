@@ -16,6 +16,7 @@ from smtp_intercept.direction import (
     Direction,
     Domains,
     Network,
+    Protection,
     Servers,
     Serving,
     connection_direction,
@@ -142,6 +143,11 @@ class TestServing:
         ("[192.0.2.1]", "192.0.2.1"),
         ("[IPv6:2001:DB8::1]", "2001:db8::1"),
         ("[ipv6:::1]", "::1"),
+        ("[IPv6:::FFFF:192.0.2.1]", "192.0.2.1"),  # as it is to whoever dials it
+        ("[IPv6:::ffff:c000:201]", "192.0.2.1"),
+        ("[IPv6:::192.0.2.1]", "::c000:201"),
+        *((text, None) for text in ("[192.0.2.01]", "[0300.0.2.1]", "[192.0.513]", "[192.0.2.1.]", "[ 192.0.2.1]")),
+        *((text, None) for text in ("[IPv6:192.0.2.1]", "[IPv4:192.0.2.1]", "[IPv6:[2001:db8::1]]", "[IPv6:]")),
         *((text, None) for text in ("192.0.2.1", "[192.0.2]", "[2001:db8::1]", "[IPv6:fe80::1%eth0]", "[X:1]", "[]")),
         *((text, None) for text in ("[192.0.2.1", "[192.0.2.1].example.com", "[192.0.2.1]]", "")),
     ],
@@ -222,11 +228,11 @@ class TestRecipientDomain:
     @pytest.mark.timeout(5)
     def test_a_long_mailbox_costs_one_pass(self, unit: str) -> None:
         for mailbox in (unit * 200_000, "@" + unit * 200_000, "a@" + unit * 200_000):
-            message_direction(mailbox, Domains.of([("example.com", True)]))
+            message_direction(mailbox, Protection(Domains.of([("example.com", True)])))
 
 
 class TestMessages:
-    DOMAINS = Domains.of([("example.com", False), ("Example.ORG.", True), ("bücher.example", True)])
+    DOMAINS = Protection(Domains.of([("example.com", False), ("Example.ORG.", True), ("bücher.example", True)]))
 
     @pytest.mark.parametrize(
         ("mailbox", "direction"),
@@ -255,7 +261,7 @@ class TestMessages:
         assert message_direction(mailbox, self.DOMAINS) is direction
 
     def test_no_protected_domain_no_incoming_message(self) -> None:
-        assert message_direction("user@example.com", Domains()) is OUTGOING
+        assert message_direction("user@example.com", Protection()) is OUTGOING
 
     def test_a_domain_longer_than_255_octets_is_nobodys(self) -> None:
         room = MAX_DOMAIN - len("example.org")
@@ -267,6 +273,96 @@ class TestMessages:
     def test_a_label_longer_than_63_is_not_converted(self) -> None:
         assert normal_domain("é" * MAX_LABEL + ".example").startswith("xn--")
         assert normal_domain("é" * (MAX_LABEL + 1) + ".example") == "é" * (MAX_LABEL + 1) + ".example"
+
+
+SEED = Protection(
+    Domains.of([("example.com", True)]),
+    Servers.of(["192.0.2.20", "198.51.100.0/28", "2001:db8::20", "2001:db8:1::/64"]),
+)
+
+
+class TestServersWithoutADomain:
+    """ "The message is outgoing if the domain is not protected, unless the email is incoming and the email server has
+    no domain name and is accessed by IP address only." """
+
+    @pytest.mark.parametrize(
+        ("mailbox", "direction"),
+        [
+            ("user@[192.0.2.20]", INCOMING),
+            ("user@[192.0.2.21]", OUTGOING),
+            ("user@[198.51.100.0]", INCOMING),
+            ("user@[198.51.100.15]", INCOMING),
+            ("user@[198.51.100.16]", OUTGOING),
+            ("user@[IPv6:2001:db8::20]", INCOMING),
+            ("user@[ipv6:2001:DB8:0:0::20]", INCOMING),
+            ("user@[IPv6:2001:db8:1::7]", INCOMING),
+            ("user@[IPv6:2001:db8:2::7]", OUTGOING),
+            ("user@[IPv6:::ffff:192.0.2.20]", INCOMING),  # goes to 192.0.2.20 as well
+            ('"a@b"@[192.0.2.20]', INCOMING),
+            ("@elsewhere.example,@[203.0.113.9]:user@[192.0.2.20]", INCOMING),
+            ("@[192.0.2.20]:user@[203.0.113.9]", OUTGOING),
+            ("@[192.0.2.20]:user@elsewhere.example", OUTGOING),
+            ('"user@[192.0.2.20]"@elsewhere.example', OUTGOING),
+            ("user%[192.0.2.20]@elsewhere.example", OUTGOING),
+            # what one server reads as an address and another does not is nobody's
+            ("user@192.0.2.20", OUTGOING),
+            ("user@[192.0.2.020]", OUTGOING),
+            ("user@[192.0.532]", OUTGOING),
+            ("user@[2001:db8::20]", OUTGOING),
+            ("user@[IPv6:2001:db8::20%eth0]", OUTGOING),
+            ("user@[IPv6:::192.0.2.20]", OUTGOING),
+            ("user@[IPv6:64:ff9b::192.0.2.20]", OUTGOING),
+            ("user@[SMTP:192.0.2.20]", OUTGOING),
+            ("user@[192.0.2.20", OUTGOING),
+            ("user@192.0.2.20]", OUTGOING),
+            ("user@[192.0.2.20].elsewhere.example", OUTGOING),
+            ("user@[192.0.2.20]elsewhere.example", OUTGOING),
+            ("user@[192.0.2.20]@elsewhere.example", OUTGOING),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("server", "way"), [("198.51.100.1", INCOMING), ("2001:db8::20", INCOMING), ("203.0.113.9", OUTGOING)]
+    )
+    def test_their_address_literals_are_incoming_whatever_was_dialled(
+        self, mailbox: str, direction: Direction, server: str, way: Direction
+    ) -> None:
+        assert message_direction(mailbox, SEED.on(server, way)) is direction
+
+    def test_a_server_known_by_its_name_is_protected_on_a_connection_to_it(self) -> None:
+        assert message_direction("user@[192.0.2.77]", SEED.on("192.0.2.77", INCOMING)) is INCOMING
+        assert message_direction("user@[192.0.2.77]", SEED.on("192.0.2.20", INCOMING)) is OUTGOING
+        assert message_direction("user@[192.0.2.77]", SEED.on("192.0.2.77", OUTGOING)) is OUTGOING
+        assert message_direction("user@[IPv6:fe80::7]", SEED.on("fe80::8%smtp0", INCOMING)) is OUTGOING
+
+    @pytest.mark.parametrize("mailbox", ["postmaster", "Postmaster", "@a.example:postmaster", "root", '"postmaster"'])
+    def test_without_a_domain_it_is_the_server_dialleds(self, mailbox: str) -> None:
+        assert message_direction(mailbox, SEED) is OUTGOING
+        assert message_direction(mailbox, SEED.on("192.0.2.20", INCOMING)) is INCOMING
+        assert message_direction(mailbox, SEED.on("203.0.113.9", OUTGOING)) is OUTGOING
+
+    @pytest.mark.parametrize(
+        "mailbox", ["victim@", "victim@.", '"victim@elsewhere.example', '"victim@elsewhere.example"']
+    )
+    def test_a_domain_that_cannot_be_read_is_not_the_server_dialleds(self, mailbox: str) -> None:
+        assert message_direction(mailbox, SEED.on("192.0.2.20", INCOMING)) is OUTGOING
+
+    @given(st.lists(st.one_of(addresses, networks()), max_size=5), addresses, addresses, st.sampled_from(Direction))
+    def test_the_law(
+        self,
+        items: list[IPv4Address | IPv6Address | IPv4Network | IPv6Network],
+        server: IPv4Address | IPv6Address,
+        address: IPv4Address | IPv6Address,
+        way: Direction,
+    ) -> None:
+        """Incoming is a literal if, and only if, it is a listed server's or the protected one's that was dialled."""
+        servers = Servers.of(items)
+        protection = Protection(Domains.of([("example.com", True)]), servers).on(str(server), way)
+        for probe in (address, server, *(ip_network(item)[-1] for item in items)):
+            meant = getattr(probe, "ipv4_mapped", None) or probe
+            expected = servers.holds(meant.packed) or (way is INCOMING and meant == server)
+            literal = f"[{probe}]" if probe.version == 4 else f"[IPv6:{probe}]"
+            assert (message_direction(f"user@{literal}", protection) is INCOMING) is expected
+            assert (message_direction(f"user@{literal.upper()}", protection) is INCOMING) is expected
 
 
 @given(addresses, addresses, st.lists(networks(), max_size=5))

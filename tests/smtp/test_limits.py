@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Protection
 from smtp_intercept.events import Leave, MessageDone, Out, ToClient, ToServer
 from smtp_intercept.leg import WRITE_BUFFER_BYTES
 from smtp_intercept.limits import PATIENCE_S, Limits, Phase
@@ -22,7 +22,7 @@ PASSING = Rules(policy=lambda asked: Pass(), reject_bare_newline=True)
 
 
 def session(rules: Rules, *steps: tuple[str, bytes], now: float = 0.0) -> Session:
-    it = Session(Domains(), rules)
+    it = Session(Protection(), rules)
     it.opened(now)
     for side, data in steps:
         (it.client_sent if side == "c" else it.server_sent)(data, now)

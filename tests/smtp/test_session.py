@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from smtp_intercept.dialogue import _EFFECTS, MAX_OUTSTANDING, Effect, Verb, effect
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Domains, Protection
 from smtp_intercept.events import Abort, Doubt, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
 from smtp_intercept.limits import DEFAULT_LIMITS, Limits
 from smtp_intercept.rules import TRANSPARENT, Rules
@@ -20,7 +20,7 @@ MAX_LINE_BYTES = DEFAULT_LIMITS.command_line_bytes
 
 def session(*extensions: bytes, rules: Rules = TRANSPARENT) -> Session:
     """One that has been greeted."""
-    it = Session(Domains.of([("example.com", False)]), rules)
+    it = Session(Protection(Domains.of([("example.com", False)])), rules)
     it.client_sent(b"EHLO c.example\r\n", 0)
     it.server_sent(GREETED + b"".join(b"250-%b\r\n" % each for each in (b"mx", *extensions)) + b"250 HELP\r\n", 0)
     return it
@@ -213,7 +213,7 @@ def test_as_many_recipients_are_logged_as_may_be() -> None:
 
 
 def test_long_names_and_replies_take_no_more_of_the_log_than_they_may() -> None:
-    it = Session(Domains())
+    it = Session(Protection())
     it.client_sent(
         b"EHLO " + b"h" * 9000 + b"\r\nMAIL FROM:<" + b"s" * 9000 + b">\r\nRCPT TO:<" + b"r" * 9000 + b">\r\n", 0
     )
@@ -233,7 +233,7 @@ def test_the_direction_of_a_recipient_is_the_whole_addresss() -> None:
 
 
 def test_every_field_is_there_before_anything_was_said() -> None:
-    assert Session(Domains()).fields() == {
+    assert Session(Protection()).fields() == {
         "helo": "",
         "tls": "none",
         "messages": 0,
@@ -244,7 +244,7 @@ def test_every_field_is_there_before_anything_was_said() -> None:
 
 
 def test_endless_keywords_are_not_kept() -> None:
-    it = Session(Domains())
+    it = Session(Protection())
     it.client_sent(b"EHLO c\r\n", 0)
     it.server_sent(GREETED + b"".join(b"250-X%d\r\n" % number for number in range(50_000)) + b"250 STARTTLS\r\n", 0)
     assert it.fields()["tls"] == "none"

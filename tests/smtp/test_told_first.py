@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_intercept.direction import Domains
+from smtp_intercept.direction import Protection
 from smtp_intercept.events import MessageDone, Out, ToClient
 from smtp_intercept.session import Session
 
@@ -14,7 +14,7 @@ REPLIES = b"250 s.example\r\n", b"250 sender\r\n", b"250 recipient\r\n", b"354 g
 
 @pytest.mark.parametrize("cut", range(len(b"250 taken\r\n")))
 def test_the_record_is_told_before_the_reply_is_passed_on(cut: int) -> None:
-    session, outs = Session(Domains()), list[Out]()
+    session, outs = Session(Protection()), list[Out]()
     session.opened(0.0)
     session.server_sent(b"220 s.example\r\n", 0.0)
     for command, reply in zip(ENVELOPE, REPLIES, strict=True):
