@@ -21,6 +21,7 @@ AddressOrNetwork: TypeAlias = str | IPv4Address | IPv6Address | IPv4Network | IP
 MAX_DOMAIN = 255  # octets of a domain name, RFC 5321 §4.5.3.1.2; longer ones belong to nobody
 MAX_LABEL = 63  # octets of one label, RFC 1035 §2.3.4; punycode is quadratic, so longer ones are not converted
 
+_MAX_TYPED = 4 * MAX_DOMAIN  # Unicode composes at most four characters into one: what is longer stays longer
 # RFC 5321 §4.1.2, A-d-l ":" before the mailbox; a colon inside an address literal does not end it.
 _SOURCE_ROUTE = re.compile(r"\A@[^:\[]*+(?:\[[^\]]*+\][^:\[]*+)*:")
 # An unterminated quote runs to the end: one pass whatever the peer sends.
@@ -179,7 +180,7 @@ class Protection:
 
 def normal_domain(domain: str) -> str:
     """One spelling per domain: lower case, no trailing dot, U-labels as A-labels (RFC 5890 §2.3.2.1)."""
-    if not domain.isascii():
+    if len(domain) <= _MAX_TYPED and not domain.isascii():
         domain = _FULL_STOPS.sub(".", domain)
         domain = ".".join(map(_a_label, domain.split(".")))
     return domain.lower().removesuffix(".")
