@@ -56,16 +56,21 @@ def _list(query: str) -> list[dict[str, Any]]:
 # --- the ruleset --------------------------------------------------------------------------
 
 
-def loaded(text: str) -> bool:
-    """Whether exactly this text is in force, with every device still hooked."""
+def listed() -> str:
+    """All own tables as the kernel has them, without elements and counts; "" unless every one is there."""
     try:
-        # As text and without elements: the JSON of nft 1.0.6 has neither the comment nor the devices.
-        listed = {
-            family: _run([_program("nft", "nftables"), "--terse", "list", "table", family, NAME]) for family in TABLES
-        }
+        # As text: the JSON of nft 1.0.6 has neither the comment nor the devices.
+        terse = [_program("nft", "nftables"), "--terse", "--stateless", "list", "table"]
+        return "".join(_run([*terse, family, NAME]) for family in TABLES)
     except FirewallError:
-        return False
-    return f'comment "{digest(text)}"' in listed["inet"] and devices(text) <= devices(listed["netdev"])
+        return ""
+
+
+def loaded(text: str) -> bool:
+    """Whether exactly this text is in force, with every device still hooked and every target still the one it names."""
+    present = listed()
+    same = f'comment "{digest(text)}"' in present and targets(text) == targets(present)
+    return same and devices(text) <= devices(present)
 
 
 def complete() -> bool:
@@ -77,6 +82,12 @@ def devices(text: str) -> set[str]:
     """The names in ``device "a"`` and ``devices = { a, "b" }`` of nft text."""
     hooks = re.findall(r"\bdevices? (?:= )?(.+?) priority", text)
     return {name.strip('" ') for hook in hooks for name in hook.strip("{} ").split(",")}
+
+
+def targets(text: str) -> set[str]:
+    """The names in ``fwd to "a"`` and ``dup to "a"``. nft says the number of a device that has gone: a new one of the
+    same name is another."""
+    return set(re.findall(r'\b(?:fwd|dup) to "?([^\s"]+)', text))
 
 
 def remove() -> None:

@@ -90,8 +90,8 @@ class Hands:
                 return links.has_rule(rule)
             case RemoveRule(rule):
                 return not links.has_rule(rule)
-            case AddNeighbour(link, address):
-                return links.has_neighbour(link, address)
+            case AddNeighbour(link, address, mac):
+                return links.has_neighbour(link, address, mac)
             case RemoveNeighbour(link, address):
                 return not links.has_neighbour(link, address)
             case LoadRuleset(text):

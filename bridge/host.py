@@ -121,17 +121,23 @@ class Host:
             self._take(step)
 
     def wire(self, steps: Iterable[Step], progress: Progress = _silent) -> list[str]:
-        """Only what makes the plain bridge of a plan, each step whatever became of the one before. Returns what
-        could not be done, in words."""
-        failures: list[str] = []
-        for step in takewhile(lambda step: step != CreateLink(LANE, "bridge"), steps):
+        """Only what makes the plain bridge of a plan. Returns what could not be done, in words."""
+        plain = takewhile(lambda step: step != CreateLink(LANE, "bridge"), steps)
+        return [why for _, why in self.mend(plain, progress) if why]
+
+    def mend(self, steps: Iterable[Step], progress: Progress = _silent) -> list[tuple[Step, str]]:
+        """Take those of the steps that do not hold, each whatever became of the one before, and undo nothing. Returns
+        them, each with what went wrong, in words, or ""."""
+        taken: list[tuple[Step, str]] = []
+        for step in steps:
             try:
                 if not self._hands.holds(step):
                     progress(step)
                     self._take(step)
+                    taken.append((step, ""))
             except (StepError, *Failure) as error:
-                failures.append(str(error))
-        return failures
+                taken.append((step, str(error)))
+        return taken
 
     def down(self, progress: Progress = _silent, among: Among = _every) -> list[str]:
         """Everything back, newest first. Returns what could not be undone, in words, and keeps it in the ledger."""

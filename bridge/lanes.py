@@ -117,6 +117,8 @@ def inwards_and_out(lane: Lane, *, has_ipv6: bool) -> Iterator[Step]:
     families = [(4, "0.0.0.0/0", at.NEXT_HOP4)] + ([(6, "::/0", at.NEXT_HOP6)] if has_ipv6 else [])
     for family, everything, next_hop in families:
         if not lane.vlan:
+            if family == 6:  # where an administrator has switched it off for all, the loopback has no routes either
+                yield SetSysctl("net.ipv6.conf.lo.disable_ipv6", "0")
             scope = 254 if family == 4 else 0
             yield AddRoute(Route(everything, "lo", table=at.INWARD_TABLE, kind="local", scope=scope))
         yield AddRule(PolicyRule(family, lane.link, mark, mask, at.INWARD_TABLE))

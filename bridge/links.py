@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -57,6 +58,7 @@ class Links:
 
     def __init__(self) -> None:
         self._ip = IPRoute()
+        self._still: dict[tuple[Any, ...], list[Any]] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -68,14 +70,41 @@ class Links:
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """While the context lasts everything is read once: a comparison asks hundreds of things of one moment."""
+        self._still = {}
+        try:
+            yield
+        finally:
+            self._still = None
+
+    def _read(self, what: str, **about: Any) -> list[Any]:
+        """What the kernel answers to ``get_<what>``."""
+        read: Callable[..., Iterable[Any]] = getattr(self._ip, f"get_{what}")
+        if self._still is None:
+            return list(read(**about))
+        key = (what, *about.items())
+        if key not in self._still:
+            self._still[key] = list(read(**about))
+        return self._still[key]
+
+    def _link(self, index: int) -> Any:
+        if self._still is None:
+            return self._ip.get_links(index)[0]
+        return next(link for link in self._read("links") if link["index"] == index)
+
     def index(self, link: str) -> int | None:
         """The link's ifindex, or None."""
-        found = self._ip.link_lookup(ifname=link)
-        return found[0] if found else None
+        if self._still is None:
+            found: list[int] = self._ip.link_lookup(ifname=link)
+            return found[0] if found else None
+        named = (message for message in self._read("links") if message.get_attr("IFLA_IFNAME") == link)
+        return next((message["index"] for message in named), None)
 
     def facts(self) -> dict[str, LinkFacts]:
         """All links with their administrative addresses, the routes through them and their permanent neighbours."""
-        links = list(self._ip.get_links())
+        links = self._read("links")
         names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in links}
         addresses, routes, neighbours = self._addresses(names), self._routes(names), self._neighbours()
         return {
@@ -99,7 +128,7 @@ class Links:
     def _addresses(self, names: dict[int, str]) -> dict[int, list[str]]:
         """Not the kernel's link-local ones, nor what a router advertisement will bring again."""
         found: dict[int, list[str]] = {}
-        for address in self._ip.get_addr():
+        for address in self._read("addr"):
             text = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
             flags = address.get_attr("IFA_FLAGS") or address["flags"]
             if ":" in text and (address["scope"] == _LINK_SCOPE or not flags & PERMANENT):
@@ -110,7 +139,7 @@ class Links:
     def _routes(self, names: dict[int, str]) -> dict[int, list[Route]]:
         found: dict[int, list[Route]] = {}
         for family in (socket.AF_INET, socket.AF_INET6):
-            for route in self._ip.get_routes(family=family):
+            for route in self._read("routes", family=family):
                 link = route.get_attr("RTA_OIF")
                 if route["proto"] not in (_KERNEL, _RA) and link in names:
                     found.setdefault(link, []).append(_read_route(route, names[link]))
@@ -119,7 +148,7 @@ class Links:
     def _neighbours(self) -> dict[int, list[tuple[str, str]]]:
         found: dict[int, list[tuple[str, str]]] = {}
         for family in (socket.AF_INET, socket.AF_INET6):
-            for neighbour in self._ip.get_neighbours(family=family):
+            for neighbour in self._read("neighbours", family=family):
                 mac = neighbour.get_attr("NDA_LLADDR")
                 if neighbour["state"] & PERMANENT and mac:
                     found.setdefault(neighbour["ifindex"], []).append((neighbour.get_attr("NDA_DST"), mac))
@@ -127,7 +156,7 @@ class Links:
 
     def own_addresses(self) -> frozenset[bytes]:
         """Every address of this host, packed."""
-        texts = [a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS") for a in self._ip.get_addr()]
+        texts = [a.get_attr("IFA_LOCAL") or a.get_attr("IFA_ADDRESS") for a in self._read("addr")]
         return frozenset(socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text) for text in texts)
 
     def attribute(self, link: str, attribute: str) -> bool | int | str | None:
@@ -135,7 +164,7 @@ class Links:
         index = self.index(link)
         if index is None:
             return None
-        message = self._ip.get_links(index)[0]
+        message = self._link(index)
         value: bool | int | str | None = _READ[attribute](message, self)
         return value
 
@@ -150,7 +179,7 @@ class Links:
     def _address(self, link: str, address: str) -> Any:
         index = self.index(link)
         text, _, length = address.partition("/")
-        present = () if index is None else self._ip.get_addr(index=index)
+        present = () if index is None else self._read("addr", index=index)
         return next(
             (
                 a
@@ -167,7 +196,7 @@ class Links:
         try:
             present = [
                 _read_route(r, route.link)
-                for r in self._ip.get_routes(family=family, table=route.table)
+                for r in self._read("routes", family=family, table=route.table)
                 if r.get_attr("RTA_OIF") == index
             ]
         except NetlinkError:  # the table does not exist yet
@@ -183,14 +212,16 @@ class Links:
             r.get_attr("FRA_IIFNAME") == rule.incoming
             and r.get_attr("FRA_TABLE") == rule.table
             and r.get_attr("FRA_FWMARK") == rule.mark
-            for r in self._ip.get_rules(family=_FAMILY[rule.family])
+            for r in self._read("rules", family=_FAMILY[rule.family])
         )
 
-    def has_neighbour(self, link: str, address: str) -> bool:
+    def has_neighbour(self, link: str, address: str, mac: str = "") -> bool:
+        """A permanent one; with a MAC, with that one."""
         index = self.index(link)
         return any(
-            n.get_attr("NDA_DST") == address and n["state"] & PERMANENT
-            for n in self._ip.get_neighbours(family=_FAMILY[family_of(address)], ifindex=index)
+            n.get_attr("NDA_DST") == address and n["state"] & PERMANENT and mac in ("", n.get_attr("NDA_LLADDR"))
+            for n in self._read("neighbours", family=_FAMILY[family_of(address)])
+            if n["ifindex"] == index
         )
 
     # --- writing ---------------------------------------------------------------------------------------------------
@@ -267,7 +298,7 @@ class Links:
 
     def name(self, index: int) -> str:
         """The link's name, or "" if there is none."""
-        return next((link.get_attr("IFLA_IFNAME") for link in self._ip.get_links() if link["index"] == index), "")
+        return next((link.get_attr("IFLA_IFNAME") for link in self._read("links") if link["index"] == index), "")
 
 
 class _Nothing:

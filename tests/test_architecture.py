@@ -28,7 +28,7 @@ PURE = {
             "linkloss",
             "steps",
         ),
-        *("reach",),
+        *("reach", "watch"),
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),

@@ -31,6 +31,7 @@ from smtp_intercept.app.rundir import RunDir, write_json
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
+from smtp_intercept.app.watcher import Watcher
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
 from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.postmaster import queue_in
@@ -76,15 +77,19 @@ class Daemon:
         workers = config.interceptor.workers or 1
         self._seats = Seats.make(workers) if workers > 1 else None
         self._listeners, self._crew = listening.Shared(config, self._vlans), list[Child]()
+        self._watcher = Watcher(run_dir, lambda: self._cable.held if self._cable is not None else ())
+        self._remade = 0
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Raises `StartError`."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         children = self._children()
+        self._watcher.start()
         try:
             return self._watch(children)
         finally:
+            self._watcher.end()
             if self._cable is not None:
                 self._cable.release()
             self._let_go(children)
@@ -117,6 +122,7 @@ class Daemon:
                 _LOG.info("ready: mail on %s is inspected", ", ".join(leg.port for leg in self._legs))
             if all(child.report for child in children):
                 self._notify.watchdog(now)
+            self._follow_lanes(children)
             if self._config.bridge.stp:
                 self._follow_stp(now)
             if self._cable is not None:
@@ -156,8 +162,19 @@ class Daemon:
             "processes": {"supervisor": os.getpid(), **pids},
             "restarts": {child.name: child.restarts for child in children},
             **{kind: summed(each.values()) for kind, each in reports.items()},
+            "watch": self._watcher.page,
             "each": {kind: each for kind, each in reports.items() if len(each) > 1},
         }
+
+    def _follow_lanes(self, children: list[Child]) -> None:
+        """Sockets are bound to a lane's links, and are nobody's where these have been made anew."""
+        if self._remade == (remade := self._watcher.remade):
+            return
+        self._remade = remade
+        _LOG.error("the mail lane was taken away and has been made again: its processes start anew")
+        for child in children:
+            if child.kind != "mta" and child.process is not None:
+                child.process.kill()
 
     def _follow_stp(self, now: float) -> None:
         """Mail leaves the plain bridge before the bridge asks for the port's state, so the lane is told of it."""

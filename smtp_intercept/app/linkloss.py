@@ -24,6 +24,11 @@ class LinkLoss:
         self._ports, self._ledger = ports, ledger
         self._pair: Pair | None = None
 
+    @property
+    def held(self) -> tuple[str, ...]:
+        """The port that is held down, if there is one."""
+        return () if self._pair is None or self._pair.held is None else (self._ports[self._pair.held],)
+
     def follow(self, now: float) -> None:
         """Looks once; to be called every tick. What cannot be done is said and tried again."""
         if self._pair is None:  # one that was killed may have left a port down

@@ -44,6 +44,11 @@ class RunDir:
         return self.path / "ledger.jsonl"
 
     @property
+    def plan(self) -> Path:
+        """What the last `up` made, for the daemon to keep as it is."""
+        return self.path / "plan.json"
+
+    @property
     def effective(self) -> Path:
         """The configuration that the running daemon was started with."""
         return self.path / "effective.toml"
@@ -124,9 +129,11 @@ def _locked(file: IO[str]) -> bool:
         time.sleep(ASKED_S / 100)
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, mode: int = 0o644) -> None:
     """All or nothing: readers see the old file or the new one."""
     fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)  # one that a killed process left may be readable to more than ``mode`` says
+    fresh.touch(mode)
     fresh.write_text(json.dumps(data) + "\n", encoding="utf-8")
     fresh.replace(path)
 

@@ -16,7 +16,7 @@ from bridge import firewall
 from bridge.lane import LANE, Lane
 from bridge.links import Links
 from bridge.ruleset import NOT_INSPECTED
-from smtp_intercept.app import relays
+from smtp_intercept.app import relays, watching
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
 
@@ -72,6 +72,7 @@ def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
         "protected": interceptor.get("protected", []),
         "waits_for_confirm": run_dir.pending.exists(),
         "instead": read_json(run_dir.instead),
+        "watch": (daemon or {}).get("watch", {}),
     }
 
 
@@ -147,6 +148,7 @@ def _why_not(page: dict[str, Any]) -> str:
 def _warnings(page: dict[str, Any]) -> list[str]:
     found = _not_in_force(page["instead"]) if page["instead"] else []
     found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
+    found += watching.warnings(page["watch"])
     found += [f"diverter-{number} has no heart-beat: its part is not inspected" for number in page["queues_open"]]
     found += [_out_of_order(relay) for relay in page["relays"] if relay["state"] != "armed"]
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
@@ -218,9 +220,14 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     for name, number in page["mail"].items():
         if number or name in ("sessions", "messages"):
             mail.add_row(name.replace("_", " "), str(number))
+    healed = Table("put right at", "what others had changed")
+    for when, what in watching.healings(page["watch"]):
+        healed.add_row(when, what)
     workers = _workers_table(page["each"].get("interceptor", {}))
     return [
-        table for table in (lanes, relayed, picked, missed, mail, workers, _mta_table(page["mta"])) if table.row_count
+        table
+        for table in (lanes, healed, relayed, picked, missed, mail, workers, _mta_table(page["mta"]))
+        if table.row_count
     ]
 
 

@@ -30,7 +30,7 @@ from hwprofiles.nic import Nics
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import hangup, lastgood, lockout, naming, relays
+from smtp_intercept.app import hangup, lastgood, lockout, naming, relays, watcher
 from smtp_intercept.app import status as status_page
 from smtp_intercept.app.config import Config, ConfigErrors
 from smtp_intercept.app.daemon import Daemon, StartError
@@ -147,13 +147,16 @@ def up(arguments: argparse.Namespace) -> int:
         _mind_the_way_in(host.pending(made.steps), arguments)
         if arguments.confirm:
             _start_guard(arguments, run_dir)
+        run_dir.plan.unlink(missing_ok=True)  # half of one plan and half of another is nothing to keep
         try:
-            warn(host.up(made.steps, print_step))
+            refused = host.up(made.steps, print_step)
         except StepError:
             if first:
                 report(host.down())
                 run_dir.pending.unlink(missing_ok=True)
             raise
+        warn(refused)
+        watcher.write_down(run_dir, made, refused, block=want.block)
         wanted_relays = relays.relays(found.config, found.profile, naming.case_here(found.profile))
         warn(relays.begin(arguments, run_dir, found.config, wanted_relays))
     _say_up(made, want)
@@ -193,6 +196,7 @@ def down(arguments: argparse.Namespace) -> int:
     _end_daemon(run_dir)
     with run_dir.lock("up"), host_of(run_dir) as host:
         run_dir.pending.unlink(missing_ok=True)
+        run_dir.plan.unlink(missing_ok=True)
         failures = [*relays.release(run_dir), *host.down(print_step)]
     if not failures:
         print("down: the host is as it was")

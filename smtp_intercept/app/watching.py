@@ -1,0 +1,33 @@
+"""What `status` says of the watch over the gateway's own rules and links: what is not as it should be, what was put
+right. Pure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SHOWN = 5  # one cause, a lane taken away, has dozens of steps
+
+
+def warnings(watch: Mapping[str, Any]) -> Iterator[str]:
+    """``watch`` is the page of `watcher.Watcher`."""
+    if failure := watch.get("failed"):
+        yield f"nobody watches over the gateway's own rules and links: {failure}"
+    if watch.get("expected") is False:
+        yield "nobody watches over the gateway's own rules and links: no `up` has come to its end; tollbridge up"
+    contended = watch.get("contended", [])
+    others = [said for said in watch.get("differences", []) if said not in contended]
+    yield from (f"somebody else undoes it again and again: {step}" for step in _first(contended))
+    yield from (f"not as `up` made it: {said}" for said in _first(others))
+
+
+def _first(items: list[str]) -> list[str]:
+    more = len(items) - SHOWN
+    return [*items[:SHOWN], f"and {more} more"] if more > 0 else items
+
+
+def healings(watch: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """When, and what was put right, newest first."""
+    latest = watch.get("healed", [])[-SHOWN:]
+    return [(time.strftime("%F %T", time.localtime(each["at"])), each["what"]) for each in reversed(latest)]
