@@ -9,18 +9,21 @@ BIN := $(VENV)/bin
 # What the product and its lab need from Debian …
 PACKAGES := nftables iptables iproute2 kmod ethtool procps openssl build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
-TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy
+TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy \
+	vagrant vagrant-libvirt qemu-system-x86 openssh-client systemd man-db zsh fish shellcheck e2fsprogs
 # A kernel as Debian ships it, and what runs it in a virtual machine. Unpacked like the others.
-GUEST_PACKAGES := $(if $(filter amd64,$(shell dpkg --print-architecture)),linux-image-amd64 qemu-system-x86 busybox-static cpio)
-# Of these only the files, without what they depend on.
-TEST_DATA := libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container
+GUEST_PACKAGES := $(if $(filter amd64,$(shell dpkg --print-architecture)),linux-image-amd64 busybox-static cpio)
+# Of these only the files, without what they depend on. (Asked late: Python itself may have to be fetched first.)
+TEST_DATA = libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container
 
 # Most tests wait for time-outs of others, and one waits for a virtual machine that runs more of them; those that
 # measure or flood run after them, alone.
 JOBS := 4
+PYTEST := $(BIN)/python -m pytest -p no:cacheprovider --durations=10
+UNSHOWN := $(TOOLS)/unshown
 DEBOOTSTRAP := command -v debootstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 # A run that hangs outside any test ends, and says so.
-BOUNDED := timeout --kill-after=10 --verbose 2400
+BOUNDED := timeout --kill-after=10 --verbose 7200
 
 # What the lab of virtual machines needs; and what more, where it is run by Vagrant without a libvirt of this machine's.
 LAB_PACKAGES := qemu-system-x86 qemu-utils debootstrap e2fsprogs fdisk grub-pc-bin grub-common cpio lz4 xz-utils rsync openssh-client
@@ -53,16 +56,19 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=1 \
-		-o faulthandler_timeout=1800 -m "not alone and not installed and not vm"
-	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m alone
+	@$(SUDO) rm -f $(UNSHOWN)
+	status=0; \
+	$(SUDO) $(BOUNDED) $(PYTEST) --unshown $(UNSHOWN) -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=1 \
+		-m "not alone and not installed and not vm" || status=$$?; \
+	$(SUDO) $(BOUNDED) $(PYTEST) --unshown $(UNSHOWN) -m alone || status=$$?; \
+	exit $$status
 
 # e.g. make stock TESTS=tests/kernel/test_vlan.py; an emulated machine takes its time.
 stock: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(BIN)/python -m tests.stock $(TESTS)
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
-	$(SUDO) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 tests/kernel/test_suites.py
+	$(SUDO) $(PYTEST) tests/kernel/test_suites.py
 
 fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/fuzz/requirements.txt \
@@ -71,8 +77,10 @@ fuzz: $(VENV)/.ready
 
 # e.g. make bench BENCH="--rounds 9 --json bench.json"; the machine must have nothing else to do.
 bench: $(VENV)/.ready $(TOOLS)/.ready
-	$(SUDO) $(BIN)/python -m tests.bench $(BENCH)
-	$(SUDO) $(BIN)/python -m tests.bench.mta $(BENCH_MTA)
+	status=0; \
+	$(SUDO) $(BIN)/python -m tests.bench $(BENCH) || status=$$?; \
+	$(SUDO) $(BIN)/python -m tests.bench.mta $(BENCH_MTA) || status=$$?; \
+	exit $$status
 
 # The second half alone, e.g. make bench-mta BENCH_MTA="--rounds 7 --disk /srv --json bench-mta.json"
 bench-mta: $(VENV)/.ready $(TOOLS)/.ready
@@ -93,7 +101,7 @@ wheel: $(VENV)/.ready
 # Minutes, and 1.5 GB in .tools/: Debian 12 and 13, and what builds the package for the one that this machine is not.
 deb-test: $(VENV)/.ready $(TOOLS)/.ready
 	@$(DEBOOTSTRAP)
-	$(SUDO) $(BOUNDED:2400=4800) $(BIN)/python -m pytest -p no:cacheprovider --durations=10 -m installed tests/packaging
+	$(SUDO) $(BOUNDED) $(PYTEST) -m installed tests/packaging
 
 # LAB_SUITE=trixie: Debian 13. LAB_RUNNER=vagrant or qemu. LAB_TESTS="-k reboot": not all of them.
 lab: $(VENV)/.ready $(TOOLS)/.ready lab-tools
@@ -126,7 +134,7 @@ $(VENV)/.ready: pyproject.toml tests/requirements.txt
 	touch $@
 
 tools: $(TOOLS)/.ready
-$(TOOLS)/.ready: Makefile
+$(TOOLS)/.ready: Makefile | $(VENV)/.ready
 	mkdir -p $(TOOLS)/archives/partial
 	$(SUDO) apt-get update -qq
 	for p in $(TEST_PACKAGES) $(GUEST_PACKAGES); do $(SUDO) apt-get -qq -y --no-install-recommends --reinstall --download-only \
@@ -134,6 +142,9 @@ $(TOOLS)/.ready: Makefile
 	done  # one by one: mail servers exclude one another
 	cd $(TOOLS)/archives && $(SUDO) apt-get -qq -o APT::Sandbox::User=root download $(TEST_DATA) >/dev/null
 	for deb in $(TOOLS)/archives/*.deb; do dpkg-deb -x $$deb $(TOOLS); done
+	cd $(TOOLS) && for place in bin sbin lib lib64; do if [ -d $$place ] && [ ! -L $$place ]; then \
+		cp -al --force $$place/. usr/$$place/ && rm -r $$place && ln -s usr/$$place $$place || exit 1; fi; \
+	done  # as on every Debian, where all of them are below /usr
 	touch $@
 
 lock: $(VENV)/.ready

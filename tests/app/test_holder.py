@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from smtp_intercept.app.holder import Holder, Listener, holders, listeners
+from tests.unshown import LITTLE_ENDIAN
 
 # As /proc/net/tcp and tcp6 of a little-endian machine show them: listening (0A), established (01), TIME_WAIT (06).
 TCP = """\
@@ -27,7 +27,7 @@ TCP6 = """\
 """
 
 
-@pytest.mark.skipif(sys.byteorder == "big", reason="the tables above are a little-endian machine's")
+@LITTLE_ENDIAN.mark
 @pytest.mark.parametrize(
     ("table", "ports", "found"),
     [

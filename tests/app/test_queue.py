@@ -28,6 +28,7 @@ from smtp_intercept.mta.drafts import SMALL_BYTES, make
 from smtp_intercept.mta.envelope import State
 from smtp_intercept.mta.spool import Spool, SpoolLockedError
 from tests.mta.spools import ORIGIN, drafted, envelope, files, outcome, put, spool_in, wait
+from tests.unshown import NOT_ROOT
 
 ROOT = Path(__file__).parents[2]
 CONTENT = b"Received: from x\r\nSubject: caf\xe9 \x1b[31m\r\n\r\nThe secret body\r\n"
@@ -397,7 +398,7 @@ def public() -> Iterator[Path]:
         yield Path(parent) / "spool"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user, which takes root")
+@NOT_ROOT.mark
 def test_root_leaves_nothing_of_roots(public: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whichever opened the database first: its files belong to who delivers."""
     directory, ask = public, Ask(public, capsys)
@@ -414,7 +415,7 @@ def test_root_leaves_nothing_of_roots(public: Path, capsys: pytest.CaptureFixtur
     assert not files(directory)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, which takes root")
+@NOT_ROOT.mark
 def test_anybody_else_is_told_to_be_root(public: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory, ask = public, Ask(public, capsys)
     with spool_in(directory), somebody():

@@ -18,6 +18,7 @@ import pytest
 from bridge.reach import Session
 from smtp_intercept.app import ssh
 from smtp_intercept.app.holder import connections
+from tests.unshown import LITTLE_ENDIAN
 
 TREE = {10: ("sshd", 1), 20: ("sshd-session", 10), 30: ("bash", 20), 40: ("sudo", 30), 50: ("bash", 40), 60: ("up", 50)}
 SAID = "203.0.113.9 51514 198.51.100.2 22"
@@ -47,7 +48,7 @@ def test_the_variable_of_the_shell_that_called_sudo(proc: Path) -> None:
     assert ssh.sessions(60, proc) == [SESSION]
 
 
-@pytest.mark.skipif(sys.byteorder == "big", reason="the table above is a little-endian machine's")
+@LITTLE_ENDIAN.mark
 def test_the_connection_of_sshd_where_no_variable_is_left(proc: Path) -> None:
     (proc / "20/net/tcp6").write_text(TCP6)
     (proc / "20/fd/4").symlink_to("socket:[777]")

@@ -14,11 +14,10 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
-
 from smtp_intercept.app.lab.figures import Figures, Measurement, Target, as_json, table, verdicts, warnings
 from tests.bench.loads import LOADS, MAIL, measure
 from tests.bench.systems import BARE, HERE, System, system
+from tests.tools import MissingError
 
 LEAST_ROUNDS = 5
 DEFAULT_SYSTEMS = "bare,haproxy,gateway"
@@ -117,5 +116,5 @@ def tell(figures: Figures, arguments: argparse.Namespace, load_average: float, f
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except pytest.skip.Exception as missing:  # a program that `make tools` would have brought
+    except MissingError as missing:  # a program that `make tools` would have brought
         sys.exit(str(missing))

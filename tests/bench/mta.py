@@ -18,8 +18,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import pytest
-
 from smtp_intercept.app.lab.figures import Figures, Measurement, as_json, table, warnings
 from smtp_intercept.app.lab.host import Host
 from smtp_intercept.app.lab.network import Lab
@@ -27,7 +25,7 @@ from tests.bench import mta_queue
 from tests.bench.__main__ import LEAST_ROUNDS, QUIET_S, foreign_cpu
 from tests.bench.mta_systems import PATIENCE_S, Ours, Postfix, Sink, System
 from tests.bench.systems import timed
-from tests.tools import program
+from tests.tools import MissingError, program
 
 SENDERS = 20  # sessions at a time
 REFERENCE = Postfix.name
@@ -159,5 +157,5 @@ def tell(
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except pytest.skip.Exception as missing:  # a program that `make tools` would have brought
+    except MissingError as missing:  # a program that `make tools` would have brought
         sys.exit(str(missing))

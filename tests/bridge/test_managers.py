@@ -4,6 +4,8 @@ tests/packaging."""
 from __future__ import annotations
 
 import configparser
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +13,11 @@ import pytest
 
 from bridge import ifupdown
 from bridge.lane import Wanted
-from bridge.managers import MANAGERS, present, told, untold
+from bridge.managers import MANAGERS, told, untold
 from bridge.plan import make_plan
 from bridge.steps import Unmanage, key
 from tests.bridge.test_plan import LINKS, PRESENT
+from tests.unshown import NOT_ROOT
 
 WANTED = Wanted("br0", ("p0", "p1"))
 OURS = "smtp0 smtp0w0 smtp0l0 smtp0w1 smtp0l1"
@@ -75,9 +78,12 @@ def test_told_is_every_file_with_these_links(name: str, tmp_path: Path) -> None:
     assert not told(name, ["br0", "p1"], tmp_path)
 
 
-@pytest.mark.skipif(Path("/run/systemd/system").exists(), reason="systemd runs here")
+@NOT_ROOT.mark
 def test_none_where_systemd_is_not() -> None:
-    assert present() == ()
+    """As in a container: nothing is in /run."""
+    asked = f"mount -t tmpfs none /run && {sys.executable} -c 'from bridge.managers import present; print(present())'"
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", asked]
+    assert subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout == "()\n"
 
 
 INTERFACES = """\

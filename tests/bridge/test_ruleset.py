@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -111,8 +109,6 @@ def test_the_queue_rule_is_nfts_where_nft_can() -> None:
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, nft_queue=True, block=True), replace(RULES, stp=True), TAGGED])
 def test_nft_can_read_it(rules: Rules) -> None:
     """A word of nft's is no name for a chain. What this kernel can do is not asked: it need not have nft's queue."""
-    if shutil.which("nft") is None or os.geteuid():
-        pytest.skip("needs nft and root")
     words = ["nft", "--check", "--file", "-"]
     said = subprocess.run(words, input=render(rules), capture_output=True, text=True, timeout=30)
     assert "syntax error" not in said.stderr

@@ -1,4 +1,4 @@
-"""Labs for the kernel tests: a bare bridge, and the gateway at work. Skips, with the reason, what cannot run here.
+"""Labs for the kernel tests: a bare bridge, and the gateway at work. Where none can be built, tests fail.
 
 A test module chooses its lab by the globals ``WIRES`` and ``CONFIG``; without them it gets two wires and `DEFAULT`.
 """
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from bridge.host import has_dot1q
 from smtp_intercept.app.lab.host import LabError
 from smtp_intercept.app.lab.mail import MailServer
 from smtp_intercept.app.lab.network import TWO_WIRES, Lab, missing
+from tests.unshown import DOT1Q, NOT_ROOT
 
 HERE = Path(__file__).parent
 # Its release, if this is a guest of `tests.stock`.
@@ -35,7 +35,7 @@ DEFAULT: dict[str, Any] = {
     "protected": [{"domain": "example.com", "servers": ["192.0.2.20", "2001:db8::20"]}],
 }
 
-# What the lanes need of nft, apart from the product's own ruleset, so that a fault of that is never taken for a skip.
+# What the lanes need of nft, apart from the product's own ruleset, lest a fault of that be taken for the kernel's.
 NEEDED = """
 table netdev probe {
     map hop { typeof ip saddr : ether saddr; flags dynamic,timeout; timeout 1m; size 16; }
@@ -65,37 +65,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.kernel)
-            # Deadlines of seconds, on a machine that may have other things to do: what fails twice has failed.
-            item.add_marker(pytest.mark.flaky(reruns=0 if STOCK_KERNEL else 1))
 
 
 @pytest.fixture(scope="session")
 def namespaces() -> None:
-    """Skips unless labs can be built here."""
+    """Labs can be built here."""
+    NOT_ROOT.skip()
     if reasons := missing():
-        pytest.skip("; ".join(reasons))
+        raise LabError("; ".join(reasons))
 
 
 @pytest.fixture(scope="session")
 def dot1q(namespaces: None) -> None:
-    """Skips unless this kernel has VLANs."""
-    if not has_dot1q():
-        pytest.skip("this kernel has no 802.1Q (module 8021q)")
+    """This kernel has VLANs."""
+    DOT1Q.skip()
 
 
 @pytest.fixture(scope="session")
 def lanes(namespaces: None) -> None:
-    """Skips unless this kernel has what the two lanes are made of."""
+    """This kernel has what the two lanes are made of."""
     with Lab() as lab:
         try:
             load(lab, NEEDED)
         except LabError as error:
-            pytest.skip(f"nft cannot build the lanes on this kernel: {error}")
+            raise LabError(f"nft cannot build the lanes on this kernel: {error}") from error
         try:
             load(lab, NFT_QUEUE)
         except LabError:
             if lab.gateway.run(IPTABLES_QUEUE, check=False).returncode:
-                pytest.skip("neither nft's queue nor iptables' NFQUEUE works on this kernel")
+                raise LabError("neither nft's queue nor iptables' NFQUEUE works on this kernel") from None
 
 
 def load(lab: Lab, ruleset: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 from smtp_intercept.app.lab.capture import Frame, Way
@@ -27,20 +28,26 @@ def inject(host: Host, frames: Sequence[bytes]) -> None:
     host.python(SEND, str(path))
 
 
-def crossing(sender: Host, receiver: Host, lab: Lab) -> list[tuple[str, str, Way]]:
-    """Where a frame is seen that crosses the box once: at both hosts and on both ports."""
+Place = tuple[str, str, Way]
+
+
+def crossing(sender: Host, receiver: Host, lab: Lab) -> Counter[Place]:
+    """Where a frame is seen that crosses the box once: once at both hosts and on both ports."""
     ports = {host.name: wire.port for wire in lab.wires for host, _ in wire.ends}
-    return [
-        (sender.name, "eth0", Way.OUT),
-        ("gateway", ports[sender.name], Way.IN),
-        ("gateway", ports[receiver.name], Way.OUT),
-        (receiver.name, "eth0", Way.IN),
-    ]
+    return Counter(
+        [
+            (sender.name, "eth0", Way.OUT),
+            ("gateway", ports[sender.name], Way.IN),
+            ("gateway", ports[receiver.name], Way.OUT),
+            (receiver.name, "eth0", Way.IN),
+        ]
+    )
 
 
-def sightings(frames: Sequence[Frame], data: bytes) -> list[tuple[str, str, Way]]:
-    """Where exactly this frame was seen, in order."""
-    return [(frame.host, frame.interface, frame.way) for frame in frames if frame.data == data]
+def sightings(frames: Sequence[Frame], data: bytes) -> Counter[Place]:
+    """Where exactly this frame was seen, and how often. Not in what order: a frame that is sent on may be stamped after
+    it was received behind the next wire."""
+    return Counter((frame.host, frame.interface, frame.way) for frame in frames if frame.data == data)
 
 
 def is_tcp(frame: Frame) -> bool:

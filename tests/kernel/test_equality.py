@@ -32,7 +32,7 @@ from tests.peers.normal import normal
 from tests.peers.senders import SWAKS
 from tests.peers.wire import Transcript
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(480)]
+pytestmark = pytest.mark.kernel
 
 EVERY_PAIR = pytest.mark.parametrize("pair", ALL_PAIRS, ids="-to-".join)
 ENCRYPTED = [pair for pair in ALL_PAIRS if pair[0].endswith("-tls")]

@@ -18,10 +18,11 @@ from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
 from tests.kernel.conftest import DEFAULT, STOCK_KERNEL
 from tests.kernel.frames import give_away
+from tests.unshown import GUEST
 
 pytestmark = [
     pytest.mark.usefixtures("namespaces"),
-    pytest.mark.skipif(not STOCK_KERNEL, reason="this kernel is not a guest's: tests/stock runs it in one"),
+    GUEST.mark,
 ]
 
 NEEDED = {

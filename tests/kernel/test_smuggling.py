@@ -26,7 +26,7 @@ from tests.peers.matrix import CONFIG, RECEIVERS, WIRES, receivers
 from tests.peers.peer import Peer
 from tests.peers.senders import ADDRESSES
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(360)]
+pytestmark = pytest.mark.kernel
 
 RAW = Path(__file__).parents[1] / "peers/raw.py"
 CLIENT = ADDRESSES["smtplib"]

@@ -27,7 +27,7 @@ from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.peers.across import ENVIRONMENT, PORTS
 from tests.tools import data
 
-pytestmark = [pytest.mark.kernel, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.kernel
 
 SUITE_S = 200.0
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,6 @@ def smtplib_suite() -> list[str]:
 
 
 def aiosmtpd_suite() -> list[str]:
-    pytest.importorskip("pytest_mock", reason="aiosmtpd's tests need pytest-mock")
     return ["--pyargs", "aiosmtpd.tests"]
 
 

@@ -36,6 +36,7 @@ from hwprofiles.tuning import tuning
 from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.network import Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
+from tests import unshown
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
@@ -141,8 +142,7 @@ def test_apply_is_idempotent_and_revert_gives_back_all(namespace: str, tmp_path:
         assert reverted(ledger) == []
         assert hardware() == was
 
-    if CPUS < 2:
-        pytest.skip("one CPU has nothing to spread")
+    unshown.CPUS.skip()
     namespaces.inside(namespace, with_sysfs(there_and_back))
     assert settled_difference(namespace, before) == []
     assert not ledger.exists()
@@ -248,8 +248,7 @@ def test_the_check_can_fail(namespace: str) -> None:
             found.append(hardware() != was)
         return found
 
-    if CPUS < 2:
-        pytest.skip("one CPU has one queue")
+    unshown.CPUS.skip()
     assert namespaces.inside(namespace, with_sysfs(seen)) == [True] * 4
 
 
@@ -269,8 +268,7 @@ def test_a_profile_for_other_hardware_warns_and_the_bridge_is_made() -> None:
 
 
 def test_the_commands_make_and_undo_the_settings() -> None:
-    if CPUS < 2:
-        pytest.skip("one CPU has nothing to spread")
+    unshown.CPUS.skip()
     with Lab() as lab:
         gateway = lab.gateway
         gateway.configure({"bridge": {"profile": "xen"}})

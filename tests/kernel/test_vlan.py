@@ -21,13 +21,13 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
-from bridge.host import has_dot1q
 from smtp_intercept.app.lab.capture import Frame, Way
 from smtp_intercept.app.lab.host import Host, Process
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
 from tests.kernel.frames import counters, crossing, inject, sightings
+from tests.unshown import NO_DOT1Q
 
 pytestmark = pytest.mark.kernel
 
@@ -218,10 +218,9 @@ def test_other_tags_are_bridged_and_counted(gateway_lab: Lab, tags: str) -> None
     with lab.capture() as frames:
         inject(a, sent)
     after = counters(lab)
-    ways = {place[1:]: None for place in crossing(a, b, lab)}
     for data in sent:
-        seen = [place for place in sightings(frames, data) if place[0] in {"gateway", a.name, b.name}]
-        assert [place[1:] for place in seen] == list(ways), seen
+        seen = {place: n for place, n in sightings(frames, data).items() if place[0] in {"gateway", a.name, b.name}}
+        assert seen == crossing(a, b, lab)
     assert after["tagged"] - before["tagged"] == 2
     assert after["queued"] == before["queued"]
 
@@ -266,8 +265,7 @@ def test_up_follows_the_list_and_down_restores_all(lanes: None, dot1q: None) -> 
 
 
 def test_without_8021q_the_wire_is_made_and_said_to_inspect_untagged_mail_only(lanes: None) -> None:
-    if has_dot1q():
-        pytest.skip("this kernel has 802.1Q")
+    NO_DOT1Q.skip()
     with Lab() as lab:
         gateway = lab.gateway
         gateway.configure({"bridge": {"vlans": [10, 20]}, "protected": CONFIG["protected"]})

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.tools import as_installed
+from tests.unshown import NOT_ROOT
 
 COMMAND_S = 30.0
 IMAGE_BYTES = 64 << 20
@@ -23,22 +25,15 @@ def command(*words: str | Path, check: bool = True) -> str:
 
 @contextmanager
 def mounted(where: Path, *words: str | Path) -> Iterator[Path]:
-    """Mount as ``words`` say; skips the test where this machine does not let us."""
+    """Mount as ``words`` say, which takes root."""
+    NOT_ROOT.skip()
     where.mkdir(exist_ok=True)
-    _try(["mount", *map(str, words), str(where)])
+    command("mount", *words, where)
     try:
         yield where
     finally:
         if subprocess.run(["umount", str(where)], capture_output=True, timeout=COMMAND_S, check=False).returncode:
             command("umount", "--lazy", where)
-
-
-def _try(words: Sequence[str]) -> None:
-    if os.geteuid():
-        pytest.skip("mounts a file system, which takes root")
-    done = subprocess.run(words, capture_output=True, text=True, timeout=COMMAND_S, check=False)
-    if done.returncode:
-        pytest.skip(f"{' '.join(words)}: {done.stderr.strip()}")
 
 
 @contextmanager
@@ -52,7 +47,7 @@ def image(path: Path) -> Path:
     """An empty ext4."""
     with path.open("wb") as file:
         file.truncate(IMAGE_BYTES)
-    command("mkfs.ext4", "-q", "-F", path)
+    command(*as_installed("mkfs.ext4", "-q", "-F", str(path)))
     return path
 
 

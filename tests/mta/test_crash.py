@@ -13,13 +13,13 @@ log says that it was settled before. What was unheard arrives whole or not at al
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from smtp_intercept.app.lab.host import Host
+from tests.unshown import NOT_ROOT
 
 KILLS = 200
 SEED = 1
@@ -51,7 +51,7 @@ def test_kill_9_at_any_instant(host: Host) -> None:
     assert min(counts["notices"], counts["duplicates"], counts["unheard and kept"]) > 10, "nor this"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which takes root")
+@NOT_ROOT.mark
 def test_a_full_disk(host: Host) -> None:
     counts = survived(host, "full", 12, 100)
     assert counts["kills"] > 4
@@ -59,7 +59,7 @@ def test_a_full_disk(host: Host) -> None:
     assert counts["refused"] > 5
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system, which takes root")
+@NOT_ROOT.mark
 def test_a_disk_that_goes_read_only(host: Host) -> None:
     many = 8
     counts = survived(host, "read-only", many, 100)

@@ -18,7 +18,7 @@ from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from smtp_intercept.app.lab.host import Host
-from smtp_intercept.app.lab.network import Lab, Station, missing
+from smtp_intercept.app.lab.network import Lab, Station
 from smtp_intercept.mta.courier import Courier
 from smtp_intercept.mta.envelope import Body, Origin, Outcome, State
 from smtp_intercept.mta.nexthop import Place, Protocol, Security
@@ -27,6 +27,7 @@ from tests.peers import exim, opensmtpd, postfix, sinks
 from tests.peers.matrix import certificate
 from tests.peers.peer import PLAIN, SIX, Peer, six
 from tests.tools import program
+from tests.unshown import NOT_ROOT
 
 pytestmark = pytest.mark.kernel
 
@@ -55,8 +56,7 @@ CLONE_NEWNET = 0x40000000
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     """A host of the lab, with nothing but the peers' addresses: with it go all programs of theirs."""
-    if reasons := missing():
-        pytest.skip("; ".join(reasons))
+    NOT_ROOT.skip()
     numbers = (*range(20, 20 + len(STARTS)), 30)
     addresses = (*(f"{NETWORK.format(n)}/24" for n in numbers), *(f"{six(NETWORK.format(n))}/64" for n in numbers))
     with Lab({"peers": (Station("peers", addresses),)}) as lab:

@@ -39,6 +39,7 @@ from tests.mta.spools import (
     spool_in,
     wait,
 )
+from tests.unshown import NOT_ROOT
 
 SIZES = (0, 1, SMALL_BYTES, SMALL_BYTES + 1, 3 * SMALL_BYTES + 7)
 
@@ -539,7 +540,7 @@ def test_a_directory_that_is_not_there(directory: Path) -> None:
         Spool.open(directory)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a directory to another user, which takes root")
+@NOT_ROOT.mark
 def test_somebody_elses_directory(directory: Path) -> None:
     make(directory, 12345, 12345)
     assert (directory.stat().st_uid, stat.S_IMODE(directory.stat().st_mode)) == (12345, 0o700)

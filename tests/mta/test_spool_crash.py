@@ -28,6 +28,7 @@ from smtp_intercept.mta.spool import Spool, SpoolError, SpoolFullError
 from tests.mta.disks import command, disk_of, image, loop_device, mounted, small_disk
 from tests.mta.spool_kills import Promises
 from tests.mta.spools import content_of, files, is_whole, outcome, put, sealed, spool_in, wait
+from tests.tools import as_installed
 
 KILLS = 120
 POWER_CUTS = 4
@@ -206,8 +207,6 @@ def test_read_only_after_an_error_of_the_disk(tmp_path: Path) -> None:
     sizes = (100, SMALL_BYTES + 1)
     with disk_of(disk, mnt, ",errors=remount-ro"):
         trigger = Path(f"/sys/fs/ext4/{loop_device(mnt)}/trigger_fs_error")
-        if not trigger.exists():
-            pytest.skip(f"{trigger}: this kernel cannot feign an error")
         with spool_in(mnt / "spool") as spool:
             names = [wait(put(spool, sealed(os.urandom(size)))) for size in sizes]
             trigger.write_text("1")
@@ -221,7 +220,7 @@ def test_read_only_after_an_error_of_the_disk(tmp_path: Path) -> None:
             assert all(is_whole(content_of(spool, name)) for name in names)
     # By another name: a mount namespace that somebody else made meanwhile may still hold this mount, read-only.
     command("cp", "--sparse=always", disk, repaired := tmp_path / "repaired")
-    command("fsck.ext4", "-fy", repaired, check=False)
+    command(*as_installed("fsck.ext4", "-fy", str(repaired)), check=False)
     with mounted(mnt, "-o", "loop", repaired), spool_in(mnt / "spool") as spool:
         assert [entry.id for entry in spool.entries()] == names
         assert all(is_whole(content_of(spool, name)) for name in names)

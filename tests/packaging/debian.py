@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from smtp_intercept.app.packaging import deb, elsewhere
 from tests.tools import program
+from tests.unshown import NOT_ROOT
 
 RELEASES = ("bookworm", "trixie")
 # What an installed Debian has, and what the package depends on.
@@ -106,9 +105,8 @@ class Debian:
 
 
 def base(codename: str) -> Path:
-    """A Debian, freshly installed; made once and kept in .tools/. Skips where it cannot be made."""
-    if os.geteuid() or shutil.which("debootstrap") is None:
-        pytest.skip("needs root and debootstrap")
+    """A Debian, freshly installed; made once and kept in .tools/."""
+    NOT_ROOT.skip()
     root = elsewhere.build_root(codename, "debian", INCLUDED)
     if not (root / "usr/sbin/NetworkManager").exists():
         shutil.copyfile("/etc/resolv.conf", root / "etc/resolv.conf")
@@ -139,12 +137,9 @@ def next_version(package: Path, work: Path) -> Path:
 
 @contextmanager
 def booted(root: Path) -> Iterator[Debian]:
-    """Until the context ends. Skips where a container cannot be booted."""
+    """Until the context ends. Raises `BootError` where a container cannot be booted."""
     debian = Debian(root)
-    try:
-        debian.boot()
-    except BootError as error:
-        pytest.skip(str(error))
+    debian.boot()
     try:
         yield debian
     finally:

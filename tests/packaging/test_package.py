@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from smtp_intercept.app.packaging import deb
+from tests.tools import as_installed
 
 UNITS = {"tollbridge.service": 2.5, "tollbridge-bridge.service": 2.9, "tollbridge-relay.service": 2.5}
 ROOT = Path(__file__).parents[2]
@@ -30,8 +30,6 @@ def said(*words: str | Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("dpkg-shlibdeps") is None:
-        pytest.skip("no dpkg-dev here")
     work = tmp_path_factory.mktemp("deb")
     return deb.build(work / "out", work / "work", quick=True)
 
@@ -102,16 +100,17 @@ def test_its_scripts_are_clean(package: Path, tmp_path: Path) -> None:
         assert path.stat().st_mode & 0o777 == 0o755
         assert path.read_text().startswith("#!/bin/sh\nset -e\n")
         said("sh", "-n", path)
-        if (shellcheck := shutil.which("shellcheck")) is not None:
-            said(shellcheck, path)
+        said(*as_installed("shellcheck", str(path)))
 
 
 @pytest.mark.parametrize(("unit", "most"), UNITS.items())
 def test_the_sandbox(unit: str, most: float) -> None:
-    if (analyze := shutil.which("systemd-analyze")) is None:
-        pytest.skip("no systemd-analyze here")
     told = said(
-        analyze, "security", "--offline=true", "--no-pager", ROOT / "smtp_intercept/app/packaging/files" / unit
+        *as_installed("systemd-analyze"),
+        "security",
+        "--offline=true",
+        "--no-pager",
+        ROOT / "smtp_intercept/app/packaging/files" / unit,
     ).decode()
     (exposure,) = re.findall(r"Overall exposure level for \S+: ([\d.]+)", told)
     assert float(exposure) <= most

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from smtp_intercept.app.config import sample
 from smtp_intercept.app.packaging import completion, manual
 from smtp_intercept.app.packaging.words import Word, words_of
 from smtp_intercept.app.schema import Config, Table
+from tests.tools import as_installed
 
 WORDS = words_of(cli._parser())
 EIGHT, FIVE = manual.command(WORDS, "1.2.3"), manual.configuration(sample(), "1.2.3")
@@ -32,11 +32,9 @@ def roff(text: str) -> str:
 
 
 def shown(name: str, page: str, tmp_path: Path) -> str:
-    if (man := shutil.which("man")) is None:
-        pytest.skip("no man here")
     path = tmp_path / name
     path.write_text(page)
-    command = [man, "--warnings", "-l", str(path)]
+    command = as_installed("man", "--warnings", "-l", str(path))
     environment = {"MANWIDTH": "200", "LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30, env=environment)
     assert done.stderr == ""
@@ -111,14 +109,12 @@ def test_bash_completes(line: str, offered: set[str]) -> None:
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_the_others_are_good_syntax(shell: str, tmp_path: Path) -> None:
-    """Where such a shell is; that every verb and option is in it, everywhere."""
     text = getattr(completion, shell)(WORDS)
     assert all(word.path[-1] in text for word in WORDS.walk() if word.path)
     assert all(option.flags[-1].lstrip("-") in text for word in WORDS.walk() for option in word.options if option.flags)
-    if (program := shutil.which(shell)) is not None:
-        path = tmp_path / "completion"
-        path.write_text(text)
-        subprocess.run([program, "-n", str(path)], check=True, timeout=10)
+    path = tmp_path / "completion"
+    path.write_text(text)
+    subprocess.run(as_installed(shell, "-n", str(path)), check=True, timeout=10)
 
 
 def test_what_help_hides_is_hidden() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import struct
 from ipaddress import IPv4Interface, IPv6Interface
@@ -12,8 +11,9 @@ import pytest
 import uvloop
 
 from smtp_intercept.transparent import DIVERTED, Dialled, Dialler, dial, listen, reset_on_close
+from tests.unshown import NOT_ROOT
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="transparent sockets need CAP_NET_RAW, marks CAP_NET_ADMIN")
+pytestmark = NOT_ROOT.mark  # transparent sockets need CAP_NET_RAW, marks CAP_NET_ADMIN
 
 LOOPS = pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 CLIENT = "127.0.7.1"

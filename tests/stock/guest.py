@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-import pytest
-
 from smtp_intercept.app.lab.host import LabError, Process
-from tests.tools import TOOLS, program
+from tests.tools import TOOLS, MissingError, program
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
@@ -55,10 +53,10 @@ class Kernel:
 
 
 def kernel() -> Kernel:
-    """The newest one there is; skips if there is none."""
+    """The newest one there is; `MissingError` if there is none."""
     images = sorted((TOOLS / "boot").glob("vmlinuz-*"), key=lambda image: image.stat().st_mtime)
     if not images:
-        pytest.skip("no Debian kernel is unpacked in .tools/: make tools")
+        raise MissingError("no Debian kernel is unpacked in .tools/: make tools")
     places = [place for name in ("lib", "usr/lib") if (place := TOOLS / name / "modules").exists()]
     found = Kernel(images[-1], places[0])
     if not (found.modules / found.release / "modules.dep").exists():
@@ -86,15 +84,19 @@ def initramfs(found: Kernel, work: Path) -> Path:
 
 
 def packed(root: Path, names: str) -> bytes:
-    words = [program("cpio")[0], "-o", "-H", "newc", "--quiet"]
-    done = subprocess.run(words, cwd=root, input=names.encode(), stdout=subprocess.PIPE, check=True, timeout=STEP_S)
-    return done.stdout
+    cpio, libraries = program("cpio")
+    words, env = [cpio, "-o", "-H", "newc", "--quiet"], os.environ | libraries
+    return subprocess.run(
+        words, cwd=root, input=names.encode(), stdout=subprocess.PIPE, check=True, timeout=STEP_S, env=env
+    ).stdout
 
 
 def busybox() -> Path:
-    """The static one, from where Debian 12 or later has it; skips if there is none."""
-    found = [place for name in ("bin", "usr/bin") if (place := TOOLS / name / "busybox").exists()]
-    return found[0] if found else pytest.skip("no static busybox is unpacked in .tools/: make tools")
+    """The static one, from where Debian 12 or later has it; never the machine's own, which may not be static."""
+    found = [place for name in ("usr/bin", "bin") if (place := TOOLS / name / "busybox").exists()]
+    if not found:
+        raise MissingError("no static busybox is unpacked in .tools/: make tools")
+    return found[0]
 
 
 def needed(found: Kernel) -> list[Path]:

@@ -10,12 +10,11 @@ What such a kernel has and a bare one may lack: modules that must be loaded firs
 from __future__ import annotations
 
 import json
-import os
-import shutil
 
 import pytest
 
 from tests.stock.guest import Told, run_inside
+from tests.unshown import DEBIAN_KERNEL, NOT_ROOT
 
 # One guest for all of them; the first finds a kernel that has loaded nothing yet.
 MODULES = {
@@ -37,8 +36,8 @@ pytestmark = [pytest.mark.stock, pytest.mark.timeout(1600)]
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    if os.geteuid() or shutil.which("depmod", path="/usr/sbin:/sbin") is None:
-        pytest.skip("needs root and kmod")
+    NOT_ROOT.skip()
+    DEBIAN_KERNEL.skip()
     return run_inside(TESTS, tmp_path_factory.mktemp("stock"))
 
 

@@ -9,12 +9,12 @@ VirtualBox     validated with a stand-in for `VBoxManage`: of the real one Vagra
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.tools import as_installed
 from vagrant.lab import places
 
 VALIDATE_S = 120
@@ -25,9 +25,6 @@ SCRIPTS = sorted(
 
 def validate(provider: str, tmp_path: Path, **settings: str) -> str:
     """What `vagrant validate` says, of whatever provider is not there."""
-    vagrant = shutil.which("vagrant")
-    if vagrant is None:
-        pytest.skip("vagrant is not installed: make lab-tools LAB_RUNNER=vagrant")
     places_of_its_own = {"VAGRANT_HOME": str(tmp_path / "home"), "VAGRANT_DOTFILE_PATH": str(tmp_path / "machines")}
     chosen = {"VAGRANT_CWD": str(places.VAGRANT), "VAGRANT_DEFAULT_PROVIDER": provider, "VAGRANT_NO_COLOR": "1"}
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
@@ -40,7 +37,12 @@ def validate(provider: str, tmp_path: Path, **settings: str) -> str:
         **settings,
     }
     done = subprocess.run(
-        [vagrant, "validate"], capture_output=True, text=True, timeout=VALIDATE_S, check=False, env=environment
+        as_installed("vagrant", "validate"),
+        capture_output=True,
+        text=True,
+        timeout=VALIDATE_S,
+        check=False,
+        env=environment,
     )
     return done.stdout + done.stderr
 
@@ -51,10 +53,7 @@ OWN = {"LAB_BOX": "lab/own", "LAB_KEY": __file__, "LAB_ACCEL": "tcg", "LAB_DEB":
 
 @pytest.mark.parametrize("settings", [{}, {"LAB_SUITE": "trixie"}, OWN], ids=["bookworm", "trixie", "own"])
 def test_libvirt(settings: dict[str, str], tmp_path: Path) -> None:
-    said = validate("libvirt", tmp_path, **settings)
-    if "vagrant-libvirt" in said or "provider 'libvirt' could not be found" in said:
-        pytest.skip("vagrant-libvirt is not installed: make lab-tools LAB_RUNNER=vagrant")
-    assert said == VALID
+    assert validate("libvirt", tmp_path, **settings) == VALID
 
 
 def test_virtualbox(tmp_path: Path) -> None:
@@ -73,7 +72,6 @@ def test_an_unknown_suite_is_told(tmp_path: Path) -> None:
 def test_scripts_are_clean(script: Path) -> None:
     shell = "sh" if script.name == "init" else "bash"
     subprocess.run([shell, "-n", str(script)], check=True, timeout=20)
-    if (shellcheck := shutil.which("shellcheck")) is not None:
-        words = [shellcheck, "--external-sources", "--source-path=SCRIPTDIR", "--shell", shell, str(script)]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 0, done.stdout
+    words = as_installed("shellcheck", "--external-sources", "--source-path=SCRIPTDIR", "--shell", shell, str(script))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout

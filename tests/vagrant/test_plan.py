@@ -7,7 +7,7 @@ internet ┘
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 from ipaddress import ip_interface
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 from smtp_intercept.app.lab.host import LabError
 from smtp_intercept.app.lab.network import TWO_WIRES
 from tests.kernel import test_verdicts
+from tests.tools import as_installed, program
 from vagrant.lab import byvagrant, monitor, places, plan, qemu, runner
 from vagrant.lab.box import Box
 
@@ -92,9 +93,7 @@ def test_what_the_tests_are_told() -> None:
 def test_ssh_reads_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "config"
     path.write_text(plan.ssh_config({"client": {"Port": "2202", "HostName": "127.0.0.1"}}, "/run/lab"))
-    words = ["ssh", "-G", "-F", str(path), "client"]
-    if shutil.which("ssh") is None:
-        pytest.skip("no ssh here")
+    words = as_installed("ssh", "-G", "-F", str(path), "client")
     said = subprocess.run(words, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()
     assert {"user root", "port 2202", "hostname 127.0.0.1", "controlpath /run/lab/client.ssh"} <= set(said)
 
@@ -140,13 +139,11 @@ def test_names_of_devices_are_short_enough() -> None:
 
 def test_a_machine_hears_its_monitor(tmp_path: Path) -> None:
     """A real QEMU, without a machine in it."""
-    program = shutil.which("qemu-system-x86_64")
-    if program is None:
-        pytest.skip("no QEMU here: make lab-tools")
+    qemu, libraries = program("qemu-system-x86_64")
     path, pid = tmp_path / "m.qmp", tmp_path / "pid"
     machine = ["-machine", "none", "-nodefaults", "-display", "none", "-netdev", "user,id=cable"]
-    words = [program, *machine, "-qmp", f"unix:{path},server=on,wait=off", "-pidfile", str(pid), "-daemonize"]
-    subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    words = [qemu, *machine, "-qmp", f"unix:{path},server=on,wait=off", "-pidfile", str(pid), "-daemonize"]
+    subprocess.run(words, check=True, timeout=60, stdout=subprocess.DEVNULL, env=os.environ | libraries)
     try:
         assert monitor.say(path, "query-status")["running"] is True
         monitor.say(path, "set_link", name="cable", up=False)

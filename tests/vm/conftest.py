@@ -18,6 +18,7 @@ import pytest
 from smtp_intercept.app.lab.gateway import toml
 from smtp_intercept.app.lab.network import Wire
 from smtp_intercept.app.lab.remote import MAIL_LOG, RemoteGateway, RemoteHost, RemoteLab
+from tests.unshown import LAB
 
 INTERFACE = Path(__file__).parents[2] / ".tools/lab/machines.json"
 CONFIG = "/etc/tollbridge/tollbridge.toml"
@@ -141,8 +142,7 @@ def laboratory(machines: Machines, config: Mapping[str, Any], directory: Path) -
 
 @pytest.fixture(scope="session")
 def machines() -> Machines:
-    if not INTERFACE.exists():
-        pytest.skip("no machines: make lab")
+    LAB.skip()
     told = json.loads(INTERFACE.read_text())
     hosts = {name: Machine(name, facts) for name, facts in told["machines"].items()}
     return Machines(**hosts, links=told["links"])

@@ -120,7 +120,8 @@ class Sniffer:
 def recorded(ends: Iterable[tuple[Host, str]]) -> Iterator[list[Frame]]:
     """Record these (host, interface) while the context lasts.
 
-    The list is empty until the context ends; then it holds all frames, oldest first by the hosts' clocks.
+    The list is empty until the context ends; then it holds all frames: each interface's in the order in which it saw
+    them, and those of different ones merged by the hosts' clocks, so that one may come before its cause elsewhere.
     """
     interfaces: dict[str, tuple[Host, list[str]]] = {}
     for host, interface in ends:
@@ -134,4 +135,15 @@ def recorded(ends: Iterable[tuple[Host, str]]) -> Iterator[list[Frame]]:
     finally:
         time.sleep(patient(SETTLE_S))
         seen = [frame for sniffer in sniffers for frame in sniffer.frames()]
-        frames.extend(sorted(seen, key=lambda frame: frame.at))
+        frames.extend(merged(seen))
+
+
+def merged(seen: Iterable[Frame]) -> list[Frame]:
+    """By time, but never against the order in which an interface saw its frames: a stamp may be its sender's."""
+    latest: dict[tuple[str, str], float] = {}
+    timed = []
+    for frame in seen:
+        place = (frame.host, frame.interface)
+        latest[place] = max(frame.at, latest.get(place, frame.at))
+        timed.append((latest[place], frame))
+    return [frame for _, frame in sorted(timed, key=lambda each: each[0])]
