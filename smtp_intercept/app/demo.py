@@ -55,7 +55,11 @@ def run(args: argparse.Namespace) -> int:
 def show(lab: Lab) -> Iterator[Row]:
     """All rows, in the table's order. The captures run while all but the last ones are gathered."""
     say("starting mail servers and gateway")
-    servers = {name: MailServer.start(lab.host(name), wait=False) for name in figure1.SERVERS}
+    servers = {
+        (name, port): MailServer.start(lab.host(name), wait=False, port=port, **how)
+        for (name, port), how in figure1.SERVERS.items()
+    }
+    relay = servers["relay", 25]
     lab.gateway.configure(figure1.CONFIG)
     lab.gateway.start()
     for server in servers.values():
@@ -64,7 +68,7 @@ def show(lab: Lab) -> Iterator[Row]:
         say(f"sending {len(CASES) * len(VERSIONS)} messages")
         evidence = [post(lab, servers, case, version) for case in CASES for version in VERSIONS]
         say("drop and reject")
-        refused = list(refusals(lab, servers))
+        refused = list(refusals(lab, relay))
         say("ping and a TCP stream")
         others = list(other_traffic(lab))
     for item in evidence:
@@ -75,9 +79,9 @@ def show(lab: Lab) -> Iterator[Row]:
     yield from (identity_row(evidence, version) for version in VERSIONS)
     yield invisible_row(lab, frames)
     say(f"interceptor stopped for {hung.STOPPED_S:.0f} s under load, then continued")
-    yield from hung.stopped(lab, servers["relay"])
+    yield from hung.stopped(lab, relay)
     say("the built-in MTA, and a server that is away")
-    yield from kept.kept(lab, servers["relay"])
+    yield from kept.kept(lab, relay)
 
 
 def say(text: str) -> None:

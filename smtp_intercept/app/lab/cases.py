@@ -5,6 +5,8 @@ Judges by what the peers saw; the gateway's word counts only for what it alone c
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +14,12 @@ from typing import Any
 from smtp_intercept.app.lab.figure1 import (
     COLLEAGUE,
     DROPPED,
+    LOGIN,
     PASSED,
     PLAIN,
     REJECTED,
     STRANGER,
+    SUBMISSION,
     USER,
     VERSIONS,
     Row,
@@ -31,7 +35,8 @@ REJECT_MS = 100.0  # "at once": far below the second after which a client would 
 
 @dataclass(frozen=True, slots=True)
 class MailCase:
-    """One message and how the gateway must class it; ``connection`` None: it must not touch it."""
+    """One message and how the gateway must class it; ``connection`` None: it must not touch it. ``login``: the client
+    is a user's program, which says who it is (AUTH) before it submits."""
 
     title: str
     client: str
@@ -39,6 +44,8 @@ class MailCase:
     recipients: Mapping[str, str]
     connection: str | None
     source: int = PLAIN
+    port: int = 25
+    login: str = ""
 
 
 CASES = (
@@ -50,6 +57,16 @@ CASES = (
         "relay",
         {USER: "incoming", STRANGER: "outgoing", COLLEAGUE: "incoming"},
         "incoming",
+    ),
+    MailCase("MUA authenticates and submits on 25", "mua", "relay", {STRANGER: "outgoing"}, "incoming", login=LOGIN),
+    MailCase(
+        "MUA authenticates and submits on 587",
+        "mua",
+        "relay",
+        {USER: "incoming", STRANGER: "outgoing"},
+        "incoming",
+        port=SUBMISSION,
+        login=LOGIN,
     ),
     MailCase("outgoing connection, incoming message", "relay", "mailbox", {USER: "incoming"}, "outgoing"),
     MailCase("outgoing connection, passed by its port's table", "user", "mta", {STRANGER: "outgoing"}, None),
@@ -70,7 +87,7 @@ class Evidence:
     taken: dict[str, Any] | None
 
 
-def post(lab: Lab, servers: Mapping[str, MailServer], case: MailCase, version: int) -> Evidence:
+def post(lab: Lab, servers: Mapping[tuple[str, int], MailServer], case: MailCase, version: int) -> Evidence:
     """Send the message of one case; the server's record of it is complete when the client has its 250."""
     client, server = lab.host(case.client), lab.host(case.server)
     sender = f"case{CASES.index(case)}-ipv{version}@example.net"
@@ -81,27 +98,43 @@ def post(lab: Lab, servers: Mapping[str, MailServer], case: MailCase, version: i
         source=client.of_version(version)[case.source],
         helo=f"{case.client}.example.net",
         sender=sender,
+        port=case.port,
+        login=case.login or None,
     )
-    taken = servers[case.server].messages(sender=sender)
+    taken = servers[case.server, case.port].messages(sender=sender)
     return Evidence(case, version, sender, client, server, delivery, taken[0] if taken else None)
 
 
 def class_row(lab: Lab, item: Evidence) -> Row:
     """Direction of connection and recipients, from the mail log, and the port of arrival."""
     port = next(wire.port for wire in lab.wires if any(host is item.client for host, _ in wire.ends))
-    expected = classes(item.case.connection, item.case.recipients, port)
+    user = f"{item.case.login.partition(':')[0]} on {item.case.port}" if item.case.login else ""
+    expected = classes(item.case.connection, item.case.recipients, port, user)
     messages = lab.gateway.wait_log(type="message", sender=item.sender)
     if len(messages) != 1:
         return row(item.case.title, item.version, expected, f"{len(messages)} records; {fate(item)}", False)
     sessions = lab.gateway.wait_log(type="session", session=messages[0]["session"])
     recipients = {entry["address"]: entry["direction"] for entry in messages[0]["recipients"]}
-    seen = classes(messages[0]["direction"], recipients, sessions[0]["port"] if sessions else "?")
+    taken = item.taken
+    known = f"{taken['user']} on {taken['server']['port']}" if taken and taken["user"] else ""
+    seen = classes(messages[0]["direction"], recipients, sessions[0]["port"] if sessions else "?", known)
     holds = seen == expected and delivered(item) and messages[0]["outcome"] == "accepted"
+    if item.case.login and (secret := leaked(json.dumps(lab.gateway.mail_log()), item.case.login)):
+        seen, holds = f"{seen}; the mail log has {secret!r}", False
     return row(item.case.title, item.version, expected, seen if holds else f"{seen}; {fate(item)}", holds)
 
 
-def classes(connection: str | None, recipients: Mapping[str, str], port: str) -> str:
-    return f"{connection} on {port}: " + ", ".join(f"{address} {way}" for address, way in recipients.items())
+def classes(connection: str | None, recipients: Mapping[str, str], port: str, user: str) -> str:
+    who = f"authenticated as {user}, " if user else ""
+    return f"{who}{connection} on {port}: " + ", ".join(f"{address} {way}" for address, way in recipients.items())
+
+
+def leaked(log: str, login: str) -> str:
+    """What of the password is in the log, as it is or as AUTH PLAIN and LOGIN send it; "": nothing."""
+    user, _, password = login.partition(":")
+    sent = (f"\0{user}\0{password}", password)
+    known = [password, *(base64.b64encode(text.encode()).decode() for text in sent)]
+    return next((secret for secret in known if secret in log), "")
 
 
 def delivered(item: Evidence) -> bool:
@@ -150,7 +183,7 @@ def identity_row(evidence: Sequence[Evidence], version: int) -> Row:
     return row("what the server saw", version, "the client's own MAC, IP, port and EHLO name", seen, not wrong)
 
 
-def refusals(lab: Lab, servers: Mapping[str, MailServer]) -> Iterator[Row]:
+def refusals(lab: Lab, relay_server: MailServer) -> Iterator[Row]:
     """Both at once: the time-out of the dropped ones is waited for only once."""
     client, relay = lab.host("mua"), lab.host("relay")
     under_way = {
@@ -168,7 +201,7 @@ def refusals(lab: Lab, servers: Mapping[str, MailServer]) -> Iterator[Row]:
         last = deliveries(process)[0]["attempts"][-1]
         reached = [
             entry
-            for entry in servers["relay"].record("session")
+            for entry in relay_server.record("session")
             if entry["client"]["address"] == client.of_version(version)[index]
         ]
         yield (drop_row if index == DROPPED else reject_row)(version, last, len(reached))

@@ -33,7 +33,15 @@ FIGURE_1: Wires = {
         Station("user", ("192.0.2.40/24", "2001:db8::40/64")),
     ),
 }
-SERVERS = ("relay", "mailbox", "mta")
+SUBMISSION = 587  # RFC 6409
+LOGIN = "mua:open sesame"
+# Who serves on which port: mail on 25, and the relay takes mail of its users on 587, with AUTH alone.
+SERVERS: dict[tuple[str, int], dict[str, Any]] = {
+    ("relay", 25): {"login": LOGIN},
+    ("mailbox", 25): {},
+    ("mta", 25): {},
+    ("relay", SUBMISSION): {"login": LOGIN, "login_required": True},
+}
 
 _RULES = {
     "drop": ("192.0.2.11", "2001:db8::11"),
@@ -42,6 +50,7 @@ _RULES = {
 }
 
 CONFIG: dict[str, Any] = {
+    "intercept": {"ports": [25, SUBMISSION]},
     "pickup": {
         "incoming": "intercept",
         "outgoing": "pass",

@@ -58,6 +58,8 @@ def attempt(arguments: argparse.Namespace, sender: str, messages: list[bytes]) -
         if arguments.starttls:
             client.starttls()
         client.ehlo_or_helo_if_needed()
+        if arguments.login:
+            client.login(*arguments.login.split(":", 1))
         refused = [client.sendmail(sender, arguments.to, message) for message in messages]
         outcome: dict[str, Any] = {
             "outcome": "accepted",
@@ -166,6 +168,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--interval", type=float, default=0.0, help="seconds between messages")
     parser.add_argument("--parallel", type=int, default=1)
     parser.add_argument("--starttls", action="store_true")
+    parser.add_argument("--login", default="", metavar="USER:PASSWORD", help="AUTH before the first message")
     return parser.parse_args()
 
 

@@ -14,10 +14,11 @@ import signal
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from aiosmtpd.smtp import SMTP, Envelope, Session
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 TCP_SAVE_SYN, TCP_SAVED_SYN = 27, 28
 WITH_LINK_HEADER = 2  # since Linux 5.10 TCP_SAVE_SYN=2 keeps the Ethernet header as well
@@ -97,6 +98,7 @@ class Conversation(SMTP):  # type: ignore[misc]
             "mac": self.macs,
             "helo": session.host_name if session else None,
             "tls": bool(session and session.ssl),
+            "user": session.auth_data if session and session.authenticated else None,
             "time": time.time(),
         }
 
@@ -114,6 +116,17 @@ def listener(address: str, port: int) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     sock.bind((address, port))
     return sock
+
+
+def authenticator(login: str) -> Callable[..., AuthResult]:
+    """Knows the one ``USER:PASSWORD``."""
+    user, _, password = login.partition(":")
+
+    def authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism: str, said: Any) -> AuthResult:
+        known = isinstance(said, LoginPassword) and said == LoginPassword(user.encode(), password.encode())
+        return AuthResult(success=known, handled=False, auth_data=user)
+
+    return authenticate
 
 
 def tls_context(certificate: str | None) -> ssl.SSLContext | None:
@@ -138,6 +151,9 @@ async def serve(arguments: argparse.Namespace) -> None:
             hostname=arguments.hostname,
             ident=arguments.ident,
             tls_context=None if arguments.tls_at_once else context,
+            authenticator=authenticator(arguments.login) if arguments.login else None,
+            auth_require_tls=not arguments.login,  # the lab's dialogues are to be seen
+            auth_required=arguments.login_required,
             proxy_protocol_timeout=PROXY_S if arguments.proxied else None,
             enable_SMTPUTF8=True,
             data_size_limit=0,
@@ -159,6 +175,8 @@ def main() -> None:
     parser.add_argument("--banner-after", type=float, default=0.0, help="seconds")
     parser.add_argument("--refuse", action="append", default=[], metavar="RECIPIENT", help="550; may be repeated")
     parser.add_argument("--certificate", metavar="PEM", help="offer STARTTLS")
+    parser.add_argument("--login", metavar="USER:PASSWORD", help="offer AUTH to this user, also without TLS")
+    parser.add_argument("--login-required", action="store_true", help="no mail without AUTH: a submission server")
     parser.add_argument("--tls-at-once", action="store_true", help="no STARTTLS: TLS from the first octet")
     parser.add_argument("--proxied", action="store_true", help="expect the PROXY protocol's header before all else")
     parser.add_argument("addresses", nargs="+")
