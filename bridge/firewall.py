@@ -6,9 +6,11 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import dataclass
 from typing import Any
 
+from bridge import nfdump
 from bridge.flow import MAX_QUEUES, queue_mark
 from bridge.lane import LANE
 from bridge.ruleset import NAME, TABLES, digest, unload
@@ -75,7 +77,7 @@ def loaded(text: str) -> bool:
 
 def complete() -> bool:
     """Whether every table is there; `loaded` asks whether it is the right one."""
-    return all(_list(f"list table {family} {NAME}") for family in TABLES)
+    return all(nfdump.has_table(family, NAME) for family in TABLES)
 
 
 def devices(text: str) -> set[str]:
@@ -97,39 +99,18 @@ def remove() -> None:
 
 def counters() -> dict[str, int]:
     """Packets by counter name; empty if the ruleset is not loaded."""
-    listed = [
-        item["counter"]
-        for family in TABLES
-        for item in _list(f"list counters table {family} {NAME}")
-        if "counter" in item
-    ]
-    return {counter["name"]: counter["packets"] for counter in listed if counter["table"] == NAME}
-
-
-def elements(family: str, kind: str, name: str) -> int:
-    """How many elements a "map" or "set" of our table of that family holds."""
-    return sum(len(item[kind].get("elem", ())) for item in _list(f"list {kind} {family} {NAME} {name}") if kind in item)
+    return {name: packets for family in TABLES for name, packets in nfdump.counters(family, NAME).items()}
 
 
 def live() -> frozenset[int]:
     """The queues, from 0, into which the dead-man's switch lets SYNs at this moment."""
-    items = [element for item in _list(f"list set inet {NAME} live") for element in item.get("set", {}).get("elem", ())]
-    marks = {_mark(element) for element in items}
+    marks = {int.from_bytes(key[4:8], sys.byteorder) for key in nfdump.keys("inet", NAME, "live")}
     return frozenset(queue for queue in range(MAX_QUEUES) if queue_mark(queue) in marks)
-
-
-def _mark(element: Any) -> int | None:
-    """Of a port and a mark, with or without the time that is left."""
-    match element:
-        case {"elem": {"val": {"concat": [_, int(mark)]}}} | {"concat": [_, int(mark)]}:
-            return mark
-        case _:
-            return None
 
 
 def open_switch() -> None:
     """Let go at once, without waiting for the last beat to expire; nothing happens without the ruleset."""
-    if _list(f"list table inet {NAME}"):
+    if nfdump.has_table("inet", NAME):
         nft(f"flush set inet {NAME} live\n")
 
 

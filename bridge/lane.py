@@ -20,14 +20,24 @@ QUEUE_NUMBER = 25  # of the first diverter; the others' follow
 
 # How long a beat keeps the switch closed. Design: one missed second is noise, two are a dead daemon.
 LIVE_TIMEOUT_S = 2
+# nft collects what has expired, or was deleted, once a second; until then it has its place.
+COLLECTED_S = 1
 # A SYN teaches its next hops for this long; dialling its server, or sending data, keeps them.
 LEARNED_S = 10
 # The same where servers are dialled by another way: then the first frame of ours to the client is the banner.
 LEARNED_UNTIL_BANNER_S = 60
-# What a connection's own frames say of its peers' MACs: a router that takes over is followed within this time.
-FRESH_S = 10
+# A connection's own frames say where its peers are: a router that takes over is followed within this time.
+FRESH_S = 1
 # Longer than any session may be idle.
 NEXT_HOP_S = 7200
+# How long an entry rests behind the last FIN or RST of its connection: the repetitions of a FIN are sent.
+REST_S = 30
+# A frame of a connection that is not known; our own stack answers within this time, or never.
+HEARD_S = 2
+HEARD = 16384
+# A session may end without a word on the wire: its peer has gone, and the kernel gives up (15 repetitions, some 900 s).
+# One place among the sessions leaves so many entries until they are `NEXT_HOP_S` old.
+SILENT_ENDS = NEXT_HOP_S // 900
 # From SYN to the ACK that completes a SYN-cookie handshake.
 ADMITTED_S = 10
 # Longer than TIME_WAIT (60 s, include/net/tcp.h).
@@ -36,8 +46,10 @@ BRIDGED_S = 120
 BEHIND_S = 1800
 # Hosts that are remembered behind one port.
 STATIONS = 16384
-# Client networks whose rate is measured at a time, one entry each.
-NETWORKS = 65536
+# Client networks whose rate is measured at a time, one entry each. A burst is one second's rate, so that after a second
+# of silence there is nothing left to remember.
+NETWORKS = 131072
+RATE_S = 2
 # Connections bridged although a socket of ours remembers their addresses.
 BRIDGED = 65536
 # VLANs whose mail is inspected: each costs a bridge, a link for each port and its own rules.
@@ -102,16 +114,35 @@ class PortLegs:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the kernel side may use. Rates in SYNs per second, sizes in entries."""
+    """What the kernel side may use. Rates in SYNs per second, sizes in entries: each table holds what its rate brings
+    during its lifetime, so that it is never the one that is full. ``next_hops`` bounds them, where memory is short."""
 
     new_connections_per_s: int = 10_000
     new_connections_per_s_per_network: int = 1_000
-    next_hops: int = 131_072
+    sessions: int = 10_000
+    next_hops: int | None = None
+
+    def taught(self, learned_s: int) -> int:
+        """What SYNs teach."""
+        return self._bounded(self.new_connections_per_s * (learned_s + COLLECTED_S))
+
+    @property
+    def kept(self) -> int:
+        """Connections that our own stack has part in: those that run, those that rest, and those that ended unheard."""
+        rest = self.new_connections_per_s * (REST_S + COLLECTED_S)
+        return self._bounded(rest + self.sessions * (1 + SILENT_ENDS))
+
+    def hops(self, learned_s: int) -> int:
+        """Both."""
+        return self._bounded(self.taught(learned_s) + self.kept)
 
     @property
     def admitted(self) -> int:
-        """All SYNs that the rate lets in during `ADMITTED_S`, so that this set is never the one that is full."""
-        return self.new_connections_per_s * (ADMITTED_S + 1)
+        """All SYNs that the rate lets in during `ADMITTED_S`."""
+        return self.new_connections_per_s * (ADMITTED_S + COLLECTED_S)
+
+    def _bounded(self, size: int) -> int:
+        return size if self.next_hops is None else min(size, self.next_hops)
 
 
 @dataclass(frozen=True, slots=True)

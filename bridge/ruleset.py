@@ -34,7 +34,17 @@ NOT_INSPECTED = {
     "no_listener": "no interceptor listens",
     "not_forwarding": "its port does not forward (STP), or the daemon has not said that it does",
 }
-COUNTERS = (*NOT_INSPECTED, "queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped")
+# A table that has no place left, and what that costs: counter → words for people. `status` has them in its headline.
+FULL = {
+    "not_learned": "the table of next hops is full: connections are not inspected",
+    "not_kept": "the table of running connections is full: they hold only while both ends speak",
+    "networks_full": "the table of client networks is full: those without a place share one network's rate",
+}
+COUNTERS = tuple(
+    dict.fromkeys(
+        (*NOT_INSPECTED, *FULL, "queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped")
+    )
+)
 
 
 def render(rules: Rules) -> str:

@@ -62,7 +62,6 @@ class Limits:
 
     new_connections_per_s: int
     new_connections_per_s_per_network: int
-    next_hops: int
     sessions: int
     session_idle_s: int
     drain_s: int

@@ -31,7 +31,6 @@ BOUNDS: Mapping[str, tuple[int, int]] = MappingProxyType(
         "memory.sessions_percent": (1, 80),
         "limits.new_connections_per_s": (1, 1_000_000),
         "limits.new_connections_per_s_per_network": (1, 1_000_000),
-        "limits.next_hops": (64, 4_194_304),
         "limits.sessions": (1, 1_000_000),
         "limits.session_idle_s": (300, 3_600),
         "limits.drain_s": (0, 3_600),

@@ -28,7 +28,7 @@ PURE = {
             "linkloss",
             "steps",
         ),
-        *("reach", "watch"),
+        *("reach", "watch", "hops"),
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),

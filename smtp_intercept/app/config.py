@@ -136,7 +136,7 @@ def effective(config: Config, profile: hardware.Profile | None = None) -> str:
     else:
         tables = {"limits": config.limits, "interceptor": config.interceptor, "diverter": config.diverter}
         silent = [f"{table}.{name}" for table, values in tables.items() for name, value in values if value is None]
-        unset += [f"# {name} is the hardware profile's" for name in silent]
+        unset += [f"# {name} is the hardware profile's" for name in silent if name != "limits.next_hops"]
     return tomli_w.dumps(whole) + "".join(f"{line}\n" for line in unset)
 
 
@@ -145,6 +145,8 @@ def _unset(config: Config) -> Iterator[str]:
         yield "bridge.gateway"
     if config.relay is None:
         yield "[relay]"
+    if config.limits.next_hops is None:
+        yield "limits.next_hops"
     for section in (config.mta, config.relay):
         for key, value in section or ():
             if value is None:

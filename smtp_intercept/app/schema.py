@@ -227,7 +227,7 @@ class Limits(Table):
         None, ge=1, le=1_000_000, description="one client network (/24 or /64) must not use up the rate of all others"
     )
     next_hops: int | None = Field(
-        None, ge=64, le=4_194_304, description="spoofed addresses must not fill the kernel's memory with their MACs"
+        None, ge=64, le=4_194_304, description="memory for the MACs of connections; without it, what the rates need"
     )
     sessions: int | None = Field(
         None, ge=1, le=1_000_000, description="memory is bounded; connections beyond are bridged untouched"

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge import firewall
-from bridge.lane import LANE, Lane
+from bridge.lane import LANE
 from bridge.links import Links
-from bridge.ruleset import NOT_INSPECTED
+from bridge.ruleset import FULL, NOT_INSPECTED
 from smtp_intercept.app import relays, watching
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
@@ -32,7 +32,6 @@ REASONS = {
     "encrypted": "encrypted after STARTTLS",
     "in_doubt": "the dialogue could not be followed",
 }
-MAPS = ("learned4", "learned6", "client", "server")
 
 
 def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
@@ -67,7 +66,7 @@ def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
         "waiting": None if mta or spool is None else waiting(spool),
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
-        "tables": _filled(vlans) if kernel else {},
+        "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "seen_twice": diverter.get("seen_twice", []),
         "protected": interceptor.get("protected", []),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -80,17 +79,6 @@ def inspecting(page: dict[str, Any]) -> bool:
     """Whether mail is being inspected, all of it or a part."""
     bypassed = bool(page["relays"]) and all(relay["state"] == "bypassed" for relay in page["relays"])
     return page["up"] and page["running"] and page["ready"] and page["live"] and not bypassed
-
-
-def _filled(vlans: list[int]) -> dict[str, int]:
-    """Entries of the kernel's maps; addresses are kept apart by lane."""
-    return {
-        name: sum(
-            firewall.elements("netdev", "map", f"{name}{lane.suffix}")
-            for lane in (Lane(), *map(Lane, vlans if name.startswith("learned") else ()))
-        )
-        for name in MAPS
-    }
 
 
 def _lanes(ports: list[str], labels: dict[str, str]) -> list[dict[str, Any]]:
@@ -135,6 +123,8 @@ def _headline(page: dict[str, Any]) -> str:
     if not page["running"]:
         return "up, not running: mail is not inspected (tollbridge run)"
     state = "inspecting" if inspecting(page) else _why_not(page)
+    if page["full"]:
+        state += f"; A TABLE WAS FULL, {sum(page['full'].values())} times"
     vlans = f", VLAN {', '.join(map(str, page['vlans']))} too" if page["vlans"] else ""
     return f"{state}{vlans}; {page['sessions']} sessions, since {time.strftime('%F %T', time.localtime(page['since']))}"
 
@@ -147,6 +137,7 @@ def _why_not(page: dict[str, Any]) -> str:
 
 def _warnings(page: dict[str, Any]) -> list[str]:
     found = _not_in_force(page["instead"]) if page["instead"] else []
+    found += [f"{FULL[name]} ({n} times)" for name, n in page["full"].items()]
     found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
     found += watching.warnings(page["watch"])
     found += [f"diverter-{number} has no heart-beat: its part is not inspected" for number in page["queues_open"]]

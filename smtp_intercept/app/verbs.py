@@ -27,6 +27,7 @@ from bridge.plan import Plan
 from bridge.steps import Step, to_json
 from hwprofiles.case import Case
 from hwprofiles.nic import Nics
+from hwprofiles.profile import Profile
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
@@ -73,6 +74,10 @@ def warn(findings: Iterable[Refused | Unfit | str]) -> None:
 # --- the configuration --------------------------------------------------------------------------
 
 
+def _limits(config: Config, profile: Profile) -> dict[str, object]:
+    return {**config.limits.model_dump(mode="json"), **_asdict(configuration.limits(config, profile))}
+
+
 def check(arguments: argparse.Namespace) -> int:
     """Errors end in an exception; warnings do not fail."""
     config = naming.load(arguments.config)
@@ -81,7 +86,7 @@ def check(arguments: argparse.Namespace) -> int:
     relays_here = relays.relays(config, profile, case)
     warnings = [*configuration.warnings(config), *relays_here.missed]
     if arguments.json:
-        whole = {**config.model_dump(mode="json"), "limits": _asdict(configuration.limits(config, profile))}
+        whole = {**config.model_dump(mode="json"), "limits": _limits(config, profile)}
         whole["interceptor"]["workers"] = configuration.workers(config, profile)
         whole["diverter"]["queues"] = configuration.queues(config, profile)
         chosen = {"profile": profile.name, "profile_because": why, "labels": case.links}

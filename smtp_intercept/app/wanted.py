@@ -83,7 +83,12 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         management=tuple(map(str, bridge.management)),
         gateway=() if bridge.gateway is None else (str(bridge.gateway),),
         closed=frozenset(p for p in bridge.ports if table.by_table(Direction.LOCAL, p).action is Action.DROP),
-        limits=Limits(in_force.new_connections_per_s, in_force.new_connections_per_s_per_network, in_force.next_hops),
+        limits=Limits(
+            in_force.new_connections_per_s,
+            in_force.new_connections_per_s_per_network,
+            in_force.sessions,
+            config.limits.next_hops,
+        ),
         queues=queues(config, profile),
         learned_s=LEARNED_S if dials_by_lane else LEARNED_UNTIL_BANNER_S,
         sysctls_at_least=_ours(profile.sysctls.by_name()),

@@ -246,7 +246,7 @@ class TestEffective:
     def test_with_a_profile_every_limit_is_a_number(self) -> None:
         text = effective(parse(f"{LEAST}[limits]\nsessions = 7\n"), GENERIC)
         assert "sessions = 7\n" in text
-        assert "next_hops = 131072\n" in text
+        assert "# limits.next_hops is not set\n" in text
         assert "hardware profile's" not in text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from bridge import flow
+from bridge import lane as at
 from bridge.lane import Limits, PortLegs
 from bridge.ruleset import COUNTERS, NOT_INSPECTED, Rules, digest, render, unload
 
@@ -49,7 +51,7 @@ def test_a_rate_limited_syn_is_neither_learned_nor_queued_and_counted_once() -> 
     teach = chain(render(RULES), "teach")
     assert "limit name pace counter name rate meta mark set meta mark | 0x4000 return" in teach
     assert "limit pace { rate over 10000/second burst 10000 packets; }" in render(RULES)
-    assert teach.index("counter name rate ") < teach.index("add @client {")
+    assert teach.index("counter name rate ") < teach.index("add @pair_src {") < teach.index("add @client_src {")
     for block, fate in ((False, "return"), (True, "drop")):
         syn = chain(render(replace(RULES, block=block)), "syn")
         assert syn.strip().startswith(f"meta mark & 0x4000 == 0x4000 meta mark set 0 {fate}\n")
@@ -75,22 +77,26 @@ def test_a_listed_vlan_goes_to_its_lane_and_no_other() -> None:
     assert 'fwd to "p0"' in chain(text, "leg0_tagged")
 
 
+HASHED, LANES = ("opening", "from_client", "from_server", "to_server", "to_client"), ("", "_v10", "_v20")
+
+
 def test_what_a_lane_knows_is_its_own() -> None:
     """Each map that holds addresses or MACs is one lane's; what the lanes share is keyed by hashes that differ."""
     text = render(replace(RULES, vlans=(10, 20)))
     for lane, other in (("_v10", "_v20"), ("_v20", "_v10")):
-        own = [chain(text, f"{name}{lane}") for name in ("arrive0", "teach", "to_server", "to_client", "seen0")]
+        own = [chain(text, f"{name}{lane}") for name in (*HASHED, "arrive0", "teach", "seen0")]
         assert not [rules for rules in own if other in rules]
-        assert not [rules for rules in own if "@learned4 " in rules or "@rate4 " in rules or "@behind0 " in rules]
-    seeds = {chain(text, f"arrive0{lane}").split("seed ")[1].split()[0] for lane in ("", "_v10", "_v20")}
-    assert len(seeds) == 3
+        assert not [rules for rules in own if "@rate4 " in rules or "@behind0 " in rules]
+    seeds = {lane: {chain(text, f"{name}{lane}").split("seed ")[1].split()[0] for name in HASHED} for lane in LANES}
+    assert [len(seeds[lane]) for lane in LANES] == [1, 1, 1]
+    assert len(set.union(*seeds.values())) == 3
     assert "typeof meta iif . ip saddr" in text
 
 
 def test_untagged_mail_pays_nothing_for_vlans() -> None:
     """On its way: from the port to the leg, in at the lane, out by it."""
     plain, both = render(replace(RULES, block=True)), render(replace(RULES, block=True, vlans=(10, 20)))
-    for name in ("port0", "port0_tcp", "port0_mail", "arrive0", "leg0", "to_server", "to_client"):
+    for name in ("port0", "port0_tcp", "port0_mail", "arrive0", "leg0", *HASHED, "heard_client", "heard_server"):
         assert len(chain(plain, name).splitlines()) == len(chain(both, name).splitlines())
 
 
@@ -166,3 +172,39 @@ def test_the_digest_names_the_text() -> None:
     one, other = render(RULES), render(replace(RULES, mail_ports=(25, 587)))
     assert digest(one) == digest(render(RULES)) != digest(other)
     assert one.startswith(unload())
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(500, 100, 20), Limits(500, 100, 20, next_hops=64)])
+def test_a_table_holds_what_its_rate_brings_in_its_lifetime(limits: Limits) -> None:
+    """Connections a second × seconds, the second until it is collected among them; and never more than is allowed."""
+    text, rate = render(replace(RULES, limits=limits)), limits.new_connections_per_s
+    most = limits.next_hops or 1 << 32
+    kept = rate * (at.REST_S + 1) + limits.sessions * 9  # of each session that ends unheard of, for two hours
+    sizes = {"client": kept + rate * (at.LEARNED_S + 1), "server": kept, "pair": rate * (at.LEARNED_S + 1)}
+    declared = dict(re.findall(r"(?:map|set) (\w+) \{ .*?size (\d+);", text))
+    for name, size in sizes.items():
+        for end in ("src", "dst"):
+            assert int(declared[f"{name}_{end}"]) == min(size, most)
+    for name in ("kept", "ended", "fresh_client", "fresh_server"):
+        assert int(declared[name]) == min(kept, most)
+    for v in (4, 6):
+        assert int(declared[f"admitted{v}"]) == rate * (at.ADMITTED_S + 1)
+        assert int(declared[f"rate{v}"]) == at.NETWORKS
+
+
+def test_every_table_has_a_size_and_a_lifetime() -> None:
+    """But for the ports that forward, which the daemon writes."""
+    for text in (render(RULES), render(TAGGED), render(replace(RULES, stp=True))):
+        tables = re.findall(r"^\t(?:map|set) (\w+) (\{.*\})$", text, re.MULTILINE)
+        assert len(tables) > 20
+        for name, body in tables:
+            assert name == "forwarding" or ("size " in body and "timeout " in body), name
+
+
+def test_what_a_syn_alone_has_taught_is_never_kept() -> None:
+    """Long-lived is what our own stack sends in a connection, and it answers a SYN alone with SYN or RST only."""
+    text, lasting = render(RULES), f"timeout {at.NEXT_HOP_S}s"
+    for name in ("teach", "opening", "from_client", "from_server", "end_client", "end_server"):
+        assert lasting not in chain(text, name)
+    for rule in chain(text, "to_client").splitlines() + chain(text, "lost_server").splitlines():
+        assert "keep_server" not in rule or "tcp flags & (syn | fin | rst) == 0" in rule

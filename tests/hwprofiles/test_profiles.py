@@ -41,7 +41,6 @@ sessions_percent = 25
 [limits]
 new_connections_per_s = 10000
 new_connections_per_s_per_network = 1000
-next_hops = 131072
 sessions = 10000
 session_idle_s = 1800
 drain_s = 30
@@ -87,7 +86,7 @@ def test_one_cpu_is_left_to_the_ports(cores: int, workers: int) -> None:
 
 
 def test_the_generic_limits_are_the_documented_defaults() -> None:
-    assert named("generic", profiles()).limits == Limits(10_000, 1_000, 131_072, 10_000, 1_800, 30)
+    assert named("generic", profiles()).limits == Limits(10_000, 1_000, 10_000, 1_800, 30)
 
 
 def test_the_sysctls_are_ones_that_the_kernel_has() -> None:

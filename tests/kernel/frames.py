@@ -62,6 +62,12 @@ def counters(lab: Lab) -> dict[str, int]:
     return {item["counter"]["name"]: item["counter"]["packets"] for item in listed if "counter" in item}
 
 
+def entries(lab: Lab, family: str, kind: str, name: str) -> int:
+    """How many elements a "map" or "set" of the product holds at this moment."""
+    listed = lab.gateway.run(["nft", "-j", "list", kind, family, "tollbridge", name]).json()["nftables"]
+    return sum(len(item[kind].get("elem", ())) for item in listed if kind in item)
+
+
 def give_away(lab: Lab, frames: Sequence[Frame]) -> list[str]:
     """`own_frames` in words, and frames to a MAC that nobody on the wires has."""
     _, own = own_frames(lab, frames)

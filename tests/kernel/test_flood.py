@@ -15,7 +15,6 @@ r"""Floods of spoofed SYNs to the protected server, and what becomes of everybod
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -27,10 +26,11 @@ from typing import Any
 
 import pytest
 
-from bridge.lane import BRIDGED, NETWORKS, Limits
+from bridge.lane import BRIDGED, LEARNED_S, NETWORKS, Limits
 from smtp_intercept.app.lab.host import Host, Process
 from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab, Station, Wires
+from tests.kernel.frames import entries
 from tests.tools import program
 
 pytestmark = [pytest.mark.kernel, pytest.mark.alone]
@@ -52,20 +52,16 @@ THROUGH_S = 3.0  # from the client's first SYN
 THROUGH_RATIO = 0.95
 TRIES_EVERY_S = 0.25
 GROWTH_BYTES = 64 << 20  # of all processes together: tables of 65,536 SYNs and 16,384 half-open connections
+LIMITS = Limits()
 SIZES = {
-    **{("netdev", "map", f"learned{v}"): Limits().next_hops for v in VERSIONS},
-    **{
-        ("netdev", "map", f"{name}{who}"): Limits().next_hops for name in ("", "fresh_") for who in ("client", "server")
-    },
+    **{("netdev", "map", f"client_{end}"): LIMITS.hops(LEARNED_S) for end in ("src", "dst")},
+    **{("netdev", "map", f"pair_{end}"): LIMITS.taught(LEARNED_S) for end in ("src", "dst")},
+    **{("netdev", "map", f"server_{end}"): LIMITS.kept for end in ("src", "dst")},
+    **{("netdev", "set", name): LIMITS.kept for name in ("kept", "ended", "fresh_client", "fresh_server")},
     **{("netdev", "set", f"rate{v}"): NETWORKS for v in VERSIONS},
-    **{("inet", "set", f"admitted{v}"): Limits().admitted for v in VERSIONS},
+    **{("inet", "set", f"admitted{v}"): LIMITS.admitted for v in VERSIONS},
     **{("inet", "set", f"bridged{v}"): BRIDGED for v in VERSIONS},
 }
-COUNT = """
-import json, sys
-from bridge import firewall
-print(json.dumps([firewall.elements(*table) for table in json.loads(sys.argv[1])]))
-"""
 FLOOD = Path(__file__).with_name("flood.py")
 SOMEWHERE = {4: "10.0.0.0/8", 6: "2001:db8:f000::/36"}
 ONE_NETWORK = {4: "198.51.100.0/24", 6: "2001:db8:66::/64"}
@@ -95,12 +91,6 @@ def rss_bytes(pid: int) -> int:
 
 def memory_bytes(lab: Lab) -> int:
     return sum(map(rss_bytes, lab.gateway.pids().values()))
-
-
-def elements(lab: Lab) -> dict[tuple[str, str, str], int]:
-    """Of every table of `SIZES`."""
-    counts = lab.gateway.python(COUNT, json.dumps(list(SIZES))).json()
-    return dict(zip(SIZES, counts, strict=True))
 
 
 @dataclass(frozen=True)
@@ -198,8 +188,9 @@ def test_flood_from_everywhere(box: Lab, wire: dict[int, Account], version: int)
     account = under_flood(box, version)
     after = box.gateway.status()
     grown = memory_bytes(box) - memory
+    filled = {table: entries(box, *table) for table in SIZES}
     missed = {name: n - before["not_inspected"].get(name, 0) for name, n in after["not_inspected"].items()}
-    full = {name: (number, SIZES[name]) for name, number in elements(box).items()}
+    full = {name: (number, SIZES[name]) for name, number in filled.items()}
     print(f"\nbare bridge: {wire[version]}\n    gateway: {account}")
     print(f"{missed}\n{full}\ngrown {grown >> 20} MiB, queue {after['queue']}")
     assert after["live"]

@@ -58,9 +58,10 @@ def _key(name: str) -> str:
 
 @dataclass
 class Gateway(Host):
-    """The box. ``ports`` are its interfaces, one on each wire."""
+    """The box. ``ports`` are its interfaces, one on each wire; ``product`` the module that is its command line."""
 
     ports: tuple[str, ...] = ()
+    product: str = PRODUCT
     run_process: Process | None = field(default=None)
 
     @property
@@ -114,7 +115,7 @@ class Gateway(Host):
     def command(self, *verb: str) -> list[str]:
         """The product's command line for this lab."""
         where = ["--config", str(self.config), "--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir)]
-        return [self.interpreter, "-m", PRODUCT, *where, *verb]
+        return [self.interpreter, "-m", self.product, *where, *verb]
 
     def tollbridge(self, *verb: str, timeout_s: float = 30.0, check: bool = True) -> Result:
         """Run one verb to its end, e.g. ``tollbridge("up")``. That of ``status`` is an answer, no failure."""

@@ -1,0 +1,113 @@
+"""Every table is rate × lifetime: at its rate, for more than three lifetimes, nothing goes uninspected.
+
+The lifetimes are scaled (`tests.kernel.scaled`); sizes follow from rates and lifetimes as they do in the product.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from smtp_intercept.app.lab.host import patient
+from smtp_intercept.app.lab.mail import MailServer
+from smtp_intercept.app.lab.network import Lab
+from tests.kernel import scaled
+from tests.kernel.conftest import DEFAULT
+from tests.kernel.frames import counters, entries
+
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
+
+PER_S, SESSIONS = 60, 20
+LIFETIME_S = scaled.SECONDS["REST_S"]
+CONFIG: dict[str, Any] = {
+    **DEFAULT,
+    "limits": {"new_connections_per_s": PER_S, "new_connections_per_s_per_network": PER_S, "sessions": SESSIONS},
+}
+MAPS = [f"{who}_{end}" for who in ("client", "server", "pair", "heard") for end in ("src", "dst")]
+SETS = ["kept", "ended", "fresh_client", "fresh_server"]
+
+# So many connections, so many a second; every third ends with a RST. Says how many had a banner and a good-bye.
+CLIENT = """
+import socket, struct, sys, time
+from concurrent.futures import ThreadPoolExecutor
+server, count, per_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+began_at = time.monotonic()
+def one(number):
+    time.sleep(max(0, began_at + number / per_s - time.monotonic()))
+    try:
+        with socket.create_connection((server, 25), 5) as sock:
+            said = sock.recv(99)
+            if number % 3 == 0:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                return said[:3] == b"220"
+            sock.sendall(b"QUIT\\r\\n")
+            return said[:3] == b"220" and sock.recv(99)[:3] == b"221"
+    except OSError as error:
+        print(number, error, file=sys.stderr)
+        return False
+with ThreadPoolExecutor(8) as pool:
+    print(sum(pool.map(one, range(count))))
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway_lab(lab: Lab) -> Iterator[Lab]:
+    lab.gateway.product = "tests.kernel.scaled"
+    with lab.gateway.running(CONFIG):
+        yield lab
+
+
+def dial(lab: Lab, count: int, per_s: float, version: int = 4) -> int:
+    client, server = lab.host("client"), lab.host("server")
+    return int(client.python(CLIENT, server.of_version(version)[0], str(count), str(per_s)).stdout)
+
+
+def sessions(lab: Lab, count: int) -> int:
+    """In the mail log, once there are so many or no more come."""
+    deadline_at = time.monotonic() + patient(3)
+    while (found := len(lab.gateway.mail_log("session"))) < count and time.monotonic() < deadline_at:
+        time.sleep(0.1)
+    return found
+
+
+def fill(lab: Lab) -> dict[str, int]:
+    return {name: entries(lab, "netdev", "map" if name in MAPS else "set", name) for name in (*MAPS, *SETS)}
+
+
+def test_at_its_rate_for_ever_and_nothing_is_left(gateway_lab: Lab, server: MailServer) -> None:
+    count = int(PER_S * 0.8 * LIFETIME_S * 4)
+    before = len(gateway_lab.gateway.mail_log("session"))
+    halves = [dial(gateway_lab, count // 2, PER_S * 0.8, version) for version in (4, 6)]
+    at_the_end = fill(gateway_lab)
+    assert halves == [count // 2] * 2
+    assert sessions(gateway_lab, before + 2 * (count // 2)) == before + 2 * (count // 2)
+    status = gateway_lab.gateway.status()
+    assert not any(status["not_inspected"].values())
+    assert status["full"] == {}
+    assert counters(gateway_lab)["no_next_hop"] == 0
+    assert 0 < at_the_end["kept"] <= PER_S * (LIFETIME_S + 1) + SESSIONS < count
+    time.sleep(LIFETIME_S + 2)
+    assert fill(gateway_lab) == dict.fromkeys((*MAPS, *SETS), 0)
+
+
+def test_when_a_table_is_full_it_is_counted_and_said_first(gateway_lab: Lab, server: MailServer) -> None:
+    """The most that is allowed is less than the rate needs: what finds no place is bridged, until others have ended."""
+    gateway = gateway_lab.gateway
+    gateway.stop()
+    gateway.configure({**CONFIG, "limits": {**CONFIG["limits"], "next_hops": 64}})
+    gateway.start()
+    count = int(PER_S * 0.8 * LIFETIME_S * 1.5)
+    before = len(gateway.mail_log("session"))
+    assert dial(gateway_lab, count, PER_S * 0.8) == count
+    full = gateway.status()["full"]["not_learned"]
+    assert full > 0
+    assert sessions(gateway_lab, before + count - full) == before + count - full
+    said = gateway.tollbridge("status").stdout
+    assert said.startswith(f"inspecting; A TABLE WAS FULL, {full} times")
+    assert f"the table of next hops is full: connections are not inspected ({full} times)" in " ".join(said.split())
+    time.sleep(LIFETIME_S + 2)
+    assert dial(gateway_lab, 10, 10) == 10
+    assert gateway.status()["full"]["not_learned"] == full
