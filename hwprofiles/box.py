@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, TypeVar
+
+from hwprofiles.shown import shown
 
 FORMAT = 1  # of the file; a reader refuses others
 
@@ -95,6 +97,7 @@ def from_json(text: str) -> Box:
         data = json.loads(text)
         if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
             raise FactsError(f'is not a file of facts: "format": {FORMAT} is missing')
+        _known(Box, "box", data)
         return Box(
             source=str(data.pop("source")),
             firmware=_record(Firmware, data.pop("firmware", {})),
@@ -103,15 +106,26 @@ def from_json(text: str) -> Box:
             nics=tuple(_nic(nic) for nic in data.pop("nics", ())),
             **data,
         )
-    except (ValueError, KeyError, TypeError) as error:
-        raise error if isinstance(error, FactsError) else FactsError(str(error)) from None
+    except json.JSONDecodeError as error:
+        raise FactsError(f"is not JSON: {error}") from None
+    except (AttributeError, TypeError):  # a number where a list belongs, and the like
+        raise FactsError(
+            "is not a file of facts: a value is of the wrong kind; write it with `hw facts --json`"
+        ) from None
 
 
 def _record(kind: type[_T], data: Any) -> _T:
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    if not isinstance(data, dict) or data.keys() - known:
-        raise FactsError(f"{kind.__name__}: {data!r} is not a table of {', '.join(sorted(known))}")
+    _known(kind, kind.__name__.lower(), data)
     return kind(**data)
+
+
+def _known(kind: type, name: str, data: Any) -> None:
+    """That a table has what that kind of fact needs, and nothing else."""
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    if not isinstance(data, dict) or data.keys() - known:
+        raise FactsError(f"{name}: {shown(data)} is not a table of {', '.join(sorted(known))}")
+    if missing := [key for key, needed in known.items() if needed and key not in data]:
+        raise FactsError(f"{name}: {', '.join(missing)} is missing")
 
 
 def _nic(data: Any) -> Nic:

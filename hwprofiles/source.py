@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hwprofiles.shown import shown
+
 
 class ProfileError(ValueError):
     """A profile that cannot be used; the text names the profile, the key and what is wrong with it."""
@@ -130,8 +132,8 @@ class Source:
 
     def choice(self, table: str, key: str, among: Sequence[str]) -> str:
         value = self.table(table).get(key)
-        if value not in among:
-            raise self.error(f"{table}.{key}", f"{value!r} is not one of {', '.join(among)}")
+        if not isinstance(value, str) or value not in among:
+            raise self.error(f"{table}.{key}", f"{shown(value)} is not one of {', '.join(among)}")
         return str(value)
 
     def pairs(self, table: str) -> tuple[tuple[str, str], ...]:
@@ -157,11 +159,11 @@ class Source:
     def number(self, path: str, value: object) -> int:
         low, high = BOUNDS[path]
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.error(path, f"{value!r} is not a whole number from {low} to {high}")
+            raise self.error(path, f"{shown(value)} is not a whole number from {low} to {high}")
         return value
 
     def switches(self, table: str) -> dict[str, bool]:
         for key, value in self.table(table).items():
             if not isinstance(value, bool):
-                raise self.error(f"{table}.{key}", f"{value!r} is not true or false")
+                raise self.error(f"{table}.{key}", f"{shown(value)} is not true or false")
         return {key: bool(value) for key, value in self.table(table).items()}

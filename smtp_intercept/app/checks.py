@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from bridge.flow import MAX_PORTS, Action
 from bridge.lane import MAX_VLANS
 from hwprofiles.facts import profiles
+from hwprofiles.shown import shown
 from smtp_intercept.app import mta_checks
 from smtp_intercept.app.fields import (
     FROM_PROFILE,
@@ -64,7 +65,7 @@ def _profile(bridge: Bridge) -> Iterator[Mistake]:
         return  # no file need be read for it
     known = ["auto", *(profile.name for profile in profiles())]
     if bridge.profile not in known:
-        yield Mistake(("bridge", "profile"), f"{bridge.profile!r} is not one of {', '.join(known)}", 'use "auto"')
+        yield Mistake(("bridge", "profile"), f"{shown(bridge.profile)} is not one of {', '.join(known)}", 'use "auto"')
 
 
 def _link_loss(bridge: Bridge) -> Iterator[Mistake]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge.firewall import FirewallError, MissingFeatureError
+from bridge.flow import MAX_VLAN
 from bridge.host import StepError
 from bridge.plan import PlanError
 from hwprofiles.box import FactsError
@@ -24,7 +24,7 @@ from smtp_intercept.app.exits import Exit, FailedError, listed
 from smtp_intercept.app.lockout import LockOutError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
-from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb
+from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb, whole
 from smtp_intercept.app.template import KEYS
 from smtp_intercept.mta.faults import SpoolError
 
@@ -101,7 +101,7 @@ def _add_setting_up(sub: Subcommands) -> None:
     up = add_verb(sub, "up", boot.up, "make the bridge and the mail lane; safe to run again")
     up.add_argument(
         "--confirm",
-        type=_seconds,
+        type=whole(10, 3600, " (seconds)"),
         metavar="SECONDS",
         help="undo everything by itself after so many seconds, unless `tollbridge confirm` comes first",
     )
@@ -133,7 +133,9 @@ def _add_asking(sub: Subcommands) -> None:
     explain.add_argument("--from", dest="client", required=True, metavar="A", help="the client's address")
     explain.add_argument("--to", dest="server", required=True, metavar="B", help="the address it dials")
     explain.add_argument("--port", metavar="P", help="the port of arrival [the first of bridge.ports]")
-    explain.add_argument("--vlan", type=int, default=0, metavar="V", help="the VLAN that it is tagged with [untagged]")
+    explain.add_argument(
+        "--vlan", type=whole(0, MAX_VLAN), default=0, metavar="V", help="the VLAN that it is tagged with [untagged]"
+    )
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(add_group(sub, "queue", queue))
@@ -143,10 +145,3 @@ def _add_asking(sub: Subcommands) -> None:
         sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True
     )
     demo.add_argument("--keep", action="store_true", help="leave the files of the run behind")
-
-
-def _seconds(text: str) -> int:
-    value = int(text)
-    if not 10 <= value <= 3600:
-        raise argparse.ArgumentTypeError("from 10 to 3600 seconds")
-    return value

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from importlib import resources
 from ipaddress import IPv4Network, IPv6Network
@@ -17,9 +17,10 @@ import tomli_w
 
 from bridge.flow import Action
 from hwprofiles import profile as hardware
+from hwprofiles.shown import cut
 from smtp_intercept import pickup
 from smtp_intercept.app.checks import warnings
-from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, StartTls
+from smtp_intercept.app.fields import MOST_REASON, BareNewline, LocalAction, OnDoubt, StartTls
 from smtp_intercept.app.located import line_of
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
@@ -64,6 +65,7 @@ __all__ = [
 ]
 
 DEFAULT_PATH = Path("/etc/tollbridge/tollbridge.toml")
+MOST_MISTAKES = 50  # told at once; nobody reads more, and to find the line of each takes time
 MAX_FILE_BYTES = 1 << 20  # thousands of protected domains; more is the wrong file
 
 _LOCAL_ACTIONS = {LocalAction.ALLOW: Action.PASS, LocalAction.DROP: Action.DROP}
@@ -86,7 +88,7 @@ def read(path: Path) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise _whole_file(path, f"is larger than {MAX_FILE_BYTES} bytes", "is it the right file?")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # some editors begin with a byte order mark
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise _whole_file(path, f"byte {content[error.start]:#04x} is not UTF-8", "save it as UTF-8", line) from None
@@ -100,12 +102,19 @@ def parse(text: str, path: Path = DEFAULT_PATH) -> Config:
         raise _syntax(path, text, str(error)) from None
     config, mistakes = validated(raw)
     if config is None:
-        raise ConfigErrors(sorted((_located(path, text, mistake) for mistake in mistakes), key=lambda e: e.line or 0))
+        raise located(mistakes, text, path)
     return config
 
 
-def _located(path: Path, text: str, mistake: Mistake) -> ConfigError:
-    return ConfigError(mistake.key, mistake.reason, mistake.remedy, line_of(text, mistake.at), path)
+def located(mistakes: Iterable[Mistake], text: str, path: Path) -> ConfigErrors:
+    """The mistakes with their lines in the file's text, and in the order of these."""
+    found = list(mistakes)
+    told = found[:MOST_MISTAKES]
+    errors = [ConfigError(m.key, cut(m.reason, MOST_REASON), m.remedy, line_of(text, m.at), path) for m in told]
+    errors.sort(key=lambda error: error.line or 0)
+    if more := len(found) - len(told):
+        errors.append(ConfigError("", f"has {more} mistakes more", "mend these first", None, path))
+    return ConfigErrors(errors)
 
 
 def _syntax(path: Path, text: str, message: str) -> ConfigErrors:

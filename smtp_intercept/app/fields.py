@@ -27,12 +27,14 @@ from pydantic_core import PydanticCustomError
 
 from bridge.flow import MAX_VLAN, Action
 from bridge.lane import LANE
+from hwprofiles.shown import cut, shown
 from smtp_intercept.direction import Direction
 from smtp_intercept.handling import Handler
 from smtp_intercept.mta.nexthop import Protocol, Security, place_of
 from smtp_intercept.names import Question, read_domain, read_host, read_server
 
 DNS_PORT = 53
+MOST_REASON = 300  # letters; a value of a megabyte must not hide what is wrong with it
 IFNAMSIZ = 16  # linux/if.h, with the final NUL
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 FROM_PROFILE = ("profile",)  # what bridge.ports is for the word: the pair that the hardware profile has for a bridge
@@ -120,7 +122,7 @@ class LocalAction(StrEnum):
 
 def mistake(reason: str, remedy: str) -> PydanticCustomError:
     """An operator's mistake in one value."""
-    return PydanticCustomError("mistake", "{reason}", {"reason": reason, "remedy": remedy})
+    return PydanticCustomError("mistake", "{reason}", {"reason": cut(reason, MOST_REASON), "remedy": remedy})
 
 
 def _choice(kind: type[Enum]) -> BeforeValidator:
@@ -130,7 +132,7 @@ def _choice(kind: type[Enum]) -> BeforeValidator:
         try:
             return kind(value)
         except ValueError:
-            raise mistake(f"{value!r} is not one of {names}", "choose one of them") from None
+            raise mistake(f"{shown(value)} is not one of {names}", "choose one of them") from None
 
     return BeforeValidator(read)
 
@@ -141,7 +143,7 @@ def _text(read: Callable[[str], Any], example: str) -> BeforeValidator:
     def validate(value: Any) -> Any:
         try:
             if not isinstance(value, str):
-                raise ValueError(f"{value!r} is not a text")
+                raise ValueError(f"{shown(value)} is not a text")
             return read(value)
         except ValueError as error:
             raise mistake(str(error), f"write it like {example}") from None
@@ -205,15 +207,34 @@ def _network(value: str) -> IPv4Network | IPv6Network:
         raise
 
 
+# What people write for a domain that is none → what it is, and what to do.
+_NO_DOMAINS = (
+    (r"\*?\.", "is a wildcard: write the domain itself; [[protected]] takes all below it with subdomains = true"),
+    (r".*\*", "is a wildcard, and there are none: write each domain"),
+    (r".*://", "is the address of a page: write the domain alone"),
+    (r".*@", "is a mailbox: write what stands behind the @"),
+    (r"[^:]*[^:0-9.][^:]*:\d+$", "has a port: write the domain alone"),
+)
+
+
 def _domain(value: str) -> str:
-    if re.fullmatch(r"[0-9.]+|.*[:\[].*", value):  # no domain is called that
-        raise ValueError(f"{value!r} is an address: leave domain out, and name the address in servers")
+    for pattern, what in _NO_DOMAINS:
+        if re.match(pattern, value):
+            raise ValueError(f"{shown(value)} {what}")
     return read_domain(value)
+
+
+def _protected_domain(value: str) -> str:
+    if re.fullmatch(r"[0-9.]+|\[.*|[^/]*:[^/]*:.*", value):  # no domain is called that
+        raise ValueError(f"{shown(value)} is an address: leave domain out, and name the address in servers")
+    return _domain(value)
 
 
 def _server(value: str) -> str:
     if value.startswith("["):
-        raise ValueError(f"{value!r} is an address literal, as mail has it: write the address without brackets")
+        raise ValueError(f"{shown(value)} is an address literal, as mail has it: write the address without brackets")
+    if "*" in value:
+        raise ValueError(f"{shown(value)} is a wildcard: name each host, their network, or mx")
     # The domain is only the "mx"'s, so any will do here.
     match read_server(value, "example.com"):
         case Question(mx=True):
@@ -265,8 +286,8 @@ PortNames = Annotated[tuple[PortName, ...], BeforeValidator(_of_the_profile)]
 Interface = Annotated[IPv4Interface | IPv6Interface, _text(_interface, '"198.51.100.2/24" or "2001:db8::2/64"')]
 Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, '"198.51.100.1" or "2001:db8::1"')]
 Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or "2001:db8::/32"')]
-Domain = Annotated[str, _text(read_domain, '"example.com"')]
-ProtectedDomain = Annotated[str, _text(_domain, '"example.com"')]
+Domain = Annotated[str, _text(_domain, '"example.com"')]
+ProtectedDomain = Annotated[str, _text(_protected_domain, '"example.com"')]
 ServerItem = Annotated[str, _text(_server, '"192.0.2.20", "2001:db8::/64", "mail.example.com" or "mx"')]
 FilePath = Annotated[PurePosixPath, _text(_absolute, '"/var/log/tollbridge/mail.log"')]
 PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "mail.example.com:2525" or "mx"')]

@@ -140,7 +140,7 @@ def _box(arguments: argparse.Namespace) -> Box:
     """That of the file, else this one: the ports of the bridge if there is a configuration, else all devices."""
     if arguments.replayed is not None:
         try:
-            return from_json(arguments.replayed.read_text(encoding="utf-8"))
+            return from_json(arguments.replayed.read_text(encoding="utf-8-sig"))
         except (OSError, FactsError) as error:
             raise FailedError(f"--facts {arguments.replayed}: {error}") from None
     if arguments.hw_verb != "facts" and arguments.config.exists():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
 from smtp_intercept.app import hw, hw_relays
-from smtp_intercept.app.subcommands import Parser, add_verb
+from smtp_intercept.app.subcommands import Parser, add_verb, whole
 
 
 def add(parser: Parser) -> None:
@@ -40,18 +39,8 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only", action="append", default=[], metavar="WHAT", help="a table or key of the profile; may be repeated"
     )
-    parser.add_argument("--rounds", type=_within(5, 50), default=7, metavar="N", help="[%(default)s]")
+    parser.add_argument("--rounds", type=whole(5, 50), default=7, metavar="N", help="[%(default)s]")
     parser.add_argument(
-        "--seconds", type=_within(1, 60), default=4, metavar="S", help="of each load in each round [%(default)s]"
+        "--seconds", type=whole(1, 60), default=4, metavar="S", help="of each load in each round [%(default)s]"
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the profile there, if one is proposed")
-
-
-def _within(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(f"from {least} to {most}")
-        return value
-
-    return number

@@ -82,6 +82,6 @@ def _say(arguments: argparse.Namespace, run_dir: RunDir, why: str) -> None:
 
 def _text(config: Path) -> str | None:
     try:
-        return config.read_text(encoding="utf-8")
+        return config.read_text(encoding="utf-8-sig")
     except (OSError, ValueError):
         return None

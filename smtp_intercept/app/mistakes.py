@@ -26,6 +26,14 @@ class Mistake:
         return spelled(self.at)
 
 
+class MistakeError(ValueError):
+    """Mistakes that were found where the file, and so the line, is not known. Their text is for who knows no more."""
+
+    def __init__(self, *mistakes: Mistake) -> None:
+        self.mistakes = mistakes
+        super().__init__("\n".join(f"{m.key}: {m.reason}; {m.remedy}" for m in mistakes))
+
+
 @dataclass(eq=False)
 class ConfigError(ValueError):
     """One mistake: ``key`` is "" for the file as a whole, ``line`` counts from 1, None if there is none to show."""

@@ -31,6 +31,7 @@ from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import BareNewline, Queue, Source
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.password import relay_password
 from smtp_intercept.app.schema import Mta as MtaTable
 from smtp_intercept.direction import Servers, message_direction
@@ -62,7 +63,7 @@ _LOG = logging.getLogger("tollbridge")
 
 
 class Secrets:
-    """What only root may read, read once. `ConfigErrors` names the key of what cannot be."""
+    """What only root may read, read once. `MistakeError` names the key of what cannot be."""
 
     def __init__(self, settings: config.Config) -> None:
         relay, password = settings.relay, relay_password(settings)
@@ -229,9 +230,7 @@ def certificate(mta: MtaTable) -> ssl.SSLContext | None:
     except (OSError, ssl.SSLError) as error:
         reason = f"{mta.certificate} and {mta.key} cannot be used: {error.strerror or error}"
         remedy = "both are PEM files, the key without a pass phrase and the certificate's own"
-        raise config.ConfigErrors(
-            [config.ConfigError("mta.certificate", reason, remedy, None, config.DEFAULT_PATH)]
-        ) from None
+        raise MistakeError(Mistake(("mta", "certificate"), reason, remedy)) from None
     return context
 
 
@@ -246,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
         make_spool(Path(settings.mta.spool), arguments.uid, arguments.gid)
         with Links() as links:
             own = Servers(links.own_addresses() | LOOPBACK.addresses, LOOPBACK.networks)
-    except (OSError, SpoolError, config.ConfigErrors) as error:
+    except (OSError, SpoolError, MistakeError) as error:
         _LOG.error("%s", error)
         return 1
     settle_in(arguments, *([Capability.NET_RAW] if settings.mta.source is Source.CLIENT else []))

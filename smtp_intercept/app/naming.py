@@ -20,10 +20,9 @@ from hwprofiles.match import named
 from hwprofiles.profile import Profile
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app.checks import CHECKS
-from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
+from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import FROM_PROFILE
-from smtp_intercept.app.located import line_of
-from smtp_intercept.app.mistakes import Mistake
+from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.ports import NO_PORTS
 
 _T = TypeVar("_T")
@@ -31,27 +30,15 @@ _T = TypeVar("_T")
 
 def load(path: Path) -> Config:
     """As `config.load`. Raises `ConfigErrors` for a label that names no port, or several."""
-    return _named(configuration.load(path), path, lambda: path.read_text(encoding="utf-8"))
+    return parse(configuration.read(path), path)
 
 
 def parse(text: str, path: Path) -> Config:
     """As `config.parse`."""
-    return _named(configuration.parse(text, path), path, lambda: text)
-
-
-def _named(config: Config, path: Path, read: Callable[[], str]) -> Config:
     try:
-        return on_this_box(config)
-    except _Unnamed as error:
-        text = read()
-        told = (ConfigError(m.key, m.reason, m.remedy, line_of(text, m.at), path) for m in error.mistakes)
-        raise ConfigErrors(told) from None
-
-
-class _Unnamed(Exception):  # noqa: N818 it holds them
-    def __init__(self, *mistakes: Mistake) -> None:
-        super().__init__()
-        self.mistakes = mistakes
+        return on_this_box(configuration.parse(text, path))
+    except MistakeError as error:
+        raise configuration.located(error.mistakes, text, path) from None
 
 
 def on_this_box(config: Config) -> Config:
@@ -67,11 +54,11 @@ def on_this_box(config: Config) -> Config:
     except LabelError as error:
         here = case_of(box, shelf) if chosen is None else case(chosen, box)
         if config.bridge.ports == FROM_PROFILE:
-            raise _Unnamed(Mistake(("bridge", "ports"), str(error), _remedy(here, box))) from None
+            raise MistakeError(Mistake(("bridge", "ports"), str(error), _remedy(here, box))) from None
         if not (here.links or here.ambiguous):
             return config
         reason = f"there is no such link, and {error}"
-        raise _Unnamed(Mistake(("bridge", "ports"), reason, _remedy(here, box))) from None
+        raise MistakeError(Mistake(("bridge", "ports"), reason, _remedy(here, box))) from None
     return _by_link(config, {name: here_now.get(link, link) for name, link in links.items()}, pair)
 
 
@@ -145,7 +132,9 @@ def _keyed(at: tuple[str, str], tables: Mapping[str, _T], links: Mapping[str, st
     by_link: dict[str, _T] = {}
     for port, table in tables.items():
         if links[port] in by_link:
-            raise _Unnamed(Mistake((*at, port), f"is {links[port]}, which has a table already", "write one of them"))
+            raise MistakeError(
+                Mistake((*at, port), f"is {links[port]}, which has a table already", "write one of them")
+            )
         by_link[links[port]] = table
     return by_link
 
@@ -155,5 +144,5 @@ def _checked(config: Config) -> Config:
     checks: Sequence[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]]] = CHECKS
     mistakes = [m for needed, check in checks for m in check(*(getattr(config, name) for name in needed))]
     if mistakes:
-        raise _Unnamed(*mistakes)
+        raise MistakeError(*mistakes)
     return config

@@ -5,17 +5,18 @@ Keeps it out of the configuration, of what `check` prints, and of every error's 
 
 from __future__ import annotations
 
+import codecs
 import stat
 from pathlib import Path
 
-from smtp_intercept.app.mistakes import ConfigError, ConfigErrors
+from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.schema import Config
 
 MAX_PASSWORD_BYTES = 1_024  # AUTH's line (RFC 4954 §4.5 has 12,288 octets); more is the wrong file
 
 
 def relay_password(config: Config) -> str | None:
-    """The first and only line of relay.password_file, None without one. `ConfigErrors` names what is wrong with it."""
+    """The first and only line of relay.password_file, None without one. `MistakeError` says what is wrong with it."""
     if config.relay is None or config.relay.password_file is None:
         return None
     path = Path(config.relay.password_file)
@@ -31,6 +32,8 @@ def relay_password(config: Config) -> str | None:
         ) from None
     if mode & stat.S_IROTH:
         raise _mistake(path, "can be read by every user of this host", f"chmod 600 {path}")
+    if content.startswith(codecs.BOM_UTF8):  # no server takes it for a part of the password
+        raise _mistake(path, "begins with a byte order mark", "save it as UTF-8 without one")
     line = content.removesuffix(b"\n").removesuffix(b"\r")
     if not line or len(content) > MAX_PASSWORD_BYTES or any(octet < ord(" ") for octet in line):
         raise _mistake(path, f"is not one line of 1 to {MAX_PASSWORD_BYTES} octets", "is it the right file?")
@@ -40,5 +43,5 @@ def relay_password(config: Config) -> str | None:
         raise _mistake(path, "is not UTF-8", "save it as UTF-8") from None
 
 
-def _mistake(path: Path, reason: str, remedy: str) -> ConfigErrors:
-    return ConfigErrors([ConfigError("relay.password_file", reason, remedy, None, path)])
+def _mistake(path: Path, reason: str, remedy: str) -> MistakeError:
+    return MistakeError(Mistake(("relay", "password_file"), f"{path} {reason}", remedy))

@@ -92,7 +92,7 @@ def _given(answers: Path | None) -> dict[str, Any]:
     if answers is None:
         return {}
     try:
-        given = tomllib.loads(answers.read_text(encoding="utf-8"))
+        given = tomllib.loads(answers.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise FailedError(f"--answers: {answers}: {error}") from None
     if unknown := given.keys() - set(KEYS):

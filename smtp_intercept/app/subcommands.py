@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
+from hwprofiles.shown import shown
+
 Verb: TypeAlias = Callable[[argparse.Namespace], int]
 Subcommands: TypeAlias = "argparse._SubParsersAction[Parser]"  # the only name argparse has for it
 
@@ -89,6 +91,17 @@ def add_group(verbs: Subcommands, name: str, text: str) -> Parser:
     for option in ("--config", "--run-dir", "--state-dir"):
         add_here_too(parser, option)
     return parser
+
+
+def whole(least: int, most: int, unit: str = "") -> Callable[[str], int]:
+    """The type of an option that takes a whole number."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{shown(text)} is not a whole number from {least} to {most}{unit}")
+        return int(text)
+
+    return read
 
 
 def add_here_too(parser: argparse.ArgumentParser, option: str) -> None:

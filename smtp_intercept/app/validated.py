@@ -7,13 +7,13 @@ hide the next.
 from __future__ import annotations
 
 import difflib
-import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from hwprofiles.shown import shown
 from smtp_intercept.app.checks import CHECKS
 from smtp_intercept.app.located import KeyPath, spelled
 from smtp_intercept.app.mistakes import Mistake
@@ -125,7 +125,7 @@ def _told(at: KeyPath, details: ErrorDetails) -> Mistake:
             wanted, remedy = _TYPES[kind]
             if kind == "tuple_type" and isinstance(value, dict):
                 remedy = f"write it as [[{spelled(at)}]]"
-            return Mistake(at, f"{reprlib.repr(value)} is not {wanted}", remedy)
+            return Mistake(at, f"{shown(value)} is not {wanted}", remedy)
     return Mistake(at, details["msg"], "see the sample configuration")
 
 

@@ -48,7 +48,7 @@ def told(text: str) -> list[str]:
         # types
         ("vlans = 10", "3: bridge.vlans: 10 is not a list; put it in brackets: [ … ]"),
         ("vlans = ['10']", "3: bridge.vlans[0]: '10' is not a whole number; write it without quotes"),
-        ("vlans = [true]", "3: bridge.vlans[0]: True is not a whole number"),
+        ("vlans = [true]", "3: bridge.vlans[0]: true is not a whole number"),
         ("vlans = [10, 0]", "3: bridge.vlans[1]: 0 is no VLAN's VID; give 1 to 4094 (802.1Q keeps 0 and 4095 for its"),
         ("vlans = [4095]", "3: bridge.vlans[0]: 4095 is no VLAN's VID; give 1 to 4094"),
         ("vlans = [-1]", "3: bridge.vlans[0]: -1 is no VLAN's VID; give 1 to 4094"),
@@ -70,8 +70,8 @@ def told(text: str) -> list[str]:
         ("management = [1]", '3: bridge.management[0]: 1 is not a text; write it like "198.51.100.2/24" or'),
         ("[limits]\nsessions = '10'", "4: limits.sessions: '10' is not a whole number; write it without quotes"),
         ("[limits]\nsessions = 1.5", "4: limits.sessions: 1.5 is not a whole number"),
-        ("[limits]\nsessions = true", "4: limits.sessions: True is not a whole number"),
-        ("[protected]\ndomain = 'a.b'", "3: protected: {'domain': 'a.b'} is not a list; write it as [[protected]]"),
+        ("[limits]\nsessions = true", "4: limits.sessions: true is not a whole number"),
+        ("[protected]\ndomain = 'a.b'", "3: protected: { domain = 'a.b' } is not a list; write it as [[protected]]"),
         ("[pickup]\nrule = 3", "4: pickup.rule: 3 is not a list"),
         ("[pickup]\nport = 3", "4: pickup.port: 3 is not a table"),
         ("[pickup.port]\nenp1s0 = 'drop'", "4: pickup.port.enp1s0: 'drop' is not a table"),
@@ -79,7 +79,7 @@ def told(text: str) -> list[str]:
         ("on_failure = 'open'", "3: bridge.on_failure: 'open' is not one of pass, block; choose one of them"),
         ("[pickup]\nincoming = 'foo'", "4: pickup.incoming: 'foo' is not one of intercept, pass, drop, reject; choose"),
         ("[pickup]\nincoming = 1", "4: pickup.incoming: 1 is not one of intercept, pass, drop, reject"),
-        ("[pickup]\nincoming = []", "4: pickup.incoming: () is not one of"),
+        ("[pickup]\nincoming = []", "4: pickup.incoming: [] is not one of"),
         ("[pickup]\nlocal = 'reject'", "4: pickup.local: 'reject' is not one of allow, drop"),
         ("[pickup]\nlocal = 'intercept'", "4: pickup.local: 'intercept' is not one of allow, drop"),
         ("[pickup.port.enp1s0]\nlocal = 'reject'", "4: pickup.port.enp1s0.local: 'reject' is not one of allow, drop"),
@@ -250,6 +250,18 @@ def told(text: str) -> list[str]:
             "[[protected]]\nservers = ['192.0.2.1']\nhandler = 'mta'\n"
             "[[protected]]\ndomain = 'a.b'\nservers = ['192.0.2.1']\nhandler = 'proxy'",
             "9: protected[1].handler: 'proxy' differs from that of [192.0.2.1], whose server 192.0.2.1 is too",
+        ),
+        (
+            "[[protected]]\ndomain = '*.a.b'",
+            "4: protected[0].domain: '*.a.b' is a wildcard: write the domain itself; [[protected]] takes all below it",
+        ),
+        ("[[protected]]\ndomain = '.a.b'", "4: protected[0].domain: '.a.b' is a wildcard: write the domain itself"),
+        ("[[protected]]\ndomain = 'x@a.b'", "4: protected[0].domain: 'x@a.b' is a mailbox: write what stands behind"),
+        ("[[protected]]\ndomain = 'a.b:25'", "4: protected[0].domain: 'a.b:25' has a port: write the domain alone"),
+        ("[mta]\nhostname = 'https://a.b/'", "4: mta.hostname: 'https://a.b/' is the address of a page: write the"),
+        (
+            "[[protected]]\ndomain = 'a.b'\nservers = ['*.a.b']",
+            "5: protected[0].servers[0]: '*.a.b' is a wildcard: name each host, their network, or mx; write it like",
         ),
         (
             "[[protected]]\ndomain = 'a.b'\n[[protected]]\ndomain = 'A.B.'",
