@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and those to its left
 
 PURE = {
-    "hwprofiles": ("box", "source", "profile", "match", "case", "tuning", "relay"),
+    "hwprofiles": ("shown", "box", "source", "profile", "match", "case", "tuning", "relay"),
     "bridge": (
         *(
             "flow",
