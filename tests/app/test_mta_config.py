@@ -23,6 +23,7 @@ from smtp_intercept.app.config import (
     warnings,
 )
 from smtp_intercept.app.fields import Queue, Source
+from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.password import MAX_PASSWORD_BYTES, relay_password
 from smtp_intercept.app.wanted import wanted
 from smtp_intercept.direction import Domains, Protection, Servers
@@ -484,25 +485,26 @@ class TestPassword:
             (b"s3cret\nmore\n", 0o600, "is not one line"),
             (b"s3cret\0", 0o600, "is not one line"),
             (b"x" * (MAX_PASSWORD_BYTES + 1), 0o600, "is not one line"),
+            ("\ufeffs3cret\n".encode(), 0o600, "begins with a byte order mark; save it as UTF-8 without one"),
             (b"s3cret\xff", 0o600, "is not UTF-8; save it as UTF-8"),
         ],
     )
     def test_mistakes_never_show_it(self, tmp_path: Path, content: bytes, mode: int, reason: str) -> None:
         path = tmp_path / "p"
-        with pytest.raises(ConfigErrors) as caught:
+        with pytest.raises(MistakeError) as caught:
             relay_password(self.write(path, content, mode))
-        assert str(caught.value).startswith(f"{path}: relay.password_file: {reason}")
+        assert str(caught.value).startswith(f"relay.password_file: {path} {reason}")
         assert "s3cret" not in str(caught.value)
 
     def test_missing(self, tmp_path: Path) -> None:
         with pytest.raises(
-            ConfigErrors, match=r"relay.password_file: cannot be read: No such file or directory; create"
+            MistakeError, match=r"relay.password_file: .*/none cannot be read: No such file or directory; create"
         ):
             relay_password(self.config(tmp_path / "none"))
 
     def test_a_pipe_is_no_file_to_wait_for(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "p", 0o600)
-        with pytest.raises(ConfigErrors, match="is not a file"):
+        with pytest.raises(MistakeError, match="is not a file"):
             relay_password(self.config(tmp_path / "p"))
 
     def test_the_effective_configuration_and_the_warnings_do_not_have_it(self, tmp_path: Path) -> None:
