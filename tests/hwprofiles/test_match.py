@@ -192,8 +192,8 @@ class TestReplay:
             ("[]", "is not a file of facts"),
             ('{"format": 1}', "source"),
             ('{"format": 1, "source": "x", "disk": 1}', "disk"),
-            ('{"format": 1, "source": "x", "nics": [{"name": "p0", "speed": 1}]}', "Nic: .* is not a table of"),
-            ('{"format": 1, "source": "x", "cpu": 4}', "Cpu: 4 is not a table of"),
+            ('{"format": 1, "source": "x", "nics": [{"name": "p0", "speed": 1}]}', "nic: .* is not a table of"),
+            ('{"format": 1, "source": "x", "cpu": 4}', "cpu: 4 is not a table of"),
             ("{", "Expecting property name"),
         ],
     )
