@@ -122,7 +122,7 @@ class TestReading:
             ('description = "any"', 'description = " "', "profile x: description: is not a text"),
             ("drivers = []", 'drivers = "e1000e"', "profile x: match.drivers: is not a list of texts"),
             ("drivers = []", "drivers = [1]", "profile x: match.drivers: is not a list of texts"),
-            ("sessions = 10000", "sessions = true", "profile x: limits.sessions: True is not a whole number from 1 to"),
+            ("sessions = 10000", "sessions = true", "profile x: limits.sessions: true is not a whole number from 1 to"),
             ("sessions = 10000", 'sessions = "10"', "profile x: limits.sessions: '10' is not a whole number"),
             (
                 "sessions = 10000",
