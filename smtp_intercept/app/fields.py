@@ -106,6 +106,13 @@ class Source(StrEnum):
     CLIENT = "client"
 
 
+class VerifyFailure(StrEnum):
+    """What becomes of a recipient whose server cannot be asked."""
+
+    ACCEPT = "accept"
+    DEFER = "defer"
+
+
 class Queue(StrEnum):
     """Who keeps mail that the MTA has accepted."""
 
@@ -307,6 +314,7 @@ BareNewlineChoice = Annotated[BareNewline, _choice(BareNewline)]
 OnDoubtChoice = Annotated[OnDoubt, _choice(OnDoubt)]
 OnOverloadChoice = Annotated[OnOverload, _choice(OnOverload)]
 SourceChoice = Annotated[Source, _choice(Source)]
+VerifyFailureChoice = Annotated[VerifyFailure, _choice(VerifyFailure)]
 QueueChoice = Annotated[Queue, _choice(Queue)]
 SecurityChoice = Annotated[Security, _choice(Security)]
 ProtocolChoice = Annotated[Protocol, _choice(Protocol)]

@@ -28,27 +28,30 @@ from bridge.links import Links
 from bridge.privilege import Capability, allow_files
 from smtp_intercept.app import channel, config
 from smtp_intercept.app.child import every, read_arguments, settle_in
-from smtp_intercept.app.fields import BareNewline, Queue, Source
+from smtp_intercept.app.fields import BareNewline, Queue, Source, VerifyFailure
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.password import relay_password
 from smtp_intercept.app.schema import Mta as MtaTable
 from smtp_intercept.direction import Servers, message_direction
+from smtp_intercept.limits import Limits
 from smtp_intercept.mta import courier as carrying
 from smtp_intercept.mta import relaying, routing
+from smtp_intercept.mta.call_ahead import NOT_NOW, CallAhead
 from smtp_intercept.mta.courier import Courier, Credentials
 from smtp_intercept.mta.destinations import Bounds
 from smtp_intercept.mta.dialling import NextHopDialler
 from smtp_intercept.mta.envelope import Entry, Queued
 from smtp_intercept.mta.fate import Reporter
 from smtp_intercept.mta.nexthop import NextHop
+from smtp_intercept.mta.quota import Quota
 from smtp_intercept.mta.receive import Intake, Receiving, Services
 from smtp_intercept.mta.relay import Relay
 from smtp_intercept.mta.resolver import Resolver
 from smtp_intercept.mta.runner import Runner
 from smtp_intercept.mta.schedule import Schedule
-from smtp_intercept.mta.settling import Settling
+from smtp_intercept.mta.settling import Settling, steady
 from smtp_intercept.mta.spool import Spool, SpoolError
 from smtp_intercept.mta.spool import make as make_spool
 
@@ -86,9 +89,12 @@ class Mta:
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         table = config.routes(settings)
         settling = _settling(settings, self._spool, self._log)
+        self._call_ahead = call_ahead(settings, self._courier, table)
         self._runner = runner(settings, self._spool, self._courier, table, settling)
         served = services(settings, links, self._queue(settings, table, settling), self._log, known)
         served = replace(served, room_bytes=self._spool.room_bytes)
+        if self._call_ahead is not None:
+            served = replace(served, verify=self._call_ahead)
         limits = settings.limits
         self._receiving = Receiving(
             served, sessions=limits.sessions or 1, sessions_per_client=limits.sessions_per_client
@@ -138,6 +144,8 @@ class Mta:
 
     def _report(self) -> None:
         counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, "log_lines_lost": self._log.lost}
+        if self._call_ahead is not None:
+            counts |= {f"recipients_{verdict}": count for verdict, count in self._call_ahead.counts.items()}
         channel.tell(
             self._reports,
             {"pid": os.getpid(), "sessions": self._receiving.sessions, "counts": counts, "queue": self._waiting()},
@@ -178,8 +186,16 @@ def services(
             hops=settings.mta.hops,
             reject_bare_newline=settings.intercept.bare_newline is BareNewline.REJECT,
         ),
-        limits=config.rules(settings).limits,
+        limits=_limits(settings),
     )
+
+
+def call_ahead(settings: config.Config, carrier: Courier, table: routing.RouteTable) -> CallAhead | None:
+    """What asks protected servers for their recipients, if anything does."""
+    if not settings.mta.verify_recipients:
+        return None
+    if_unknown = NOT_NOW if settings.mta.verify_failure is VerifyFailure.DEFER else None
+    return CallAhead(carrier, lambda origin, mailbox: routing.route(origin, mailbox, table), steady, if_unknown)
 
 
 def courier(settings: config.Config, known: Secrets, own: Servers) -> Courier:
@@ -193,6 +209,13 @@ def courier(settings: config.Config, known: Secrets, own: Servers) -> Courier:
         bounds=carrying.Bounds(mta.connections, mta.connections_per_host, mta.messages_per_connection),
         credentials=known.credentials,
     )
+
+
+def _limits(settings: config.Config) -> Limits:
+    """Those of live sessions, but a message for fewer: what is refused here later has to be told to its sender."""
+    limits = config.rules(settings).limits
+    recipients = min(filter(None, (limits.recipients, settings.mta.recipients)))
+    return replace(limits, recipients=recipients)
 
 
 def runner(
@@ -217,7 +240,9 @@ def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, An
         dsn_give_up_s=float(mta.dsn_give_up_s),
     )
     reporter = Reporter(hostname(settings))
-    return Settling(spool, schedule, reporter, log, time.time, random.random, partial(secrets.token_hex, 8))
+    token = partial(secrets.token_hex, 8)
+    quota = Quota(mta.notices_per_hour)
+    return Settling(spool, schedule, reporter, log, time.time, random.random, token, quota=quota)
 
 
 def certificate(mta: MtaTable) -> ssl.SSLContext | None:

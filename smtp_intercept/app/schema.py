@@ -25,6 +25,7 @@ from smtp_intercept.app.fields import (
     Queue,
     Source,
     StartTls,
+    VerifyFailure,
 )
 from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, PATIENCE_S, RFC_SECONDS, Phase
@@ -145,12 +146,20 @@ class Mta(Table):
     source: fields.SourceChoice = Source.BOX
     relay_from: tuple[fields.Network, ...] = ()
     relay_from_ports: tuple[fields.PortName, ...] = ()
+    verify_recipients: bool = True
+    verify_failure: fields.VerifyFailureChoice = VerifyFailure.ACCEPT
     certificate: fields.FilePath | None = None
     key: fields.FilePath | None = None
     tls: fields.SecurityChoice = Security.OPPORTUNISTIC
     tls_for: Mapping[fields.Domain, fields.SecurityChoice] = Field(default_factory=dict)
     size_bytes: int = Field(
         52_428_800, ge=65_536, le=2_147_483_647, description="one message must not fill the disk; least: §4.5.3.1.7"
+    )
+    recipients: int = Field(
+        1_000, ge=100, le=50_000, description="each that is refused later is told a sender who may be forged; else 452"
+    )
+    notices_per_hour: int = Field(
+        100, ge=0, le=1_000_000, description="to one sender: a forged one must not be flooded by us; more wait"
     )
     hops: int = Field(100, ge=30, le=1_000, description="mail that goes round must end; RFC 5321 §6.3 has 100")
     reserve_bytes: int = Field(

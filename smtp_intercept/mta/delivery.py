@@ -97,7 +97,8 @@ class Session(Greeting):
         self.say(mail_line(mail, self.offer), Owed(Verb.MAIL))
         for line, owed in askable:
             self.say(line, owed)
-        self.say(b"DATA\r\n", Owed(Verb.DATA))
+        if not mail.asking:
+            self.say(b"DATA\r\n", Owed(Verb.DATA))
         return self.speak(now, together="PIPELINING" in self.offer)
 
     def _decide_rest(self, failure: Failure) -> None:
@@ -153,12 +154,18 @@ class Session(Greeting):
         self._unclean = True
 
     def _not_from_them(self, owed: Owed, reply: Reply, now: float) -> None:
-        """Every recipient's answer; those to come are only its consequences."""
+        """Every recipient's answer; those to come are only its consequences. Who was only asking knows no more of them
+        than before: the server does not like him."""
+        if self._mail is not None and self._mail.asking:
+            self._decide_rest(for_now(reply.status, str(reply), self.terms.host))
         self._answer(self._mail.numbers if self._mail else (), reply)
         if not self._owed:
             self._settle(now)
 
     def _recipient(self, owed: Owed, reply: Reply, now: float) -> None:
+        if self._mail is not None and self._mail.asking:
+            self._answer([owed.number], reply)
+            return None if self._owed or self._unsaid else self._settle(now)
         if reply.code < 300 and owed.number not in self._outcomes:
             self._accepted.append(owed.number)
         elif not (self._accepted and reply.enhanced in _TOO_MANY.get(reply.code, ())):
@@ -166,6 +173,7 @@ class Session(Greeting):
         if not self._accepted and [each.verb for _, each in self._unsaid] == [Verb.DATA]:
             self._unsaid.clear()
             self._settle(now)
+        return None
 
     def _send_content(self, owed: Owed, reply: Reply, now: float) -> None:
         if not self._accepted:

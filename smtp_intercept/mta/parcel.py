@@ -20,7 +20,8 @@ _READ_BYTES = 1_048_576
 @dataclass(frozen=True, slots=True)
 class Parcel:
     """One message's way to one next hop: ``envelope`` holds the recipients of this way only, ``numbers`` their places
-    in the whole envelope. ``content`` opens the stored content, once for each attempt; ``size_bytes`` is its size."""
+    in the whole envelope. ``content`` opens the stored content, once for each attempt; ``size_bytes`` is its size.
+    ``asking`` as of `Mail`: the content is never opened."""
 
     id: str
     next_hop: NextHop
@@ -29,6 +30,7 @@ class Parcel:
     content: Callable[[], BinaryIO]
     size_bytes: int
     origin: Origin
+    asking: bool = False
 
 
 class Errand:
@@ -65,7 +67,7 @@ class Errand:
         numbers = tuple(self.waiting)[:RECIPIENTS]
         recipients = tuple(self.waiting[number] for number in numbers)
         envelope = replace(self.parcel.envelope, recipients=recipients)
-        return Mail(envelope, numbers, self.parcel.size_bytes, self._eight_bit is not False)
+        return Mail(envelope, numbers, self.parcel.size_bytes, self._eight_bit is not False, self.parcel.asking)
 
     def _read_eight_bit(self) -> bool:
         try:

@@ -6,7 +6,7 @@ One kind of I/O: one connection, and drafts. A message is accepted when the spoo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -120,14 +120,14 @@ class Receiver(Smtpd):
         if not await self.check_helo_needed():
             await self._judged(self._recipient, arg)
 
-    async def _judged(self, judge: Callable[[str], Answer], arg: str | None) -> None:
+    async def _judged(self, judge: Callable[[str], Awaitable[Answer]], arg: str | None) -> None:
         try:
-            answer = judge(arg or "")
+            answer = await judge(arg or "")
         except RefusedError as refused:
             answer = refused.answer
         await self.answer(answer, hold=True)
 
-    def _mail(self, arg: str) -> Answer:
+    async def _mail(self, arg: str) -> Answer:
         if self.in_transaction:
             return NESTED_MAIL
         mail = read_mail(arg, extended=self.session.extended_smtp)
@@ -146,7 +146,7 @@ class Receiver(Smtpd):
             return TOO_LARGE
         return NO_ROOM if size_bytes and size_bytes > self._services.room_bytes() else None
 
-    def _recipient(self, arg: str) -> Answer:
+    async def _recipient(self, arg: str) -> Answer:
         submission, limit = self.envelope, self._services.limits.recipients
         if submission.mail is None:
             return NO_MAIL
@@ -154,13 +154,18 @@ class Receiver(Smtpd):
             return TOO_MANY_RECIPIENTS
         extended, smtputf8 = self.session.extended_smtp, submission.mail.smtputf8
         recipient = read_recipient(arg, extended=extended, smtputf8=smtputf8)
-        answer = self._services.admission(self._here(), recipient.address) or RECIPIENT_OK
+        answer = await self._admission(recipient.address) or RECIPIENT_OK
         direction = self._services.direction(self.origin, recipient.address)
         submission.told.add(Told(recipient.address, direction, answer.reply))
         if answer.code < 300:
             submission.recipients.append(recipient)
             self._idle_commands -= 1
         return answer
+
+    async def _admission(self, mailbox: str) -> Answer | None:
+        """The box's own refusal, then that of the server which would have to take it."""
+        here = self._here()
+        return self._services.admission(here, mailbox) or await self._services.verify(here, mailbox)
 
     def _here(self) -> Origin:
         """The origin with what the session has shown of it."""

@@ -69,7 +69,8 @@ class Relay:
             await self._keep(entry, ends, draft)
         finally:
             draft.abandon()
-        self.settling.tell(entry, ends, notice_id, Try(self.hop, clock() - began_at))
+        tried = Try(self.hop, clock() - began_at)
+        self.settling.tell(entry, ends, notice_id, dict.fromkeys(settling.numbers(ends), tried))
         return entry.id
 
     async def _carried(self, entry: Entry, content: Callable[[], BinaryIO], patience_s: float) -> list[Outcome]:

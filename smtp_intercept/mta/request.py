@@ -28,12 +28,14 @@ _NOTIFY = ((Notify.SUCCESS, "SUCCESS"), (Notify.FAILURE, "FAILURE"), (Notify.DEL
 @dataclass(frozen=True, slots=True)
 class Mail:
     """A message for one transaction: ``numbers`` are the recipients' places in the message's whole envelope.
-    ``eight_bit``: the content may hold octets above 127."""
+    ``eight_bit``: the content may hold octets above 127. ``asking``: there is no message; the server is only asked
+    whether it would take the recipients."""
 
     envelope: Envelope
     numbers: tuple[int, ...]
     size_bytes: int
     eight_bit: bool
+    asking: bool = False
 
     @property
     def recipients(self) -> tuple[tuple[int, Recipient], ...]:
@@ -68,7 +70,7 @@ def mail_line(mail: Mail, offer: Offer) -> bytes:
     """MAIL with what of its parameters the server knows."""
     envelope, path = mail.envelope, _spelt(mail.envelope.reverse_path, offer)
     words = [f"MAIL FROM:<{path}>"]
-    if "SIZE" in offer:
+    if "SIZE" in offer and not mail.asking:
         words.append(f"SIZE={mail.size_bytes}")
     if mail.eight_bit and "8BITMIME" in offer:
         words.append(f"BODY={Body.EIGHT_BIT.value}")

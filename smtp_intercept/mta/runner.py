@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, Protocol
@@ -52,22 +51,16 @@ class Carrier(Protocol):
     async def carry(self, parcel: Parcel) -> Sequence[Outcome]: ...
 
 
-def steady() -> float:
-    """Seconds of a clock that is never set and counts while the box sleeps."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
 @dataclass(slots=True, eq=False)
 class Runner:
-    """Between the spool and the courier. ``settling`` has the wall clock and chance; ``steady`` is for waits that are
-    kept in memory."""
+    """Between the spool and the courier. ``settling`` has the clocks and chance: waits that are kept in memory are by
+    the one that is never set."""
 
     queue: Queue
     courier: Carrier
     route: Route
     settling: Settling
     bounds: Bounds = field(default_factory=Bounds)
-    steady: Callable[[], float] = steady
     _clocks: Clocks = field(default_factory=Clocks, init=False)
     _steps: list[Step] = field(default_factory=list, init=False)
     _destinations: Destinations = field(init=False)
@@ -120,7 +113,7 @@ class Runner:
 
     async def mind_the_clock(self) -> None:
         """Before a look: if it was set since the last one, the queue's times follow it."""
-        if (step := self._clocks.step(self.settling.clock(), self.steady())) is None:
+        if (step := self._clocks.step(self.settling.clock(), self.settling.steady())) is None:
             return
         _LOG.warning("the clock was set %+.0f s: the queue's times follow it", step.by_s)
         for part in self._waiting.served(lambda _: True):  # they are taken again, as the queue knows them then
@@ -204,7 +197,7 @@ class Runner:
 
     def _placed(self, part: Part) -> bool:
         """Whether it is on its way, or put off; or else has to wait."""
-        now = self.steady()
+        now = self.settling.steady()
         admission = self._destinations.admission(part.hop, now, self.settling.chance())
         if isinstance(admission, Down) and part.by_hand:
             admission = Go()
@@ -227,6 +220,8 @@ class Runner:
     async def _job(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+            if self._busy[name] == 1:
+                await self.settling.flush(name)
         except Exception:
             _LOG.exception("message %s: a mistake of ours", name)
             await self.settling.pause(SICK_S)
@@ -238,6 +233,7 @@ class Runner:
         self._busy[name] -= 1
         if not self._busy[name]:
             del self._busy[name]
+            self.settling.forget(name)
 
     def _advance(self) -> None:
         """Begin what waited for another to end."""
@@ -259,9 +255,9 @@ class Runner:
             return  # stopped: it stays queued as it was
         finally:
             self._carrying.discard(task)
-            self._destinations.end(part.hop, outcomes, began_at, self.steady())
+            self._destinations.end(part.hop, outcomes, began_at, self.settling.steady())
         entry = corrected(part.entry, self._steps[steps:])
-        await self.settling.settle(entry, outcomes, Try(part.hop, loop.time() - left_at))
+        await self._settle(entry, outcomes, Try(part.hop, loop.time() - left_at))
 
     async def _attempt(self, part: Part) -> list[Outcome]:
         entry, numbers = part.entry, tuple(each.number for each in part.queued)
@@ -290,13 +286,17 @@ class Runner:
             raise OSError("the queue's disk failed") from failure
 
     async def _put_off(self, part: Part, down: Down) -> None:
-        next_at = self.settling.clock() + down.until_at - self.steady()
+        next_at = self.settling.clock() + down.until_at - self.settling.steady()
         outcomes = [replace(down.last, number=each.number, next_at=next_at, attempted=False) for each in part.queued]
-        await self.settling.settle(part.entry, outcomes, Try(part.hop))
+        await self._settle(part.entry, outcomes, Try(part.hop))
 
     async def _unroutable(self, entry: Entry, queued: Queued, reason: str) -> None:
         outcome = Outcome(queued.number, State.QUEUED, 0, "4.3.5", f"No next hop: {reason}")
-        await self.settling.settle(entry, [outcome], Try(NextHop("none")))
+        await self._settle(entry, [outcome], Try(NextHop("none")))
+
+    async def _settle(self, entry: Entry, outcomes: Sequence[Outcome], tried: Try) -> None:
+        """One notice for all of a message's next hops that are in hand."""
+        await self.settling.settle(entry, outcomes, tried, more=self._busy[entry.id] > 1)
 
 
 async def _ended(tasks: Collection[asyncio.Task[Any]], within_s: float) -> None:

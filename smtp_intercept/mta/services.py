@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,9 +49,14 @@ class Intake:
     swallow_s: float = 120.0
 
 
+async def _unverified(origin: Origin, mailbox: str) -> None:
+    """Nobody is asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a session needs. ``admission``: the refusal of a recipient, None if it is taken. ``direction`` of a message
+    """What a session needs. ``admission``: the refusal of a recipient, None if it is taken; ``verify``: that of one
+    which is, by the server that would get it. ``direction`` of a message
     to one, for the log. ``room_bytes``: how large a message would still fit. ``clock`` gives UTC seconds."""
 
     spool: Spool
@@ -64,3 +69,4 @@ class Services:
     intake: Intake = Intake()
     limits: Limits = DEFAULT_LIMITS
     clock: Callable[[], float] = time.time
+    verify: Callable[[Origin, str], Awaitable[Answer | None]] = _unverified

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
 from smtp_intercept.mta.aftermath import Ending, Moment, endings, returned, untold
@@ -19,11 +20,14 @@ from smtp_intercept.mta.fate import Action, Fate, Notice, Original, Reporter
 from smtp_intercept.mta.faults import NoSuchMessageError, SpoolError
 from smtp_intercept.mta.nexthop import NextHop
 from smtp_intercept.mta.nexthop import Protocol as Speech
+from smtp_intercept.mta.quota import Quota
 from smtp_intercept.mta.quoted import bytes_needed
 from smtp_intercept.mta.schedule import Schedule
 from smtp_intercept.timestamp import timestamp
 from smtp_intercept.wire import clip
 
+HOLD_S = 600.0  # a refusal waits so long for those of the same message's other next hops: one notice tells them all
+NOTICES_PER_HOUR = 100  # to one address, see `Quota`
 AGAIN_S = 5.0  # a disk that is full or read-only is asked again so often
 
 _LOG = logging.getLogger("tollbridge")
@@ -54,9 +58,25 @@ class Try:
     seconds: float = 0.0
 
 
+def steady() -> float:
+    """Seconds of a clock that is never set and counts while the box sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(slots=True)
+class Held:
+    """Endings that the sender has to hear of, kept back for one notice. Forgotten, they are only tried again."""
+
+    entry: Entry
+    since_at: float
+    ends: list[Ending] = field(default_factory=list)
+    tries: dict[int, Try] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """``clock`` gives UTC seconds, ``chance`` a number in [0, 1), ``token`` letters and digits that nobody guesses."""
+    """``clock`` gives UTC seconds, ``chance`` a number in [0, 1), ``token`` letters and digits that nobody guesses;
+    ``steady`` seconds of a clock that is never set."""
 
     queue: Queue
     schedule: Schedule
@@ -66,18 +86,50 @@ class Settling:
     chance: Callable[[], float]
     token: Callable[[], str]
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep
+    steady: Callable[[], float] = steady
+    quota: Quota = field(default_factory=lambda: Quota(NOTICES_PER_HOUR))
+    _held: dict[str, Held] = field(default_factory=dict, init=False)
 
-    async def settle(self, entry: Entry, outcomes: Sequence[Outcome], tried: Try) -> None:
-        """Of the recipients that ``outcomes`` name; returns when it is on disk."""
+    async def settle(self, entry: Entry, outcomes: Sequence[Outcome], tried: Try, *, more: bool = False) -> None:
+        """Of the recipients that ``outcomes`` name; returns when it is on disk. ``more``: other parts of this message
+        are in hand, and what its sender has to hear waits for them or for `flush`."""
         moment = Moment(self.clock(), self.chance(), final=tried.hop.protocol is Speech.LMTP)
-        await self._commit(entry, endings(entry, outcomes, self.schedule, moment), moment, tried)
+        ends = endings(entry, outcomes, self.schedule, moment)
+        tries = {end.outcome.number: tried for end in ends}
+        held = self._held.get(entry.id)
+        if more and not (held and self.steady() - held.since_at >= HOLD_S):
+            ends = self._hold(entry, ends, tries)
+        elif held:
+            ends, tries = held.ends + ends, held.tries | tries
+            self.forget(entry.id)
+        if ends:
+            await self._commit(entry, ends, moment, tries)
+
+    async def flush(self, queue_id: str) -> None:
+        """Nothing else of this message is in hand: what was held for it is written down."""
+        if held := self._held.pop(queue_id, None):
+            await self._commit(held.entry, held.ends, Moment(self.clock(), self.chance()), held.tries)
+
+    def _hold(self, entry: Entry, ends: Sequence[Ending], tries: Mapping[int, Try]) -> list[Ending]:
+        """Those that cannot wait: what was delivered must never be sent again."""
+        waiting = [end for end in ends if end.fate and end.outcome.state is not State.DELIVERED]
+        if waiting:
+            held = self._held.setdefault(entry.id, Held(entry, self.steady()))
+            held.ends += waiting
+            held.tries |= {end.outcome.number: tries[end.outcome.number] for end in waiting}
+        return [end for end in ends if end not in waiting]
+
+    def forget(self, queue_id: str) -> None:
+        """What is held for it is found out anew."""
+        self._held.pop(queue_id, None)
 
     async def give_back(self, entry: Entry) -> None:
         """An administrator wants its queued recipients failed, and the sender told."""
         moment = Moment(self.clock(), self.chance())
-        await self._commit(entry, returned(entry, self.schedule, moment), moment, Try(NextHop("returned")))
+        ends = returned(entry, self.schedule, moment)
+        await self._commit(entry, ends, moment, dict.fromkeys(numbers(ends), Try(NextHop("returned"))))
 
-    async def _commit(self, entry: Entry, ends: Sequence[Ending], moment: Moment, tried: Try) -> None:
+    async def _commit(self, entry: Entry, ends: Sequence[Ending], moment: Moment, tries: Mapping[int, Try]) -> None:
         while True:
             try:
                 settled, notice_id = await self._written(entry, ends, moment)
@@ -87,13 +139,16 @@ class Settling:
                 _LOG.error("message %s: its outcome waits for the spool: %s", entry.id, failure)
                 await self.pause(AGAIN_S)
             else:
-                self.tell(entry, settled, notice_id, tried)
+                self.tell(entry, settled, notice_id, tries)
                 return
 
     async def _written(
         self, entry: Entry, ends: Sequence[Ending], moment: Moment
     ) -> tuple[Sequence[Ending], str | None]:
         fates = [end.fate for end in ends if end.fate]
+        if fates and not self.quota.take(entry.envelope.reverse_path, self.steady()):
+            _LOG.warning("message %s: its sender has had too many notices within the hour; it waits", entry.id)
+            ends, fates = untold(entry, ends, self.schedule, moment), []
         try:
             notice = self._drafted(entry, fates) if fates else None
         except NoSuchMessageError:
@@ -116,15 +171,21 @@ class Settling:
             notice = self.notice(entry, fates, content)
         return drafted(self.queue, notice), notice.envelope
 
-    def tell(self, entry: Entry, ends: Sequence[Ending], notice_id: str | None, tried: Try) -> None:
-        """The mail log: each recipient, and the notice."""
+    def tell(self, entry: Entry, ends: Sequence[Ending], notice_id: str | None, tries: Mapping[int, Try]) -> None:
+        """The mail log: each recipient, and the notice. ``tries`` by the recipients' numbers."""
         at = timestamp(self.clock())
         queued = {each.number: each for each in entry.queued}
         for end in ends:
             outcome, of = end.outcome, queued[end.outcome.number]
             if outcome.attempted or outcome.state is not State.QUEUED:
                 said = {"time": at, "queue_id": entry.id, "sender": clip(entry.envelope.reverse_path)}
-                self._write({"type": "delivery", **said, **_record(of.recipient.address, outcome, tried, of.attempts)})
+                self._write(
+                    {
+                        "type": "delivery",
+                        **said,
+                        **_record(of.recipient.address, outcome, tries[outcome.number], of.attempts),
+                    }
+                )
         if notice_id is not None:
             told = {"queue_id": notice_id, "about": entry.id, "recipient": clip(entry.envelope.reverse_path)}
             actions = sorted({end.fate.action.value for end in ends if end.fate})
@@ -135,6 +196,11 @@ class Settling:
             self.log(dict(record))
         except Exception as mistake:
             _LOG.error("message %s: the log failed: %s", record["queue_id"], type(mistake).__name__)
+
+
+def numbers(ends: Sequence[Ending]) -> list[int]:
+    """Whom they are of."""
+    return [end.outcome.number for end in ends]
 
 
 def drafted(queue: Queue, notice: Notice) -> Draft:

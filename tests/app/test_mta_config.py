@@ -22,7 +22,7 @@ from smtp_intercept.app.config import (
     sample,
     warnings,
 )
-from smtp_intercept.app.fields import Queue, Source
+from smtp_intercept.app.fields import Queue, Source, VerifyFailure
 from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.password import MAX_PASSWORD_BYTES, relay_password
 from smtp_intercept.app.wanted import wanted
@@ -54,11 +54,15 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "source": Source.BOX,
         "relay_from": (),
         "relay_from_ports": (),
+        "verify_recipients": True,
+        "verify_failure": VerifyFailure.ACCEPT,
         "certificate": None,
         "key": None,
         "tls": Security.OPPORTUNISTIC,
         "tls_for": {},
         "size_bytes": 50 * 1024 * 1024,
+        "recipients": 1_000,
+        "notices_per_hour": 100,
         "hops": 100,
         "reserve_bytes": 64 * 1024 * 1024,
         "connections": 100,

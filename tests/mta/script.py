@@ -112,12 +112,13 @@ EVENTS: dict[str, Callable[[Session, str], list[Out]]] = {
 
 
 def mail(text: str) -> Mail:
-    """``A > B C | size 10 | 8bit | utf8``."""
+    """``A > B C | size 10 | 8bit | utf8 | asking``."""
     path, *options = text.split(" | ")
     sender, _, recipients = path.partition("> ")
     words = dict(option.partition(" ")[::2] for option in options)
     envelope = Envelope(sender.strip(), tuple(map(Recipient, recipients.split())), smtputf8="utf8" in words)
-    return Mail(envelope, tuple(range(len(envelope.recipients))), int(words.get("size", 100)), "8bit" in words)
+    numbers = tuple(range(len(envelope.recipients)))
+    return Mail(envelope, numbers, int(words.get("size", 100)), "8bit" in words, "asking" in words)
 
 
 def told(outs: list[Out]) -> list[str]:

@@ -100,6 +100,7 @@ class Office:
             clock=self.clock,
             chance=lambda: 0.0,
             token=lambda: f"token{next(tokens)}",
+            steady=self.steady,
         )
         self.set_s = 0.0
         self._bounds = bounds or Bounds()
@@ -107,7 +108,7 @@ class Office:
 
     def start_runner(self) -> None:
         """A new one, as when the process was started again."""
-        self.runner = Runner(self.spool, self.courier, by_domain, self.settling, self._bounds, self.steady)
+        self.runner = Runner(self.spool, self.courier, by_domain, self.settling, self._bounds)
 
     def clock(self) -> float:
         """The wall's, which may have been set by ``set_s`` against the true time."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from smtp_intercept.mta import settling
 from smtp_intercept.mta.courier import Parcel
 from smtp_intercept.mta.destinations import Bounds
 from smtp_intercept.mta.envelope import Entry, Notify, Outcome, Recipient, State
@@ -21,7 +22,7 @@ from smtp_intercept.mta.faults import SpoolError, SpoolFullError
 from smtp_intercept.mta.nexthop import NextHop
 from smtp_intercept.mta.parts import RECIPIENTS, WAITING
 from smtp_intercept.mta.schedule import Schedule
-from tests.mta.scripted import START, Office, delivered, down, greylisted, refused
+from tests.mta.scripted import START, Answer, Office, delivered, down, greylisted, refused
 
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
@@ -455,3 +456,134 @@ def test_little_of_a_long_queue_is_in_hand(office: Office) -> None:
     print(f"1,500 messages in and out: {time.monotonic() - began_at:.2f} s, at most {most} in hand")
     assert most <= Bounds().each + WAITING
     assert office.courier.most_flying <= Bounds().each
+
+
+# --- one notice for one message ----------------------------------------------------------------------------------
+
+
+def test_refusals_of_all_next_hops_are_one_notice(office: Office) -> None:
+    names = [f"{number}.example" for number in range(8)]
+    for name in names:
+        office.courier.answers[name] = refused
+
+    async def scene() -> None:
+        await office.post(*(f"{user}@{name}" for name in names for user in "ab"), "c@fine.example")
+        await office.look()
+
+    asyncio.run(scene())
+    (notice,) = office.courier.notices
+    assert str(notice).count("Final-Recipient:") == 16
+    assert [each for each in office.outcomes() if each[1] == "failed"] == [
+        (f"{user}@{name}", "failed") for name in names for user in "ab"
+    ]
+    assert {each["next_hop"] for each in office.log if each.get("outcome") == "failed"} == {
+        f"MX of {name}" for name in names
+    }
+    assert office.entries() == []
+
+
+def test_parts_of_one_next_hop_are_one_notice(office: Office) -> None:
+    office.courier.answers["one.example"] = refused
+
+    async def scene() -> None:
+        await office.post(*(f"u{number}@one.example" for number in range(5 * RECIPIENTS)))
+        await office.look()
+
+    asyncio.run(scene())
+    (notice,) = office.courier.notices
+    assert str(notice).count("Final-Recipient:") == 5 * RECIPIENTS
+
+
+def test_delays_and_ends_of_all_next_hops_are_one_notice_each(office: Office) -> None:
+    for number in range(4):
+        office.courier.answers[f"{number}.example"] = down
+
+    async def scene() -> None:
+        await office.post(*(f"u@{number}.example" for number in range(4)))
+        await office.until(6 * DAY)
+
+    asyncio.run(scene())
+    delayed, failed = office.courier.notices
+    assert str(delayed).count("Action: delayed") == str(failed).count("Action: failed") == 4
+
+
+def test_what_was_delivered_is_settled_while_a_refusal_is_held(office: Office) -> None:
+    slow = asyncio.Event()
+    office.courier.answers["bad.example"] = refused
+
+    async def late(parcel: Parcel, number: int) -> Outcome:
+        await slow.wait()
+        return refused(parcel, number)
+
+    office.courier.answers["slow.example"] = late
+
+    async def scene() -> None:
+        await office.post("a@bad.example", "b@fine.example", "c@slow.example")
+        office.runner.look()
+        async with asyncio.timeout(5):
+            while ("b@fine.example", "delivered") not in office.outcomes():
+                await asyncio.sleep(0.01)
+        (entry,) = office.entries()
+        states = {each.recipient.address: each.state for each in entry.queued}
+        assert states == {
+            "a@bad.example": State.QUEUED,
+            "b@fine.example": State.DELIVERED,
+            "c@slow.example": State.QUEUED,
+        }, "a crash now would ask the bad one again, and only it"
+        slow.set()
+        await office.runner.idle()
+        await office.look()
+
+    asyncio.run(scene())
+    (notice,) = office.courier.notices
+    assert str(notice).count("Final-Recipient:") == 2
+
+
+def test_a_refusal_is_not_held_for_ever(office: Office) -> None:
+    """A sender hears within `HOLD_S` and the end of the next part, however long the last one takes."""
+    first, last = asyncio.Event(), asyncio.Event()
+
+    def waiting(event: asyncio.Event) -> Answer:
+        async def answer(parcel: Parcel, number: int) -> Outcome:
+            await event.wait()
+            return refused(parcel, number)
+
+        return answer
+
+    office.courier.answers |= {"bad.example": refused, "1.example": waiting(first), "2.example": waiting(last)}
+
+    async def scene() -> None:
+        await office.post("a@bad.example", "b@1.example", "c@2.example")
+        office.runner.look()
+        await asyncio.sleep(0.05)
+        office.now += settling.HOLD_S
+        first.set()
+        async with asyncio.timeout(5):
+            while len([each for each in office.log if each["type"] == "notice"]) < 1:
+                await asyncio.sleep(0.01)
+        last.set()
+        await office.runner.idle()
+
+    asyncio.run(scene())
+    assert len([each for each in office.log if each["type"] == "notice"]) == 2
+
+
+def test_a_sender_gets_so_many_notices_in_an_hour_and_the_others_later(office: Office) -> None:
+    office.courier.answers["bad.example"] = refused
+
+    async def scene() -> None:
+        for number in range(settling.NOTICES_PER_HOUR + 7):
+            await office.post(
+                f"u{number}@bad.example", sender="Victim@example.com" if number % 2 else "victim@example.com"
+            )
+        await office.post("u@bad.example", sender="other@example.com")
+        await office.look()
+
+    asyncio.run(scene())
+    to = [each["To"] for each in office.courier.notices]
+    assert len([each for each in to if "ictim" in each]) == settling.NOTICES_PER_HOUR
+    assert "<other@example.com>" in to
+    assert len(office.entries()) == 7, "nothing is lost"
+    asyncio.run(office.until(3 * HOUR))
+    assert len(office.courier.notices) == settling.NOTICES_PER_HOUR + 8
+    assert office.entries() == []
