@@ -48,8 +48,11 @@ def settings(spool: Path, port: int, **mta: Any) -> config.Config:
                 "dns": {"resolvers": ["127.0.0.1:9"]},
                 # Bounces are what is to be counted here: no recipient is refused before, no notice put off.
                 "mta": {
-                    **{"spool": str(spool), "retry_s": 1, "retry_most_s": 1},
-                    **{"verify_recipients": False, "notices_per_hour": 0},
+                    "spool": str(spool),
+                    "retry_s": 1,
+                    "retry_most_s": 1,
+                    "verify_recipients": False,
+                    "notices_per_hour": 0,
                     **mta,
                 },
                 "limits": {"sessions": 1_000, "drain_s": 5},
