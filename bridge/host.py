@@ -115,6 +115,11 @@ class Host:
                 refusals += self._try(step) if isinstance(step, SetNic) else self._take(step)
         return refusals
 
+    @property
+    def undoing(self) -> frozenset[Step]:
+        """What `down` would perform now."""
+        return frozenset(self._ledger.entries.values())
+
     def up_one(self, step: Step) -> None:
         """One step more, of no plan; `down` undoes it. Raises `StepError`."""
         if not self._hands.holds(step):
@@ -171,7 +176,7 @@ class Host:
 
     def _undo(self, keys: list[str], progress: Callable[[Step], None]) -> list[StepError]:
         """Goes on after a failure."""
-        failures, undone = [], []
+        failures, undone, step = [], [], None
         for name in reversed(keys):
             step = self._ledger.entries[name]
             try:
@@ -181,7 +186,11 @@ class Host:
                 undone.append(name)
             except Failure as error:
                 failures.append(StepError(step, str(error)))
-        self._ledger.forget(undone)
+        try:
+            self._ledger.forget(undone)
+        except OSError as error:  # it will be found undone the next time
+            assert step is not None
+            failures.append(StepError(step, f"the ledger cannot be written: {error}"))
         return failures
 
     def _on_own_link(self, step: Step) -> bool:

@@ -62,11 +62,15 @@ class Ledger:
             return
         fresh = self._path.with_suffix(".new")
         lines = (json.dumps({"key": key, "undo": to_json(inverse)}) + "\n" for key, inverse in self.entries.items())
-        with fresh.open("w", encoding="utf-8") as file:
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self._path)
+        try:
+            with fresh.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(self._path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
 
 
 def _read(path: Path) -> Iterator[tuple[str, Step]]:

@@ -43,7 +43,7 @@ PURE = {
         *("trace", "parts", "clock"),
     ),
     "smtp_intercept.app.lab": ("figures", "proposal"),
-    "smtp_intercept.app": ("explain", "located", "mistakes", "sums", "template"),
+    "smtp_intercept.app": ("explain", "located", "mistakes", "refusals", "sums", "template"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
 
@@ -61,6 +61,7 @@ ALLOWED = {
         "difflib",
         "email",
         "enum",
+        "errno",
         "fnmatch",
         "functools",
     ),

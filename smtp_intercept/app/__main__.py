@@ -2,6 +2,6 @@
 
 import sys
 
-from smtp_intercept.app.cli import main
+from smtp_intercept.app.entry import main
 
 sys.exit(main())

@@ -20,11 +20,12 @@ from bridge.ledger import Ledger
 from bridge.links import Links
 from hwprofiles.profile import ProfileError
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import naming, verbs
+from smtp_intercept.app import naming, unfinished, verbs
 from smtp_intercept.app.config import Config, ConfigErrors
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lastgood import or_last_good
 from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.signals import undisturbed
 from smtp_intercept.app.wanted import profile_of, wanted
 
 PORTS_S = 60.0  # drivers load and links are renamed meanwhile
@@ -103,8 +104,9 @@ def wait_for(path: Path, timeout_s: float) -> Config:
 
 
 def _plain_bridge(run_dir: RunDir, want: Wanted) -> int:
-    with run_dir.lock("up"), Links() as links:
+    with undisturbed(), run_dir.lock("up"), Links() as links:
         host = Host(links, Ledger(run_dir.ledger))
+        unfinished.begin(run_dir, "up")  # a bridge without a lane is half of it
         failures = host.wire(host.plan(want, nft_queue=False).steps)
     for failure in failures:
         print(f"tollbridge: {failure}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -17,15 +18,28 @@ from bridge.host import StepError
 from bridge.plan import PlanError
 from hwprofiles.box import FactsError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app import boot, hw_words, lastgood, queue_words, rundir, setup, verbs
+from smtp_intercept.app import (
+    boot,
+    hw_words,
+    lastgood,
+    queue_words,
+    refusals,
+    rundir,
+    setup,
+    signals,
+    streams,
+    verbs,
+)
 from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.exits import Exit, FailedError, listed
 from smtp_intercept.app.lockout import LockOutError
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.rundir import AlreadyRunningError
+from smtp_intercept.app.signals import Interrupted
 from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb, whole
 from smtp_intercept.app.template import KEYS
+from smtp_intercept.app.unfinished import LeftoverError
 from smtp_intercept.mta.faults import SpoolError
 
 # What an administrator can cause and mend: said in a line, without a traceback.
@@ -35,6 +49,7 @@ _EXPECTED = (
     FactsError,
     FailedError,
     FirewallError,
+    LeftoverError,
     LockOutError,
     MissingFeatureError,
     NetlinkError,
@@ -48,9 +63,18 @@ _NEEDS_ROOT = frozenset({"setup", "up", "confirm", "down", "run", "status", "pla
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The entry point."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    """The command, within a process. SystemExit is argparse's."""
+    try:
+        with signals.heard():
+            return _main(argv)
+    except Interrupted as error:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # a terminal has written ^C
+        return _say(str(error), error.status)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    arguments = _parser().parse_args(argv)
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     if arguments.verb in _NEEDS_ROOT and os.geteuid():
         return _say(f"tollbridge {arguments.verb} needs root: sudo tollbridge {arguments.verb}")
@@ -59,12 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verb(arguments)
     except _EXPECTED as error:
         return _say(str(error), getattr(error, "status", Exit.FAILED))
-    except BrokenPipeError:  # `tollbridge plan | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        return _refused(error)
+
+
+def _refused(error: OSError) -> int:
+    """By the operating system. A reader who has seen enough (`tollbridge plan | head`) is no error."""
+    if error.errno == errno.EPIPE:
+        streams.silence(sys.stdout)
         return Exit.DONE
+    return _say(refusals.said(error))
 
 
-def _say(error: str, status: Exit = Exit.FAILED) -> int:
+def _say(error: str, status: int = Exit.FAILED) -> int:
     for line in error.splitlines():
         print(f"tollbridge: {line}", file=sys.stderr)
     return status

@@ -12,6 +12,7 @@ from dataclasses import asdict, fields, replace
 from importlib import resources
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 
@@ -94,11 +95,19 @@ def read(path: Path) -> str:
         raise _whole_file(path, f"byte {content[error.start]:#04x} is not UTF-8", "save it as UTF-8", line) from None
 
 
+def toml(text: str) -> dict[str, Any]:
+    """Raises ValueError for all that is none, also for what is nested too deeply or has a number too long to read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("values are nested too deeply") from None
+
+
 def parse(text: str, path: Path = DEFAULT_PATH) -> Config:
     """As `load`, from text; ``path`` only appears in the errors."""
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        raw = toml(text)
+    except ValueError as error:
         raise _syntax(path, text, str(error)) from None
     config, mistakes = validated(raw)
     if config is None:

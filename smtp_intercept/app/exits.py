@@ -18,6 +18,8 @@ MEANS = {
     Exit.MISUSE: "misuse (of `run --boot` and `hw keep` also: only a person can mend the configuration)",
     Exit.NOT_INSPECTING: "`status`: mail is not being inspected",
 }
+# What a shell reports of a signal: SIGINT, which Ctrl-C sends, is 130 and SIGTERM 143.
+INTERRUPTED = "128 + the signal's number: interrupted, and what was begun is taken back"
 
 
 class FailedError(Exception):
@@ -34,4 +36,5 @@ class UsageError(FailedError):
 
 def listed() -> str:
     """The table in a line, for the help and the manual."""
-    return "; ".join(f"{status.value} {meaning}" for status, meaning in MEANS.items()) + "."
+    table = "; ".join(f"{status.value} {meaning}" for status, meaning in MEANS.items())
+    return f"{table}; {INTERRUPTED}."

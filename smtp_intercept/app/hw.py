@@ -11,18 +11,19 @@ import os
 import sys
 from dataclasses import asdict
 
-from bridge.steps import SetNic, SetSysctl, Step
 from hwprofiles import facts as reader
 from hwprofiles.box import Box, FactsError, from_json, to_json
 from hwprofiles.case import case
 from hwprofiles.facts import profiles
 from hwprofiles.match import Score, named, scores
 from hwprofiles.match import match as choose
-from hwprofiles.profile import Profile, Sysctls
+from hwprofiles.profile import Profile
 from smtp_intercept.app import naming
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.signals import undisturbed
 from smtp_intercept.app.verbs import host_of, load_tuned, print_step, report, warn
+from smtp_intercept.app.wanted import is_tuning
 
 
 def facts(arguments: argparse.Namespace) -> int:
@@ -102,8 +103,8 @@ def apply(arguments: argparse.Namespace) -> int:
     found, want = load_tuned(arguments)
     warn(found.tuning.unfit)
     run_dir = RunDir(arguments.run_dir)
-    with run_dir.lock("up"), host_of(run_dir) as host:
-        warn(host.up(host.tuning(want), print_step, among=_tuning))
+    with undisturbed(), run_dir.lock("up"), host_of(run_dir) as host:
+        warn(host.up(host.tuning(want), print_step, among=is_tuning))
     print(f"applied: profile {found.profile.name}; undone by: tollbridge hw revert")
     return 0
 
@@ -111,8 +112,8 @@ def apply(arguments: argparse.Namespace) -> int:
 def revert(arguments: argparse.Namespace) -> int:
     _needs_root(arguments)
     run_dir = RunDir(arguments.run_dir)
-    with run_dir.lock("up"), host_of(run_dir) as host:
-        failures = host.down(print_step, among=_tuning)
+    with undisturbed(), run_dir.lock("up"), host_of(run_dir) as host:
+        failures = host.down(print_step, among=is_tuning)
     return report(failures)
 
 
@@ -120,20 +121,6 @@ def tune(arguments: argparse.Namespace) -> int:
     from smtp_intercept.app import tune as measuring  # the lab: nothing that the daemon should load
 
     return measuring.tune(arguments)
-
-
-_SYSCTLS = frozenset(Sysctls(*[0] * len(Sysctls.__slots__)).by_name())
-
-
-def _tuning(undo: Step) -> bool:
-    """Whether this inverse is of a setting that a profile asked for, and not of the bridge."""
-    match undo:
-        case SetNic():
-            return True
-        case SetSysctl(name):
-            return name in _SYSCTLS
-        case _:
-            return False
 
 
 def _box(arguments: argparse.Namespace) -> Box:

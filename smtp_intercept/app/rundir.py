@@ -63,6 +63,11 @@ class RunDir:
         return self.path / "pending.json"
 
     @property
+    def unfinished(self) -> Path:
+        """There while `up` or `down` has begun and not ended."""
+        return self.path / "unfinished.json"
+
+    @property
     def labels(self) -> Path:
         """What is printed beside the ports of the running daemon: link → label."""
         return self.path / "labels.json"
@@ -133,9 +138,13 @@ def write_json(path: Path, data: Any, mode: int = 0o644) -> None:
     """All or nothing: readers see the old file or the new one."""
     fresh = path.with_suffix(".new")
     fresh.unlink(missing_ok=True)  # one that a killed process left may be readable to more than ``mode`` says
-    fresh.touch(mode)
-    fresh.write_text(json.dumps(data) + "\n", encoding="utf-8")
-    fresh.replace(path)
+    try:
+        fresh.touch(mode)
+        fresh.write_text(json.dumps(data) + "\n", encoding="utf-8")
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)  # a full disk does not keep half of it
+        raise
 
 
 def read_json(path: Path) -> Any:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.ports import Port, found, proposed
+from smtp_intercept.app.signals import undisturbed
 from smtp_intercept.app.template import KEYS, filled
 from smtp_intercept.protected import ProtectedServers
 
@@ -69,6 +71,7 @@ assert {question.key for question in QUESTIONS} == set(KEYS)
 def setup(arguments: argparse.Namespace) -> int:
     """The verb."""
     path: Path = arguments.config
+    _mind_the_place(path)
     given = _given(arguments.answers)
     ask: Ask = _silent if arguments.yes else input
     if path.exists() and not _agreed(arguments, ask, f"{path} exists; replace it, keeping {path}.old?"):
@@ -82,8 +85,10 @@ def setup(arguments: argparse.Namespace) -> int:
     _show_servers(config)
     for warning in configuration.warnings(config):
         print(f"tollbridge: warning: {warning}", file=sys.stderr)
-    _write(path, text)
-    print(f"written: {path}")
+    with undisturbed() as change:
+        _write(path, text)
+        print(f"written: {path}")
+    change.check()
     return _offer(arguments, ask)
 
 
@@ -92,12 +97,26 @@ def _given(answers: Path | None) -> dict[str, Any]:
     if answers is None:
         return {}
     try:
-        given = tomllib.loads(answers.read_text(encoding="utf-8-sig"))
+        given = configuration.toml(answers.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise FailedError(f"--answers: {answers}: {error}") from None
     if unknown := given.keys() - set(KEYS):
         raise FailedError(f"--answers: {answers}: {', '.join(sorted(unknown))}: not asked; known are {', '.join(KEYS)}")
+    for key, value in given.items():
+        if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+            raise FailedError(f"--answers: {answers}: {key}: {value} is neither text in quotes nor a list of it")
     return given
+
+
+def _mind_the_place(path: Path) -> None:
+    """Before anything is asked: whether there can be such a file. Raises OSError, `FailedError`."""
+    if path.is_dir():
+        raise FailedError(f"--config: {path} is a directory; name a file in it")
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if not there.is_dir():
+        raise FailedError(f"--config: {there} is a file, so there is no {path}; name another place")
+    if not os.access(there, os.W_OK):
+        raise FailedError(f"--config: {there} cannot be written to; run setup as root, or name another place")
 
 
 def _silent(question: str) -> str:
@@ -150,13 +169,18 @@ def _show_servers(config: configuration.Config) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """All or nothing; the one before is kept."""
+    """All or nothing, at any instant; the one before is kept."""
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    if path.exists():
-        path.replace(path.with_name(f"{path.name}.old"))
-    fresh.replace(path)
+    try:
+        if path.exists():
+            shutil.copy2(path, fresh)
+            fresh.replace(path.with_name(f"{path.name}.old"))
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
 
 
 def _offer(arguments: argparse.Namespace, ask: Ask) -> int:
@@ -166,4 +190,5 @@ def _offer(arguments: argparse.Namespace, ask: Ask) -> int:
         return 0
     where = ["--config", str(arguments.config), "--run-dir", str(arguments.run_dir)]
     words = [sys.executable, "-P", "-m", "smtp_intercept.app", *where, "up", "--confirm", str(CONFIRM_S)]
-    return subprocess.run(words, check=False).returncode  # noqa: S603 - own module
+    with undisturbed():  # that one hears the signals itself, and has something to undo
+        return subprocess.run(words, check=False).returncode  # noqa: S603 - own module

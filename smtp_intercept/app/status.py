@@ -16,7 +16,7 @@ from bridge import firewall
 from bridge.lane import LANE
 from bridge.links import Links
 from bridge.ruleset import FULL, NOT_INSPECTED
-from smtp_intercept.app import relays, watching
+from smtp_intercept.app import relays, unfinished, watching
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
 
@@ -69,6 +69,7 @@ def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "seen_twice": diverter.get("seen_twice", []),
         "protected": interceptor.get("protected", []),
+        "change": unfinished.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
         "instead": read_json(run_dir.instead),
         "watch": (daemon or {}).get("watch", {}),
@@ -118,6 +119,8 @@ def as_text(page: dict[str, Any]) -> str:
 
 
 def _headline(page: dict[str, Any]) -> str:
+    if (not_whole := unfinished.headline(page["change"])) and not page["live"]:
+        return not_whole
     if not page["up"]:
         return "down: no bridge of Tollbridge's (tollbridge up)"
     if not page["running"]:
@@ -137,6 +140,8 @@ def _why_not(page: dict[str, Any]) -> str:
 
 def _warnings(page: dict[str, Any]) -> list[str]:
     found = _not_in_force(page["instead"]) if page["instead"] else []
+    if page["live"] and (not_whole := unfinished.headline(page["change"])):
+        found.append(not_whole)
     found += [f"{FULL[name]} ({n} times)" for name, n in page["full"].items()]
     found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
     found += watching.warnings(page["watch"])

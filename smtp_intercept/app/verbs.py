@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from bridge import firewall, ifupdown
-from bridge.host import Host, Refused, StepError
+from bridge.host import Host, Refused
 from bridge.lane import LANE, Lane, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
@@ -31,7 +31,7 @@ from hwprofiles.profile import Profile
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import hangup, lastgood, lockout, naming, relays, watcher
+from smtp_intercept.app import hangup, lastgood, lockout, naming, relays, unfinished, watcher
 from smtp_intercept.app import status as status_page
 from smtp_intercept.app.config import Config, ConfigErrors
 from smtp_intercept.app.daemon import Daemon, StartError
@@ -39,6 +39,7 @@ from smtp_intercept.app.exits import Exit, FailedError, UsageError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
+from smtp_intercept.app.signals import Change, undisturbed
 from smtp_intercept.app.wanted import Fit, fit, profile_of, tuned, wanted
 
 GUARD_EVERY_S = 0.1
@@ -46,11 +47,7 @@ STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
 
 
 def print_step(step: Step) -> None:
-    """Whoever stops listening (`up | head`) does not stop the steps."""
-    try:
-        print(f"  {step}", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    print(f"  {step}", flush=True)
 
 
 @contextmanager
@@ -113,7 +110,8 @@ def _say_ports(config: Config, case: Case) -> None:
 
 def plan(arguments: argparse.Namespace) -> int:
     found, want = load_tuned(arguments)
-    nft_queue = firewall.probe()
+    with undisturbed():
+        nft_queue = firewall.probe()
     warn(found.tuning.unfit)
     case = naming.case_here(found.profile)
     with host_of(RunDir(arguments.run_dir)) as host:
@@ -138,36 +136,38 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def up(arguments: argparse.Namespace) -> int:
-    """A step that fails takes a first `up` back whole; a later one leaves what worked before it. Raises `LockOutError`
-    if it would cut off who typed it, unless it undoes itself (``confirm``) or nobody did (``boot``)."""
+    """A step that fails, or a signal between two, takes a first `up` back whole. A later one that fails leaves what
+    worked before it, and no signal ends it. Raises `LockOutError` if it would cut off who typed it, unless it undoes
+    itself (``confirm``) or nobody did (``boot``)."""
     found, want = load_tuned(arguments)
-    nft_queue = firewall.probe()
     warn(found.tuning.unfit)
     run_dir = RunDir(arguments.run_dir)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the shell may be what this command cuts off
-    with run_dir.lock("up"), host_of(run_dir) as host:
-        first = not run_dir.ledger.exists()
-        made = host.plan(want, nft_queue=nft_queue)
+    with undisturbed() as change, run_dir.lock("up"), host_of(run_dir) as host:
+        made = host.plan(want, nft_queue=firewall.probe())
         warn(ifupdown.conflicts([leg.port for leg in made.legs]))
         _mind_the_way_in(host.pending(made.steps), arguments)
-        if arguments.confirm:
-            _start_guard(arguments, run_dir)
         run_dir.plan.unlink(missing_ok=True)  # half of one plan and half of another is nothing to keep
-        try:
-            refused = host.up(made.steps, print_step)
-        except StepError:
-            if first:
-                report(host.down())
-                run_dir.pending.unlink(missing_ok=True)
-            raise
+        with unfinished.change(run_dir, "up", host) as begun:
+            if arguments.confirm:
+                _start_guard(arguments, run_dir)
+            refused = host.up(made.steps, partial(_next, change if begun.first else None))
+            if begun.first:
+                change.check()
+            watcher.write_down(run_dir, made, refused, block=want.block)
         warn(refused)
-        watcher.write_down(run_dir, made, refused, block=want.block)
         wanted_relays = relays.relays(found.config, found.profile, naming.case_here(found.profile))
         warn(relays.begin(arguments, run_dir, found.config, wanted_relays))
-    _say_up(made, want)
-    if arguments.confirm:
-        print(f"undone by itself in {arguments.confirm} s; to keep it: tollbridge confirm")
+        _say_up(made, want)
+        if arguments.confirm:
+            print(f"undone by itself in {arguments.confirm} s; to keep it: tollbridge confirm")
     return 0
+
+
+def _next(change: Change | None, step: Step) -> None:
+    """Before each step."""
+    if change is not None:
+        change.check()
+    print_step(step)
 
 
 def _mind_the_way_in(pending: list[Step], arguments: argparse.Namespace) -> None:
@@ -199,13 +199,15 @@ def _list(vlans: Iterable[int]) -> str:
 def down(arguments: argparse.Namespace) -> int:
     run_dir = RunDir(arguments.run_dir)
     _end_daemon(run_dir)
-    with run_dir.lock("up"), host_of(run_dir) as host:
+    with undisturbed(), run_dir.lock("up"), host_of(run_dir) as host:
         run_dir.pending.unlink(missing_ok=True)
         run_dir.plan.unlink(missing_ok=True)
-        failures = [*relays.release(run_dir), *host.down(print_step)]
-    if not failures:
-        print("down: the host is as it was")
-    return report(failures)
+        with suppress(OSError):  # a full disk does not keep anybody from undoing
+            unfinished.begin(run_dir, "down")
+        if not (failures := [*relays.release(run_dir), *host.down(print_step)]):
+            unfinished.end(run_dir)
+            print("down: the host is as it was")
+        return report(failures)
 
 
 def report(failures: list[str]) -> int:
@@ -218,14 +220,21 @@ def _end_daemon(run_dir: RunDir) -> None:
     pid = run_dir.holder("run")
     if not pid:
         return
-    os.kill(pid, signal.SIGTERM)
-    os.kill(pid, signal.SIGCONT)  # a stopped process hears nothing else
-    drain_s = configuration.load(run_dir.effective).limits.drain_s or 0
-    deadline = time.monotonic() + drain_s + STOP_WAIT_S
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGCONT)  # a stopped process hears nothing else
+    deadline = time.monotonic() + _drain_s(run_dir) + STOP_WAIT_S
     while run_dir.holder("run"):
         if time.monotonic() > deadline:
             raise FailedError(f"the daemon (process {pid}) does not end: kill -9 {pid}, then tollbridge down again")
         time.sleep(0.1)
+
+
+def _drain_s(run_dir: RunDir) -> float:
+    try:
+        return configuration.load(run_dir.effective).limits.drain_s or 0
+    except configuration.ConfigErrors:  # it has just begun, or the disk was full
+        return 0
 
 
 # --- commit and confirm --------------------------------------------------------------------------
@@ -247,14 +256,15 @@ def _start_guard(arguments: argparse.Namespace, run_dir: RunDir) -> None:
 
 
 def guard(arguments: argparse.Namespace) -> int:
-    """Waits; if its `up` is still unconfirmed when the time is over, undoes it."""
+    """Waits; if its `up` is still unconfirmed when the time is over, or somebody ends this process, undoes it."""
     run_dir = RunDir(arguments.run_dir)
-    while (pending := read_json(run_dir.pending)) is not None and pending["token"] == arguments.token:
-        left = pending["due"] - time.clock_gettime(time.CLOCK_BOOTTIME)
-        if left <= 0 and _taken_back(run_dir, arguments.token):
-            print("not confirmed: undoing", flush=True)
-            return _patiently(down, arguments)
-        time.sleep(min(max(left, GUARD_EVERY_S), 0.5))
+    with undisturbed() as change:  # a session that ends may take all its processes with it
+        while (pending := read_json(run_dir.pending)) is not None and pending["token"] == arguments.token:
+            left = pending["due"] - time.clock_gettime(time.CLOCK_BOOTTIME)
+            if (left <= 0 or change.interrupted) and _taken_back(run_dir, arguments.token):
+                print("not confirmed: undoing", flush=True)
+                return _patiently(down, arguments)
+            time.sleep(min(max(left, GUARD_EVERY_S), 0.5))
     return 0
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from bridge.flow import Action
 from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S, Limits, Wanted
 from bridge.links import sysctl_path
-from bridge.steps import SetNic
+from bridge.steps import SetNic, SetSysctl, Step
 from hwprofiles import facts
 from hwprofiles.box import Box
 from hwprofiles.facts import profiles
 from hwprofiles.match import match, named
-from hwprofiles.profile import Profile
+from hwprofiles.profile import Profile, Sysctls
 from hwprofiles.tuning import Setting, Tuning, tuning
 from smtp_intercept.app.config import Config, limits, policy, queues, uses_mta
 from smtp_intercept.app.fields import OnFailure
@@ -60,6 +60,20 @@ def tuned(config: Config, found: Fit) -> Wanted:
 
 def _steps(settings: Iterable[Setting]) -> tuple[SetNic, ...]:
     return tuple(SetNic(setting.port, setting.name, setting.value) for setting in settings)
+
+
+_SYSCTLS = frozenset(Sysctls(*[0] * len(Sysctls.__slots__)).by_name())
+
+
+def is_tuning(undo: Step) -> bool:
+    """Whether this inverse is of a setting that a profile asked for, and not of the bridge."""
+    match undo:
+        case SetNic():
+            return True
+        case SetSysctl(name):
+            return name in _SYSCTLS
+        case _:
+            return False
 
 
 def _ours(floors: Mapping[str, int]) -> dict[str, int]:

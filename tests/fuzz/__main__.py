@@ -17,11 +17,13 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.command_lines import in_a_namespace
 from tests.fuzz.targets import TARGETS
 
 ROUND_S = 60
 END_S = 30.0  # beyond it, for the last example
 BATCH = 2_000
+TYPED = "command_lines"
 FOUND = Path(".fuzz")  # by target: what reached new code, and what broke it
 
 
@@ -65,9 +67,21 @@ def batch(name: str) -> None:
     run()
 
 
+def typed(name: str) -> str:
+    """A round of command lines, each batch by another chance, in a namespace of its own."""
+    began_at, lines = time.monotonic(), 0
+    while time.monotonic() - began_at < ROUND_S:
+        done = in_a_namespace(BATCH, time.time_ns())
+        if done.returncode:
+            raise FoundError(f"{done.stdout}{done.stderr}")
+        lines += BATCH
+    return f"{lines} command lines"
+
+
 def main(names: list[str]) -> None:
     ways: list[Callable[[str], str]] = [*([guided] if find_spec("atheris") else []), blind]
-    for name, search in itertools.cycle(itertools.product(names or TARGETS, ways)):
+    rounds = [(name, way) for name in names or (*TARGETS, TYPED) for way in ([typed] if name == TYPED else ways)]
+    for name, search in itertools.cycle(rounds):
         print(f"{name}: {search(name)}, nothing found", flush=True)
 
 
