@@ -33,9 +33,10 @@ LAB_SUITE ?= bookworm
 LAB := $(if $(filter vagrant,$(LAB_RUNNER)),$(if $(filter tcg,$(LAB_ACCEL)),$(SUDO)),$(SUDO)) $(BIN)/python -m vagrant.lab
 LAB_OPTIONS := --suite $(LAB_SUITE) $(if $(LAB_RUNNER),--runner $(LAB_RUNNER)) $(if $(LAB_ACCEL),--accelerate $(LAB_ACCEL))
 
-.PHONY: help demo test stock suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test lab lab-test lab-down lab-tools
+.PHONY: help demo check test stock suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test lab lab-test lab-down lab-tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
+	@echo "make check  set up, then lint, the pure tests but the MTA's, and one message through a gateway: a minute, for every commit"
 	@echo "make test   set up, then run every test"
 	@echo "make stock  set up, then run TESTS=\"tests/kernel/…\" in a virtual machine with a Debian kernel"
 	@echo "make suites  set up, then run only other people's suites through the gateway"
@@ -54,6 +55,11 @@ help:
 
 demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
+
+# What can be wrong and seen at once; what waits, mounts, kills or builds network namespaces is `make test`'s.
+CHECKED := tests/test_architecture.py tests/app tests/bridge tests/hwprofiles tests/smtp tests/kernel/test_verdicts.py::test_intercept
+check: $(VENV)/.ready $(TOOLS)/.ready lint
+	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider -q -n $(shell nproc) --dist loadfile -m "not alone" $(CHECKED)
 
 test: $(VENV)/.ready $(TOOLS)/.ready lint
 	@$(SUDO) rm -f $(UNSHOWN)

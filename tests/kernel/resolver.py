@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from smtp_intercept.app.lab.host import Host, LabError, Process
+from smtp_intercept.app.lab.host import SOON_S, Host, LabError, Process
 from tests.smtp.nsd import CONF, ZONE
 from tests.tools import program
 
@@ -71,7 +71,7 @@ class Resolver:
             self._host.processes.remove(self._process)
             self._process = None
 
-    def _wait(self, timeout_s: float = 15.0) -> None:
+    def _wait(self, timeout_s: float = SOON_S) -> None:
         deadline_at = time.monotonic() + timeout_s
         while self._host.python(ASK, str(self._serial), check=False).returncode:
             if time.monotonic() > deadline_at:

@@ -100,7 +100,7 @@ def test_an_adopted_bridge_may_come_later(box: Lab) -> None:
     assert not gateway.run_dir.joinpath("ledger.jsonl").exists()
     process = gateway.spawn(gateway.command("up", "--boot", "--adopted"))
     namespaces.add_switch(gateway.namespace, "br0", gateway.ports)
-    assert "up: br0 over p0, p1" in process.wait(30).check().stdout
+    assert "up: br0 over p0, p1" in process.wait().check().stdout
     gateway.tollbridge("down")
     gateway.configure()
     assert gateway.tollbridge("up", "--boot", "--adopted").stdout == ""

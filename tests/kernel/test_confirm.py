@@ -62,14 +62,14 @@ class Box:
         shell.wait_for("up\n")
         os.killpg(shell.pid, signal.SIGHUP)
         os.killpg(shell.pid, signal.SIGKILL)
-        shell.wait(5)
+        shell.wait()
 
     def up_killed_half_way(self) -> None:
         self.up_at = time.monotonic()
         process = self.gateway.spawn(self.gateway.command("up", "--confirm", str(CONFIRM_S)))
         process.wait_for("address add 198.51.100.2/24 on br0")
         process.signal(signal.SIGKILL)
-        process.wait(5)
+        process.wait()
 
     def sleep_until(self, since_up_s: float) -> None:
         time.sleep(max(0.0, self.up_at + since_up_s - time.monotonic()))

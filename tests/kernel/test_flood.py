@@ -128,7 +128,7 @@ def watched(client: Host, server: Host, version: int, seconds: float) -> Iterato
         client, address, count=0, duration=seconds, interval=TRIES_EVERY_S, parallel=2, timeout=THROUGH_S + 2, size=500
     )
     yield accounts
-    pings, _ = ping.wait(60).check().json(), mail.wait(60).check()
+    pings, _ = ping.wait().check().json(), mail.wait(60).check()
     first = [entry["attempts"][0] for entry in deliveries(mail)]
     accounts.append(Account(tuple(a.get("connect_s") if a["outcome"] == "accepted" else None for a in first), pings))
 
@@ -147,7 +147,7 @@ def strong(lab: Lab) -> Lab:
 def under_flood(lab: Lab, version: int) -> Account:
     with watched(lab.host("client"), lab.host("server"), version, FLOOD_S - 1) as accounts:
         attack = hping(lab) if version == 4 else flood(lab, 6, SOMEWHERE[6], seconds=FLOOD_S)
-        attack.wait(60)
+        attack.wait()
         lab.host("attacker").processes.remove(attack)
     return accounts[0]
 
@@ -173,7 +173,7 @@ def intercepted(lab: Lab, version: int, count: int, **settings: Any) -> tuple[in
     process = sending(
         lab.host("client"), lab.host("server").of_version(version)[0], count=count, sender=sender, size=500, **settings
     )
-    process.wait(60).check()
+    process.wait().check()
     sent = deliveries(process)
     time.sleep(0.2)
     logged = {entry["sender"] for entry in lab.gateway.mail_log("message")}
@@ -244,7 +244,7 @@ def test_syns_that_the_queue_lost_are_counted(box: Lab) -> None:
     time.sleep(0.5)
     os.kill(pid, signal.SIGSTOP)
     try:
-        attack.wait(20)
+        attack.wait()
     finally:
         os.kill(pid, signal.SIGCONT)
     time.sleep(2.5)
@@ -258,7 +258,7 @@ def test_the_limits_at_their_edge(box: Lab) -> None:
     box.gateway.stop()
     limits = {**CONFIG["limits"], "new_connections_per_s": 20, "sessions": 2}
     with box.gateway.running({**CONFIG, "limits": limits}):
-        flood(box, 4, SOMEWHERE[4], count=25, frames=25).wait(10)
+        flood(box, 4, SOMEWHERE[4], count=25, frames=25).wait()
         kernel = box.gateway.status()["kernel"]
         assert (kernel["queued"], kernel["rate"]) == (20, 5)
         time.sleep(1.5)

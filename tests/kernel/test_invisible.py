@@ -67,7 +67,7 @@ def load(lab: Lab) -> dict[str, list[str]]:
                     under_way += post(client, server, version)
     seen: dict[str, list[str]] = {expected: [] for expected in SOURCES}
     for expected, process in under_way:
-        process.wait(60).check()
+        process.wait().check()
         seen[expected] += [entry["attempts"][-1]["outcome"] for entry in deliveries(process)]
     return seen
 
@@ -158,7 +158,7 @@ def test_when_the_lane_forgets_in_the_middle_of_a_session(gateway_lab: Lab, serv
                 dialogue.wait_for(word)
             gateway_lab.gateway.run(["ip", "link", "set", "smtp0", "type", "bridge", "fdb_flush"])
         for dialogue in dialogues:
-            said = dialogue.wait(10).check().stdout
+            said = dialogue.wait().check().stdout
             assert [word in said for word in ("220", "NOOP b'250", "RSET b'250", "QUIT b'221", "end b''")] == [True] * 5
     assert len(gateway_lab.gateway.mail_log("session")) - sessions == len(dialogues)
     assert give_away(gateway_lab, frames) == []

@@ -117,7 +117,7 @@ def test_a_client_retries_until_a_server_is_there(bare: Lab) -> None:
     process = sending(client, host.ipv4, port=2526, retries=200, pause=0.05, count=1)
     time.sleep(0.5)
     MailServer.start(host, host.ipv4, port=2526)
-    process.wait(20).check()
+    process.wait().check()
     (delivery,) = deliveries(process)
     assert delivery["accepted"]
     assert delivery["attempts"][0]["outcome"] == "refused"
@@ -281,7 +281,7 @@ def test_nothing_stays_after_a_signal(number: signal.Signals) -> None:
     process.send_signal(number)
     time.sleep(0.02)
     process.send_signal(number)  # impatience must not stop the cleaning
-    process.wait(10)
+    process.wait()
     assert left(prefix) == []
 
 
@@ -296,7 +296,7 @@ def test_the_next_lab_removes_what_a_killed_one_left_and_no_other() -> None:
         assert left(gone) == []
         assert left(alive)
     survivor.terminate()
-    survivor.wait(10)
+    survivor.wait()
     assert left(alive) == []
 
 

@@ -102,7 +102,7 @@ def test_with_a_net_it_goes_and_the_session_lives(box: Lab) -> None:
     assert up(box, "--confirm", "600", port=port).returncode == 0
     box.gateway.tollbridge("confirm")
     (marks / "1").touch()
-    assert session.wait(30).stdout.split() == [str(port), "alive", "alive"]
+    assert session.wait().stdout.split() == [str(port), "alive", "alive"]
     assert up(box, port=port).returncode == 0, "nothing is left to do"
     box.gateway.configure({"bridge": {"name": "br7", "management": [f"{ADDRESS}/24"]}})
     assert "take 192.0.2.222 from br0" in up(box, port=port).stderr

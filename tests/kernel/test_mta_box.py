@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from smtp_intercept.app.lab.gateway import Gateway
-from smtp_intercept.app.lab.host import patient
+from smtp_intercept.app.lab.host import SOON_S, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import THREE_WIRES, Lab
 from tests.mta.test_relaying import DENIED
@@ -46,7 +46,7 @@ def mailbox(lanes: None, lab: Lab) -> MailServer:
     return MailServer.start(lab.host("server"))
 
 
-def take(mailbox: MailServer, sender: str, timeout_s: float = 15.0) -> dict[str, Any]:
+def take(mailbox: MailServer, sender: str, timeout_s: float = SOON_S) -> dict[str, Any]:
     """The server's record of the one message from ``sender``, once it is there."""
     deadline_at = time.monotonic() + patient(timeout_s)
     while not (found := mailbox.messages(sender=sender)):

@@ -49,7 +49,7 @@ def test_a_host_whose_mac_changes_is_followed(gateway_lab: Lab, server: MailServ
     session = gateway_lab.gateway.wait_log(type="session")[-1]
     assert session["client"]["mac"] == NEW_MAC
     assert session["server"]["mac"] is None  # the lane put its own in that place
-    assert resting.wait(30).stdout.split() == ["resting", "250", "221"]
+    assert resting.wait().stdout.split() == ["resting", "250", "221"]
 
 
 # SYNs in the name of the server and of the client, from a third MAC on the client's wire, until stopped.
@@ -75,7 +75,7 @@ def test_spoofed_syns_stop_nobodys_mail(gateway_lab: Lab, server: MailServer) ->
     """Next hops are a connection's own: to spoil them one must guess its source port before its first SYN."""
     client = gateway_lab.host("client")
     spoofer = client.spawn([sys.executable, "-c", SPOOFER, gateway_lab.host("server").mac])
-    spoofer.wait_for("spoofing", timeout_s=20)
+    spoofer.wait_for("spoofing")
     time.sleep(1)
 
     sent = send(client, "192.0.2.20", source="192.0.2.10", count=20, timeout=2, timeout_s=60)

@@ -29,7 +29,7 @@ from tests.tools import data
 
 pytestmark = pytest.mark.kernel
 
-SUITE_S = 200.0
+SUITE_S = 600.0
 ROOT = Path(__file__).parents[2]
 HOSTS = range(32, 48)
 WIRES: Wires = {

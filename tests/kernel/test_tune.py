@@ -121,9 +121,9 @@ def test_interrupted_it_gives_the_ports_back_as_they_were(box: Lab) -> None:
     before = shown(box)
     process = box.gateway.spawn(box.gateway.command("hw", "tune", "--ports", "ca", "cb", "--only", "features"))
     links = ["ip", "-o", "link"]
-    hung.wait_until(lambda: "ca@" not in box.gateway.run(links).stdout, "the ports are the lab's", 30.0)
+    hung.wait_until(lambda: "ca@" not in box.gateway.run(links).stdout, "the ports are the lab's")
     process.signal(signal.SIGINT)
-    ended = process.wait(30)
+    ended = process.wait()
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (
         130, "tollbridge hw tune: interrupted; all is as it was",
     )  # fmt: skip

@@ -108,7 +108,7 @@ def mail(frames: Sequence[Frame], interface: str, way: Way) -> Iterator[tuple[in
 
 
 def records(lab: Lab, **wanted: Any) -> list[dict[str, Any]]:
-    return lab.gateway.wait_log(timeout_s=5.0, type="session", **wanted)
+    return lab.gateway.wait_log(type="session", **wanted)
 
 
 @pytest.mark.parametrize(("vlan", "version"), [(10, 4), (10, 6), (20, 4)])
@@ -146,9 +146,9 @@ def test_one_connection_in_three_places_at_once_is_three(gateway_lab: Lab, serve
     go = client(lab, 0).new_file("-go")  # all clients have the same files
     held = {vlan: hold(client(lab, vlan), str(go)) for vlan in places}
     for process in held.values():
-        process.wait_for("held", timeout_s=40.0)
+        process.wait_for("held")
     client(lab, 0).run(["touch", str(go)])
-    said = {vlan: process.wait(60.0).check().stdout.splitlines()[-1] for vlan, process in held.items()}
+    said = {vlan: process.wait().check().stdout.splitlines()[-1] for vlan, process in held.items()}
     for vlan in places:
         assert f"vlan{vlan}.example.com" in said[vlan]
         assert '"reply": "250' in said[vlan]

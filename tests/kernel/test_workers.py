@@ -91,7 +91,7 @@ def test_the_mta_takes_from_each(box: Lab, server: MailServer) -> None:
         assert entry["accepted"]
     for worker in BOTH:
         sender = f"mta-{worker}@example.net"
-        assert box.gateway.wait_log(type="delivery", sender=sender, outcome="delivered", timeout_s=20)
+        assert box.gateway.wait_log(type="delivery", sender=sender, outcome="delivered")
     hung.wait_until(
         lambda: [each(box, "interceptor")[worker]["counts"]["handed_over"] for worker in BOTH] == [1, 1], "one of each"
     )

@@ -12,7 +12,7 @@ import pytest
 from tests.tools import as_installed
 from tests.unshown import NOT_ROOT
 
-COMMAND_S = 30.0
+COMMAND_S = 120.0
 IMAGE_BYTES = 64 << 20
 
 

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from smtp_intercept.app.lab.host import POLL_S, Host, LabError, Process
+from smtp_intercept.app.lab.host import AT_LAST_S, POLL_S, SOON_S, Host, LabError, Process
 from tests.peers.jail import MAILBOX, seen_inside
 
-START_S = 20.0
 DOMAIN = "{}.test"  # a receiver's own domain, by which the senders route
 # How a message is to travel: as its receiver's domain begins, so that an MTA has a route of its own for each way.
 PLAIN, TLS, SIX = "", "tls", "six"
@@ -59,7 +58,7 @@ class Peer:
         root = self.inside("/")
         return not any(path.is_file() for glob in self.spools for path in root.glob(glob.lstrip("/")))
 
-    def settle(self, timeout_s: float = 60.0) -> None:
+    def settle(self, timeout_s: float = AT_LAST_S) -> None:
         """Wait until all mail has been delivered; `LabError` if it is not in time."""
         _wait(
             self.settled, timeout_s, lambda: f"{self.name} still has mail in its queue\n{self.process.stderr[-2000:]}"
@@ -70,7 +69,7 @@ class Peer:
         dial = "import socket, sys; s = socket.create_connection((sys.argv[1], 25), 5); sys.exit(s.recv(3) != b'220')"
         _wait(
             lambda: self.process.running and not self.host.python(dial, self.address, check=False).returncode,
-            START_S,
+            SOON_S,
             lambda: f"{self.name} does not greet\n{self.process.stdout}{self.process.stderr}",
         )
         return self

@@ -20,7 +20,7 @@ from smtp_intercept.lookup import read_nameservers, stub_resolver
 from tests.tools import program
 
 ADDRESS = "127.0.0.53"
-START_TIMEOUT_S = 15.0
+START_TIMEOUT_S = 60.0
 
 CONF = """\
 server:

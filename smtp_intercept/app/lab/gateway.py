@@ -15,12 +15,12 @@ from typing import Any
 
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lab import namespaces
-from smtp_intercept.app.lab.host import POLL_S, Host, LabError, Process, Result, json_lines, patient
+from smtp_intercept.app.lab.host import AT_LAST_S, POLL_S, SOON_S, Host, LabError, Process, Result, json_lines, patient
 
 PRODUCT = "smtp_intercept.app"
 BARE = "bare0"
-READY_S = 20.0
-STOP_S = 45.0  # longer than the product's own drain
+READY_S = SOON_S
+STOP_S = AT_LAST_S  # longer than the product's own drain
 
 
 def toml(config: Mapping[str, Any]) -> str:
@@ -117,7 +117,7 @@ class Gateway(Host):
         where = ["--config", str(self.config), "--run-dir", str(self.run_dir), "--state-dir", str(self.state_dir)]
         return [self.interpreter, "-m", self.product, *where, *verb]
 
-    def tollbridge(self, *verb: str, timeout_s: float = 30.0, check: bool = True) -> Result:
+    def tollbridge(self, *verb: str, timeout_s: float = AT_LAST_S, check: bool = True) -> Result:
         """Run one verb to its end, e.g. ``tollbridge("up")``. That of ``status`` is an answer, no failure."""
         result = self.run(self.command(*verb), timeout_s=timeout_s, check=False)
         answered = verb[0] == "status" and result.returncode == Exit.NOT_INSPECTING
@@ -193,7 +193,7 @@ class Gateway(Host):
         records = json_lines(self.read_log())
         return [entry for entry in records if not kind or entry["type"] == kind]
 
-    def wait_log(self, *, timeout_s: float = 3.0, **wanted: Any) -> list[dict[str, Any]]:
+    def wait_log(self, *, timeout_s: float = SOON_S, **wanted: Any) -> list[dict[str, Any]]:
         """The records whose fields equal ``wanted``, as soon as there is one; empty after the time-out."""
         deadline_at = time.monotonic() + patient(timeout_s)
         while True:

@@ -21,6 +21,8 @@ from typing import Any
 
 TERM_GRACE_S = 3.0  # a well-behaved program has closed its files by then
 POLL_S = 0.01
+# What works is there long before; what hangs ends. No speed is measured by these, so a busy machine has time enough.
+SOON_S, AT_LAST_S = 60.0, 120.0
 # How many times slower than a real machine this one may be: every deadline of the lab is so many times later.
 PATIENCE = float(os.environ.get("TOLLBRIDGE_LAB_PATIENCE", "1"))
 PROGRAMS = "smtp_intercept.app.lab"
@@ -99,7 +101,7 @@ class Process:
         """Send a signal; nothing happens if the program has ended."""
         self._popen.send_signal(number)
 
-    def wait(self, timeout_s: float = 30.0) -> Result:
+    def wait(self, timeout_s: float = AT_LAST_S) -> Result:
         """Wait for its end; on a time-out the program is killed and `LabError` says so."""
         try:
             self._popen.wait(patient(timeout_s))
@@ -110,7 +112,7 @@ class Process:
         took_s = time.monotonic() - self._started_at
         return Result(self.argv, self._popen.returncode, self.stdout, self.stderr, took_s)
 
-    def wait_for(self, text: str, timeout_s: float = 10.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = SOON_S) -> None:
         """Wait until ``text`` stands in the standard output; `LabError` if the program ends first or is late."""
         deadline_at = time.monotonic() + patient(timeout_s)
         while text not in self.stdout:
@@ -181,7 +183,7 @@ class Host:
         """A file's content."""
         return path.read_bytes()
 
-    def run(self, argv: Sequence[str], *, timeout_s: float = 30.0, check: bool = True) -> Result:
+    def run(self, argv: Sequence[str], *, timeout_s: float = AT_LAST_S, check: bool = True) -> Result:
         """Run a program to its end; `LabError` if it fails (unless ``check`` is off) or is late."""
         process = self.spawn(argv)
         try:
@@ -190,7 +192,7 @@ class Host:
             self.processes.remove(process)
         return result.check() if check else result
 
-    def python(self, code: str | Path, *args: str, timeout_s: float = 30.0, check: bool = True) -> Result:
+    def python(self, code: str | Path, *args: str, timeout_s: float = AT_LAST_S, check: bool = True) -> Result:
         """Run Python on the host: source text, or the path of a file."""
         where = [str(code)] if isinstance(code, Path) else ["-c", code]
         return self.run([self.interpreter, *where, *args], timeout_s=timeout_s, check=check)

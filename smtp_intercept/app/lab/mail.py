@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from smtp_intercept.app.lab.host import POLL_S, Host, LabError, Process, json_lines, patient
+from smtp_intercept.app.lab.host import AT_LAST_S, POLL_S, SOON_S, Host, LabError, Process, json_lines, patient
 
 RECIPIENT = "user@example.com"
 
@@ -61,7 +61,7 @@ class MailServer:
         """The messages taken so far whose fields equal ``wanted``, e.g. ``sender="a@example.net"``."""
         return [line for line in self.record("message") if all(line[name] == value for name, value in wanted.items())]
 
-    def sessions(self, at_least: int = 0, timeout_s: float = 5.0) -> list[dict[str, Any]]:
+    def sessions(self, at_least: int = 0, timeout_s: float = SOON_S) -> list[dict[str, Any]]:
         """The connections that have ended; waits until there are enough of them, else `LabError`."""
         deadline_at = time.monotonic() + patient(timeout_s)
         while len(found := self.record("session")) < at_least:
@@ -83,7 +83,7 @@ def deliveries(process: Process) -> list[dict[str, Any]]:
 
 
 def send(
-    host: Host, server: str, to: str | Sequence[str] = RECIPIENT, *, timeout_s: float = 60.0, **settings: Any
+    host: Host, server: str, to: str | Sequence[str] = RECIPIENT, *, timeout_s: float = AT_LAST_S, **settings: Any
 ) -> list[dict[str, Any]]:
     """Send and wait; one entry a message. A message that was not accepted is no error here."""
     if "timeout" not in settings:

@@ -237,7 +237,7 @@ def unfilter_bridges(name: str) -> None:
     inside(name, write)
 
 
-def wait_forwarding(name: str, prefix: str, ports: int, timeout_s: float = 5.0) -> None:
+def wait_forwarding(name: str, prefix: str, ports: int, timeout_s: float = 60.0) -> None:
     """Wait until so many bridge ports whose name begins with ``prefix`` forward.
 
     The kernel tells a bridge of a new carrier up to a second late; frames until then are lost.
