@@ -12,14 +12,17 @@ from typing import assert_never
 
 from bridge import firewall, managers
 from bridge.links import Links, read_sysctl, sysctl_path, write_sysctl
+from bridge.moves import MakeRoom, MoveLink, RemoveRoom, ReturnLink
 from bridge.steps import (
     AddAddress,
     AddNeighbour,
     AddQueueRule,
     AddRoute,
     AddRule,
+    AddStation,
     CreateLink,
     DeleteLink,
+    Inside,
     LoadModule,
     LoadRuleset,
     Manage,
@@ -28,6 +31,7 @@ from bridge.steps import (
     RemoveQueueRule,
     RemoveRoute,
     RemoveRule,
+    RemoveStation,
     Route,
     SetLink,
     SetNic,
@@ -106,6 +110,12 @@ class Hands:
                 return managers.told(manager, named.split()) and not managers.managed(manager, named.split())
             case Manage(manager):
                 return managers.untold(manager)
+            case AddStation(port, mac):
+                return links.has_station(port, mac)
+            case RemoveStation(port, mac):
+                return not links.has_station(port, mac)
+            case MakeRoom() | RemoveRoom() | MoveLink() | ReturnLink() | Inside():
+                raise ValueError(f"{step} is taken between two network namespaces")
             case _:
                 assert_never(step)
 
@@ -142,7 +152,19 @@ class Hands:
                 return RemoveQueueRule(family, link, mark, queue, bypass, not firewall.has_raw_table(family))
             case Unmanage(manager, named):
                 return Manage(manager, " ".join(managers.managed(manager, named.split())))
-            case DeleteLink() | UnloadModule() | RemoveRule() | UnloadRuleset() | RemoveQueueRule() | Manage():
+            case AddStation(port, mac):
+                return RemoveStation(port, mac)
+            case MakeRoom() | RemoveRoom() | MoveLink() | ReturnLink() | Inside():
+                raise ValueError(f"{step} is taken between two network namespaces")
+            case (
+                DeleteLink()
+                | UnloadModule()
+                | RemoveRule()
+                | UnloadRuleset()
+                | RemoveQueueRule()
+                | Manage()
+                | RemoveStation()
+            ):
                 raise ValueError(f"{step} is taken only to undo")
             case _:
                 assert_never(step)
@@ -192,6 +214,12 @@ class Hands:
                 managers.tell(manager, named.split())
             case Manage(manager, named):
                 managers.untell(manager, named.split())
+            case AddStation(port, mac):
+                links.station("add", port, mac)
+            case RemoveStation(port, mac):
+                links.station("del", port, mac)
+            case MakeRoom() | RemoveRoom() | MoveLink() | ReturnLink() | Inside():
+                raise ValueError(f"{step} is taken between two network namespaces")
             case _:
                 assert_never(step)
 

@@ -18,6 +18,9 @@ OUTWARD_TABLE = 2526  # and what marked sockets send leaves by the lane
 OUTWARD_TAGGED = 25_000  # plus the VID: the same for one VLAN; all are asked before the main table (32766)
 QUEUE_NUMBER = 25  # of the first diverter; the others' follow
 
+# The management leg, where the lanes have a room of their own: the host's end, and a port of the bridge's.
+HOST_LEG, ROOM_LEG = "tb0", "tb0p"
+
 # How long a beat keeps the switch closed. Design: one missed second is noise, two are a dead daemon.
 LIVE_TIMEOUT_S = 2
 # nft collects what has expired, or was deleted, once a second; until then it has its place.
@@ -149,10 +152,10 @@ class Limits:
 class Wanted:
     """The bridge that the administrator asked for, in the bridge's own words.
 
-    ``ports`` and ``management`` keep the configuration's order; ``vlans`` are the VIDs of the tagged
-    mail to inspect; ``closed`` names the ports on which mail to the box
-    itself is dropped; ``sysctls_at_least`` are floors. They are the hardware profile's, and so are
-    the settings of the ports: ``tuned_first`` before they are joined, for that may take a link down, ``tuned_last``
+    ``room`` names the network namespace that it lives in; "": it lives in the host's. ``ports`` and ``management``
+    keep the configuration's order; ``vlans`` are the VIDs of the tagged mail to inspect; ``closed`` names the ports on
+    which mail to the box itself is dropped; ``sysctls_at_least`` are floors. They are the hardware profile's, and so
+    are the settings of the ports: ``tuned_first`` before they are joined, for that may take a link down, ``tuned_last``
     once they are up.
     """
 
@@ -172,3 +175,4 @@ class Wanted:
     sysctls_at_least: Mapping[str, int] = field(default_factory=dict)
     tuned_first: tuple[SetNic, ...] = ()
     tuned_last: tuple[SetNic, ...] = ()
+    room: str = ""

@@ -12,17 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from bridge.moves import RemoveRoom, ReturnLink
 from bridge.plan import BRIDGE_NF, Present
 from bridge.steps import (
     AddAddress,
     AddNeighbour,
     AddRoute,
     DeleteLink,
+    Inside,
     SetLink,
     SetSysctl,
     Step,
     UnloadModule,
     from_json,
+    plain,
     to_json,
 )
 
@@ -36,10 +39,19 @@ class Ledger:
         self._path = path
         self.entries: dict[str, Step] = dict(_read(path))
 
+    def mine(self, room: str = "") -> frozenset[str]:
+        """Links that were created in the host, or in that room, and not yet deleted."""
+        return mine(self.entries.values(), room)
+
     @property
-    def mine(self) -> frozenset[str]:
-        """Links that were created and not yet deleted."""
-        return mine(self.entries.values())
+    def moved(self) -> dict[str, str]:
+        """The links that were moved away, and the room of each."""
+        return {step.link: step.room for step in self.entries.values() if isinstance(step, ReturnLink)}
+
+    @property
+    def room(self) -> str:
+        """The network namespace that the wire has for itself; "" if there is none."""
+        return next((step.room for step in self.entries.values() if isinstance(step, RemoveRoom)), "")
 
     def record(self, key: str, inverse: Step) -> None:
         """Durable when it returns. An entry once made is kept: it holds the value from before the first `up`."""
@@ -87,21 +99,27 @@ def _read(path: Path) -> Iterator[tuple[str, Step]]:
             continue
 
 
-def mine(inverses: Iterable[Step]) -> frozenset[str]:
-    """Links that these inverses would delete."""
-    deletions = [step for step in inverses if isinstance(step, DeleteLink)]
-    return frozenset(link for step in deletions for link in (step.link, step.peer) if link)
+def mine(inverses: Iterable[Step], room: str = "") -> frozenset[str]:
+    """Links of the host, or of that room, that these inverses would delete."""
+    deletions = [plain(step) for step in inverses if _place(step) == room or (room and isinstance(step, DeleteLink))]
+    return frozenset(
+        link for step in deletions if isinstance(step, DeleteLink) for link in (step.link, step.peer) if link
+    )
 
 
-def original(present: Present, inverses: Iterable[Step]) -> Present:
-    """The host as it was before Tollbridge, as far as plans ask: so that a second plan equals the first."""
+def _place(step: Step) -> str:
+    return step.room if isinstance(step, Inside) else ""
+
+
+def original(present: Present, inverses: Iterable[Step], room: str = "") -> Present:
+    """The host as it was before Tollbridge, as far as plans ask: so that a second plan equals the first. ``room`` is
+    where ``present`` has its sysctls from."""
     inverses = list(inverses)
     own, sysctls = mine(inverses), dict(present.sysctls)
     links = {name: link for name, link in present.links.items() if name not in own}
+    sysctls.update((undo.name, undo.value) for undo in _sysctls(inverses, room) if undo.name in sysctls or not room)
     for step in inverses:
         match step:
-            case SetSysctl(name, value):
-                sysctls[name] = value
             case AddAddress(link, address) if link in links:
                 links[link] = replace(links[link], addresses=_with(links[link].addresses, address))
             case AddRoute(route) if route.link in links:
@@ -115,6 +133,14 @@ def original(present: Present, inverses: Iterable[Step]) -> Present:
     if UnloadModule("br_netfilter") in inverses:  # last: it takes along the sysctls that were set after it was loaded
         sysctls = {name: value for name, value in sysctls.items() if name not in BRIDGE_NF}
     return replace(present, links=links, sysctls=sysctls)
+
+
+def _sysctls(inverses: Iterable[Step], room: str) -> Iterator[SetSysctl]:
+    """Those of the place that plans ask about."""
+    for step in inverses:
+        undo = plain(step)
+        if isinstance(undo, SetSysctl) and _place(step) == room:
+            yield undo
 
 
 def _with(items: tuple[_T, ...], item: _T) -> tuple[_T, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from bridge.plan import LinkFacts
 from bridge.steps import PolicyRule, Route
 
 PERMANENT = 0x80  # NUD_PERMANENT and IFA_F_PERMANENT alike (linux/neighbour.h, linux/if_addr.h)
+_NOARP = 0x40  # NUD_NOARP: of a bridge's table, an entry that is static (br_fdb_add)
 _ONLINK = 4  # RTNH_F_ONLINK
 _KERNEL = 2  # RTPROT_KERNEL: the kernel makes and removes these with their addresses
 _RA = 9
@@ -66,6 +68,9 @@ class Links:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._ip.close()
 
     # --- reading ---------------------------------------------------------------------------------------------------
@@ -110,13 +115,14 @@ class Links:
         return {
             names[link["index"]]: LinkFacts(
                 name=names[link["index"]],
+                index=link["index"],
                 kind=(link.get_attr("IFLA_LINKINFO") or _NOTHING).get_attr("IFLA_INFO_KIND") or "",
                 mac=link.get_attr("IFLA_ADDRESS") or "",
                 mtu=link.get_attr("IFLA_MTU") or 0,
                 master=names.get(link.get_attr("IFLA_MASTER") or 0, ""),
                 stp=bool(_READ["stp_state"](link, self)),
                 filters_vlans=bool(_READ["vlan_filtering"](link, self)),
-                parent=names.get(link.get_attr("IFLA_LINK") or 0, ""),
+                parent="" if elsewhere(link) else names.get(link.get_attr("IFLA_LINK") or 0, ""),
                 vlan=_READ["vlan_id"](link, self) or 0,
                 addresses=tuple(addresses.get(link["index"], ())),
                 routes=tuple(routes.get(link["index"], ())),
@@ -218,7 +224,7 @@ class Links:
     def has_neighbour(self, link: str, address: str, mac: str = "") -> bool:
         """A permanent one; with a MAC, with that one."""
         index = self.index(link)
-        return any(
+        return index is not None and any(
             n.get_attr("NDA_DST") == address and n["state"] & PERMANENT and mac in ("", n.get_attr("NDA_LLADDR"))
             for n in self._read("neighbours", family=_FAMILY[family_of(address)])
             if n["ifindex"] == index
@@ -226,14 +232,23 @@ class Links:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
-    def create(self, link: str, kind: str, peer: str = "", parent: str = "", vlan: int = 0) -> None:
+    def create(
+        self, link: str, kind: str, peer: str = "", parent: str = "", vlan: int = 0, peer_namespace: int | None = None
+    ) -> None:
+        """``peer_namespace`` is the descriptor of the network namespace that the peer is made in."""
         extra: dict[str, Any] = {"peer": peer} if peer else {}
+        if peer_namespace is not None:
+            extra = {"peer": {"ifname": peer, "net_ns_fd": peer_namespace}}
         if parent:
             extra = {"link": self._index(parent), "vlan_id": vlan}
         self._ip.link("add", ifname=link, kind=kind, **extra)
 
     def delete(self, link: str) -> None:
         self._ip.link("del", index=self._index(link))
+
+    def move(self, link: str, namespace: int) -> None:
+        """Into the network namespace of this descriptor."""
+        self._ip.link("set", index=self._index(link), net_ns_fd=namespace)
 
     def set_attribute(self, link: str, attribute: str, value: bool | int | str) -> None:
         index = self._index(link)
@@ -242,8 +257,8 @@ class Links:
                 self._ip.link("set", index=index, state="up" if value else "down")
             case "master":
                 self._ip.link("set", index=index, master=self._index(str(value)) if value else 0)
-            case "port_group_fwd_mask":
-                self._ip.brport("set", index=index, group_fwd_mask=value)
+            case str() if attribute.startswith("port_"):
+                self._ip.brport("set", index=index, **{attribute.removeprefix("port_"): value})
             case "mtu" | "address":
                 self._ip.link("set", index=index, **{attribute: value})
             case _:
@@ -252,6 +267,19 @@ class Links:
     def forget_hosts(self, bridge: str) -> None:
         """All that the bridge has learned of who lives behind which port."""
         self._ip.link("set", index=self._index(bridge), kind="bridge", br_fdb_flush=True)
+
+    def has_station(self, port: str, mac: str) -> bool:
+        """Whether the bridge was told that this MAC lives behind the port."""
+        index = self.index(port)
+        return index is not None and any(
+            (entry.get_attr("NDA_LLADDR"), entry["state"]) == (mac, _NOARP) and entry.get_attr("NDA_MASTER")
+            for entry in self._ip.fdb("dump", ifindex=index)
+        )
+
+    def station(self, verb: str, port: str, mac: str) -> None:
+        index = self._index(port)
+        master = self._ip.get_links(index)[0].get_attr("IFLA_MASTER")
+        self._ip.fdb(verb, ifindex=index, lladdr=mac, master=master, state=_NOARP)
 
     def address(self, verb: str, link: str, address: str, broadcast: str = "") -> None:
         text, _, length = address.partition("/")
@@ -301,6 +329,11 @@ class Links:
         return next((link.get_attr("IFLA_IFNAME") for link in self._read("links") if link["index"] == index), "")
 
 
+def elsewhere(link: Any) -> bool:
+    """What it is a part of, or the peer of, is in another network namespace: its number says nothing here."""
+    return link.get_attr("IFLA_LINK_NETNSID") is not None
+
+
 class _Nothing:
     def get_attr(self, _: str) -> None:
         return None
@@ -341,7 +374,10 @@ _READ: dict[str, Callable[[Any, Links], Any]] = {
     "mtu": lambda message, _: message.get_attr("IFLA_MTU"),
     "address": lambda message, _: message.get_attr("IFLA_ADDRESS"),
     "master": lambda message, links: links.name(message.get_attr("IFLA_MASTER") or 0),
-    "port_group_fwd_mask": _info("IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_", "group_fwd_mask"),
+    **{
+        f"port_{name}": _info("IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_", name)
+        for name in ("group_fwd_mask", "learning", "unicast_flood")
+    },
     "vlan_id": _info("IFLA_INFO_DATA", "IFLA_VLAN_", "id"),
     **{name: _info("IFLA_INFO_DATA", "IFLA_BR_", name) for name in _BRIDGE},
 }
@@ -350,3 +386,8 @@ _READ: dict[str, Callable[[Any, Links], Any]] = {
 def read_sysctls(names: Iterable[str]) -> dict[str, str]:
     """Those of the names that this kernel has."""
     return {name: value for name in names if (value := read_sysctl(name)) is not None}
+
+
+def writable_sysctls(names: Iterable[str]) -> dict[str, str]:
+    """Those of them that this network namespace may set: some are the whole machine's."""
+    return read_sysctls(name for name in names if os.access(sysctl_path(name), os.W_OK))

@@ -50,11 +50,15 @@ def generation() -> int | None:
 
 
 class Monitor:
-    """Of this network namespace. Needs CAP_NET_ADMIN."""
+    """Of this network namespace, and of others from when they are added. Needs CAP_NET_ADMIN."""
 
     def __init__(self) -> None:
-        self._route = _open(socket.NETLINK_ROUTE, _ROUTE_GROUPS)
-        self._nft = _open(_NETFILTER, _NFT_GROUPS)
+        self._ends: list[socket.socket] = []
+        self.add_this()
+
+    def add_this(self) -> None:
+        """The network namespace that the thread is in now."""
+        self._ends += [_open(socket.NETLINK_ROUTE, _ROUTE_GROUPS), _open(_NETFILTER, _NFT_GROUPS)]
 
     def __enter__(self) -> Self:
         return self
@@ -62,12 +66,12 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._route.close()
-        self._nft.close()
+        for end in self._ends:
+            end.close()
 
     def wait(self, timeout_s: float) -> bool:
         """Whether something has been changed, within this time."""
-        ready, _, _ = select.select((self._route, self._nft), (), (), max(timeout_s, 0.0))
+        ready, _, _ = select.select(self._ends, (), (), max(timeout_s, 0.0))
         # Each of them: what is about the same change must not be an event of its own.
         return sum(map(_drained, ready)) > 0
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from bridge import flow
-from bridge.lane import LANE, QUEUE_NUMBER, Lane, PortLegs, Wanted
+from bridge.lane import HOST_LEG, LANE, QUEUE_NUMBER, Lane, PortLegs, Wanted
 from bridge.lanes import (
     GROUPS_BRIDGE,
     GROUPS_PORT,
@@ -21,6 +21,8 @@ from bridge.lanes import (
     sysctl_name,
     tagged_steps,
 )
+from bridge.moves import MoveLink
+from bridge.room import inside, leg, leg_mac, made
 from bridge.ruleset import Rules, render
 from bridge.steps import (
     AddAddress,
@@ -44,6 +46,8 @@ BRIDGE_NF = (
     "net.bridge.bridge-nf-call-ip6tables",
     "net.bridge.bridge-nf-call-arptables",
 )
+# Of what may be a port; the kernel says so by its own flag only since Linux 6.14 (IFLA_NETNS_IMMUTABLE).
+_STAYING = frozenset({"bond", "team"})
 _STP_GROUP = 0x0001  # a port that forwards BPDUs hands none to its own bridge (br_handle_frame)
 
 
@@ -55,6 +59,7 @@ class LinkFacts:
 
     name: str
     kind: str = ""
+    index: int = 0
     mac: str = ""
     mtu: int = 1500
     master: str = ""
@@ -111,29 +116,38 @@ def make_plan(wanted: Wanted, present: Present) -> Plan:
     mac = _adoptable(wanted, present).mac if wanted.adopt else ports[0].mac
     rules = _rules(wanted, present, legs, mac)
     ruleset = render(rules)
+    bridge = _adopted(wanted, present, ports) if wanted.adopt else _plain(wanted, present, ports, mac)
     steps = [
         *_unmanaged(wanted, present, legs),
-        *wanted.tuned_first,
-        *_kernel(wanted, present),
-        *(_adopted(wanted, present, ports) if wanted.adopt else _plain(wanted, present, ports, mac)),
-        *_lanes(rules, present, min(port.mtu for port in ports)),
-        LoadRuleset(ruleset),
-        *_queue(wanted, present),
-        *wanted.tuned_last,
+        *_module(present),
+        *(_moved(wanted.room, ports) if wanted.room else ()),
+        *inside(wanted.room, (*wanted.tuned_first, *_kernel(wanted, present), *bridge)),
+        *_management(wanted, present, ports, rules.bridge_mac),
+        *inside(
+            wanted.room,
+            (
+                *_lanes(rules, present, min(port.mtu for port in ports), in_host=not wanted.room),
+                LoadRuleset(ruleset),
+                *_queue(wanted, present),
+                *wanted.tuned_last,
+            ),
+        ),
     ]
     return Plan(tuple(steps), legs, ruleset, wanted.vlans)
 
 
 def tuning_steps(wanted: Wanted, present: Present) -> tuple[Step, ...]:
     """Those steps of the plan that suit the box to its hardware and make no bridge."""
-    return (*wanted.tuned_first, *_floors(wanted, present), *wanted.tuned_last)
+    return tuple(inside(wanted.room, (*wanted.tuned_first, *_floors(wanted, present), *wanted.tuned_last)))
 
 
 def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: str) -> Rules:
     addresses = present.links[wanted.bridge].addresses if wanted.adopt else wanted.management
+    macs = {link.mac for link in present.links.values()}
+    own = leg_mac(mac, macs) if wanted.room and wanted.management else mac
     return Rules(
         bridge=wanted.bridge,
-        bridge_mac=mac,
+        bridge_mac=own,
         legs=legs,
         mail_ports=wanted.mail_ports,
         limits=wanted.limits,
@@ -143,7 +157,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         closed=frozenset(leg.port for name, leg in zip(wanted.ports, legs, strict=True) if name in wanted.closed),
         block=wanted.block,
         stp=wanted.stp,
-        silent=not addresses and not wanted.adopt,
+        silent=bool(wanted.room) or (not addresses and not wanted.adopt),
         nft_queue=present.nft_queue,
         queues=wanted.queues,
     )
@@ -158,6 +172,12 @@ def _port(name: str, wanted: Wanted, present: Present) -> LinkFacts:
         case None:
             known = ", ".join(sorted(n for n in present.links if n != "lo")) or "none"
             raise PlanError("bridge.ports", f"there is no interface {name}", f"present are: {known}")
+        case LinkFacts(kind=kind) if wanted.room and kind in _STAYING:
+            raise PlanError(
+                "bridge.namespace",
+                f"{link.name} is a {kind}, which the kernel moves into no other network namespace",
+                'set bridge.namespace = "host"',
+            )
         case LinkFacts(master=master) if master not in ("", wanted.bridge):
             raise PlanError(
                 "bridge.ports",
@@ -221,6 +241,7 @@ def _adopted(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> It
 
 
 def _foreign(link: str, present: Present, key: str, remedy: str) -> None:
+    """What has the name of a link of ours, where that is to be."""
     if link in present.links:
         raise PlanError(key, f"there is a link {link} that Tollbridge did not make", remedy)
 
@@ -231,23 +252,30 @@ def _foreign(link: str, present: Present, key: str, remedy: str) -> None:
 def _unmanaged(wanted: Wanted, present: Present, legs: Iterable[PortLegs]) -> Iterator[Step]:
     """First, so that no manager sees a link that it has not been told of. An adopted bridge stays whose it is."""
     legs = tuple(legs)
-    ours = list(links_of(legs, wanted.vlans))
-    links = ours if wanted.adopt else [wanted.bridge, *(leg.port for leg in legs), *ours]
+    ports = [leg.port for leg in legs]
+    ours = [HOST_LEG] if wanted.room else list(links_of(legs, wanted.vlans))
+    links = ours if wanted.adopt else [*([] if wanted.room else [wanted.bridge]), *ports, *ours]
     for manager in present.managers:
         yield Unmanage(manager, " ".join(links))
 
 
-def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:
+def _moved(room: str, ports: Iterable[LinkFacts]) -> Iterator[Step]:
+    yield from made(room)
+    for port in ports:
+        yield from _without_addresses(port)
+        yield MoveLink(port.name, room)
+
+
+def _module(present: Present) -> Iterator[Step]:
     if BRIDGE_NF[0] not in present.sysctls:
         yield LoadModule("br_netfilter")
+
+
+def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:
     for name in BRIDGE_NF:
         yield SetSysctl(name, "0")  # the lane asks for itself; no other bridge is to pay
-    # The lane must not be filtered, and the kernel takes the larger of "all" and the link's own value.
-    strict = int(present.sysctls.get("net.ipv4.conf.all.rp_filter", "0"))
-    if strict:
-        for name in sorted(present.links):
-            own = int(present.sysctls.get(f"net.ipv4.conf.{sysctl_name(name)}.rp_filter", "0"))
-            yield SetSysctl(f"net.ipv4.conf.{sysctl_name(name)}.rp_filter", str(max(strict, own)))
+    if not wanted.room:
+        yield from _loose(present)
     yield SetSysctl("net.ipv4.conf.all.rp_filter", "0")
     yield SetSysctl("net.ipv4.tcp_fwmark_accept", "1")
     yield SetSysctl("net.ipv4.fwmark_reflect", "1")  # a RST without a socket leaves as its cause came
@@ -258,6 +286,15 @@ def _kernel(wanted: Wanted, present: Present) -> Iterator[Step]:
     yield SetLink("lo", "up", True)
 
 
+def _loose(present: Present) -> Iterator[Step]:
+    """The lane must not be filtered, and the kernel takes the larger of "all" and the link's own value."""
+    strict = int(present.sysctls.get("net.ipv4.conf.all.rp_filter", "0"))
+    if strict:
+        for name in sorted(present.links):
+            own = int(present.sysctls.get(f"net.ipv4.conf.{sysctl_name(name)}.rp_filter", "0"))
+            yield SetSysctl(f"net.ipv4.conf.{sysctl_name(name)}.rp_filter", str(max(strict, own)))
+
+
 def _floors(wanted: Wanted, present: Present) -> Iterator[Step]:
     for name, least in wanted.sysctls_at_least.items():
         if name in present.sysctls and int(present.sysctls[name]) < least:
@@ -265,27 +302,41 @@ def _floors(wanted: Wanted, present: Present) -> Iterator[Step]:
 
 
 def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -> Iterator[Step]:
-    bridge = wanted.bridge
-    _foreign(bridge, present, "bridge.name", "choose another name, or set bridge.adopt = true to use it")
+    bridge, in_host = wanted.bridge, not wanted.room
+    if in_host:
+        _foreign(bridge, present, "bridge.name", "choose another name, or set bridge.adopt = true to use it")
     yield CreateLink(bridge, "bridge")
     yield SetLink(bridge, "address", mac)
     for attribute, value in (("stp_state", int(wanted.stp)), *(_SWITCH if wanted.stp else WIRE)):
         yield SetLink(bridge, attribute, value)
     yield SetLink(bridge, "group_fwd_mask", GROUPS_BRIDGE)
-    yield from quiet(bridge, has_ipv6=_has_ipv6(present), ipv6=any(":" in address for address in wanted.management))
+    speaks = in_host and any(":" in address for address in wanted.management)
+    yield from quiet(bridge, has_ipv6=_has_ipv6(present), ipv6=speaks)
     for port in ports:
-        yield from _without_addresses(port)
+        if in_host:
+            yield from _without_addresses(port)
         yield from quiet(port.name, has_ipv6=_has_ipv6(present), ipv6=False)
         yield SetLink(port.name, "up", True)
         yield SetLink(port.name, "master", bridge)
         yield SetLink(port.name, "port_group_fwd_mask", GROUPS_PORT & ~_STP_GROUP if wanted.stp else GROUPS_PORT)
     yield SetLink(bridge, "up", True)
-    for address in wanted.management:
-        yield AddAddress(bridge, address)
+
+
+def _management(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -> Iterator[Step]:
+    """The addresses by which the box is reached: on the bridge, or on the host's end of a leg to it."""
+    if wanted.adopt or (wanted.room and not wanted.management):
+        return
+    holder = HOST_LEG if wanted.room else wanted.bridge
+    if wanted.room:
+        _foreign(holder, present, "bridge.management", f"rename it: the box is to be reached by {holder}")
+        yield from leg(wanted.room, wanted.bridge, mac, wanted.management, has_ipv6=_has_ipv6(present))
+    else:
+        for address in wanted.management:
+            yield AddAddress(holder, address)
     default = {"::/0" if ":" in gateway else "0.0.0.0/0": gateway for gateway in wanted.gateway}
     for destination, gateway in default.items():
-        yield AddRoute(Route(destination, bridge, gateway=gateway))
-    for route in dict.fromkeys(replace(route, link=bridge) for port in ports for route in port.routes):
+        yield AddRoute(Route(destination, holder, gateway=gateway))
+    for route in dict.fromkeys(replace(route, link=holder) for port in ports for route in port.routes):
         if route.destination not in default:
             yield AddRoute(route)  # the administrator may be at the other end of it
 
@@ -305,15 +356,10 @@ def _without_addresses(port: LinkFacts) -> Iterator[Step]:
         yield RemoveAddress(port.name, address)
 
 
-def _lanes(rules: Rules, present: Present, mtu: int) -> Iterator[Step]:
+def _lanes(rules: Rules, present: Present, mtu: int, *, in_host: bool) -> Iterator[Step]:
     """Untagged mail's first, and whole: what goes wrong with a VLAN must not cost it."""
-    for link in links_of(rules.legs, rules.vlans):
-        if link in present.links:
-            raise PlanError(
-                "bridge.name",
-                f"there is a link {link} that Tollbridge did not make",
-                "rename it: the mail lanes have it",
-            )
+    for link in links_of(rules.legs, rules.vlans) if in_host else ():
+        _foreign(link, present, "bridge.name", "rename it: the mail lanes have it")
     has_ipv6 = _has_ipv6(present)
     yield from lane_steps(rules.legs, mtu, has_ipv6=has_ipv6)
     yield from inwards_and_out(Lane(), has_ipv6=has_ipv6)

@@ -9,8 +9,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
 
+from bridge.lane import HOST_LEG
+from bridge.moves import MoveLink, ReturnLink
 from bridge.plan import LinkFacts
-from bridge.steps import AddRoute, DeleteLink, RemoveAddress, RemoveRoute, Route, SetLink, Step
+from bridge.steps import (
+    AddRoute,
+    DeleteLink,
+    RemoveAddress,
+    RemoveRoute,
+    Route,
+    SetLink,
+    Step,
+)
 
 MAIN_TABLE = 254  # RT_TABLE_MAIN (linux/rtnetlink.h)
 
@@ -52,6 +62,10 @@ def danger(path: Path, pending: Iterable[Step], links: Mapping[str, LinkFacts]) 
                 return f"take {path.session.local} from {link}"
             case DeleteLink(link) if link in path.links:
                 return f"delete {link}"
+            case MoveLink(link, room) if link in path.links:
+                return f"move {link} into the network namespace {room}"
+            case ReturnLink(link, room) if HOST_LEG in path.links:
+                return f"take the port {link} from the wire that {HOST_LEG} leads to"
             case SetLink(link, "master", bridge) if link in path.links and bridge:
                 return f"make {link} a port of {bridge}"
             case SetLink(link, "master") if link in links and links[link].master in path.links:
@@ -88,10 +102,11 @@ def _ip(address: str) -> object:
 
 def carried(pending: Sequence[Step], links: Mapping[str, LinkFacts]) -> Iterator[str]:
     """What this host is reached by and is about to move, a line each."""
+    holder = HOST_LEG if any(isinstance(step, MoveLink) for step in pending) else "the bridge"
     routes = [step.route for step in pending if isinstance(step, RemoveRoute)]
     for link in dict.fromkeys(route.link for route in routes if _is_default(route)):
-        yield f"{link} carries the default route: it goes to the bridge"
+        yield f"{link} carries the default route: it goes to {holder}"
     moved = {step.link for step in pending if isinstance(step, RemoveAddress)}
     holding = {link.name for link in links.values() if link.addresses and link.name != "lo"}
     if moved and moved >= holding:
-        yield f"{', '.join(sorted(moved))} carries the only address of this host: it goes to the bridge"
+        yield f"{', '.join(sorted(moved))} carries the only address of this host: it goes to {holder}"

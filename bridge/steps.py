@@ -9,22 +9,26 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
+from bridge.moves import MakeRoom, MoveLink, RemoveRoom, ReturnLink
+
 Value = bool | int | str
 
 
 @dataclass(frozen=True, slots=True)
 class CreateLink:
-    """A bridge, a veth pair (``peer`` is its other end), or a VLAN link (``vlan`` is the VID that it takes from
-    ``parent``)."""
+    """A bridge, a veth pair (``peer`` is its other end, in the network namespace ``peer_room`` if that is named), or a
+    VLAN link (``vlan`` is the VID that it takes from ``parent``)."""
 
     link: str
     kind: str
     peer: str = ""
     parent: str = ""
     vlan: int = 0
+    peer_room: str = ""
 
     def __str__(self) -> str:
-        peer = f" with peer {self.peer}" if self.peer else ""
+        room = f" in {self.peer_room}" if self.peer_room else ""
+        peer = f" with peer {self.peer}{room}" if self.peer else ""
         return f"link    create {self.kind} {self.link}{peer}" + (f" of {self.parent}" if self.parent else "")
 
 
@@ -49,6 +53,26 @@ class SetLink:
 
     def __str__(self) -> str:
         return f"link    {self.link}: {self.attribute} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddStation:
+    """A MAC that lives behind this port of a bridge, whatever frames say; it stays ours to take away."""
+
+    port: str
+    mac: str
+
+    def __str__(self) -> str:
+        return f"station add {self.mac} behind {self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveStation:
+    port: str
+    mac: str
+
+    def __str__(self) -> str:
+        return f"station remove {self.mac} from behind {self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +296,17 @@ class Manage:
         return f"manager {self.manager}: manages its links again"
 
 
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """A step that is taken in the room."""
+
+    room: str
+    step: Step
+
+    def __str__(self) -> str:
+        return str(self.step)
+
+
 Step = (
     CreateLink
     | DeleteLink
@@ -294,29 +329,49 @@ Step = (
     | RemoveQueueRule
     | Unmanage
     | Manage
+    | AddStation
+    | RemoveStation
+    | MakeRoom
+    | RemoveRoom
+    | MoveLink
+    | ReturnLink
+    | Inside
 )
 
 _STEPS = {kind.__name__: kind for kind in get_args(Step)}
 _PARTS = {"route": Route, "rule": PolicyRule}
 # What tells two steps of one kind apart; all other fields are what the step wants there.
-_VALUES = frozenset({"value", "text", "kind", "peer", "parent", "vlan", "mac", "broadcast", "links"})
+_VALUES = frozenset(
+    {"value", "text", "kind", "peer", "peer_room", "parent", "vlan", "mac", "broadcast", "links", "up", "sysctls"}
+)
 
 
 def key(step: Step) -> str:
     """Names what the step changes, so that a second `up` finds the ledger's entry of the first."""
+    if isinstance(step, Inside):
+        return f"Inside {step.room} {key(step.step)}"
     parts = [str(getattr(step, f.name)) for f in fields(step) if f.name not in _VALUES]
     return " ".join([type(step).__name__, *parts])
 
 
 def to_json(step: Step) -> dict[str, Any]:
     """The step as JSON data; `from_json` is the reverse."""
+    if isinstance(step, Inside):
+        return {"step": "Inside", "room": step.room, "inside": to_json(step.step)}
     return {"step": type(step).__name__, **asdict(step)}
 
 
 def from_json(data: Mapping[str, Any]) -> Step:
     """Raises KeyError or TypeError if the data is not what `to_json` made."""
+    if data["step"] == "Inside":
+        return Inside(data["room"], from_json(data["inside"]))
     values = {
         name: _PARTS[name](**value) if name in _PARTS else value for name, value in data.items() if name != "step"
     }
     step: Step = _STEPS[data["step"]](**values)
     return step
+
+
+def plain(step: Step) -> Step:
+    """The step itself, wherever it is taken."""
+    return step.step if isinstance(step, Inside) else step

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
+from bridge.moves import MoveLink
 from bridge.steps import (
     AddAddress,
     AddNeighbour,
     AddRoute,
+    Inside,
     LoadRuleset,
     SetLink,
     SetNic,
@@ -19,6 +21,7 @@ from bridge.steps import (
     Step,
     Unmanage,
     key,
+    plain,
 )
 
 # What raises no event, sysctls, is looked at so often; all of it, in case an event was lost, so often.
@@ -45,17 +48,19 @@ class Expected:
     def now(self, mtus: Iterable[int]) -> tuple[Step, ...]:
         """The steps as they are wanted while the ports have these MTUs: lane and legs have the least of them."""
         mtu = min(mtus, default=0)
-        watched = (step for step in self.steps if not isinstance(step, Unmanage))
+        watched = (step for step in self.steps if not isinstance(plain(step), Unmanage))
         return tuple(_of_mtu(step, mtu) if mtu else step for step in watched)
 
     @property
     def quick(self) -> tuple[Step, ...]:
         """What has to be asked for, because nobody tells of it."""
-        return tuple(step for step in self.steps if isinstance(step, SetSysctl))
+        return tuple(step for step in self.steps if isinstance(plain(step), SetSysctl))
 
 
 def _of_mtu(step: Step, mtu: int) -> Step:
     match step:
+        case Inside(_, inner):
+            return replace(step, step=_of_mtu(inner, mtu))
         case SetLink(_, "mtu"):
             return replace(step, value=mtu)
         case _:
@@ -64,11 +69,13 @@ def _of_mtu(step: Step, mtu: int) -> Step:
 
 def subject(step: Step) -> str:
     """The link that a step is about, where it is one link's own setting; else ""."""
-    match step:
+    match plain(step):
         case SetLink(link) | SetNic(link) | AddAddress(link) | AddNeighbour(link):
             return link
         case AddRoute(route):
             return route.link
+        case MoveLink(link):
+            return link
         case SetSysctl(name) if ".conf." in name:
             return name.split(".")[3].replace("/", ".")
         case _:
@@ -103,22 +110,24 @@ def differences(
     """Of the ``steps`` those that do not hold are ``lacking``, while these links are ``present``. Ports ``held`` down
     are so by the gateway itself. Whoever takes a port down means it: only one that has come back is brought up."""
     gone = tuple(port for port in expected.ports if port not in present)
-    back = {step.link for step in lacking if isinstance(step, SetLink) and step.attribute == "master"}
-    down = tuple(
-        step.link
-        for step in lacking
-        if isinstance(step, SetLink) and step.attribute == "up" and step.link in expected.ports
-        if step.link not in gone and step.link not in back
-    )
+    links = [step for step in map(plain, lacking) if isinstance(step, SetLink)]
+    back = {step.link for step in links if step.attribute == "master"}
+    ups = [step.link for step in links if step.attribute == "up" and step.link in expected.ports]
+    down = tuple(link for link in ups if link not in gone and link not in back)
     able = tuple(
         step
         for step in steps
         if subject(step) not in gone
-        if not (isinstance(step, SetLink) and step.attribute == "up" and step.link in (*down, *held))
-        if not (isinstance(step, LoadRuleset) and gone)  # its text names the port
+        if not (_brings_up(step) and subject(step) in (*down, *held))
+        if not (isinstance(plain(step), LoadRuleset) and gone)  # its text names the port
     )
     due = tuple(step for step in able if step in lacking)
     return Differences(gone, tuple(port for port in down if port not in held), due, able)
+
+
+def _brings_up(step: Step) -> bool:
+    inner = plain(step)
+    return isinstance(inner, SetLink) and inner.attribute == "up"
 
 
 @dataclass(slots=True)

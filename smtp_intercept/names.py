@@ -6,7 +6,7 @@ Pure: it asks nothing itself. A failed look-up never takes an address away; only
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -103,15 +103,48 @@ def table(literals: Iterable[str], standings: Iterable[Standing]) -> Servers:
     return Servers.of([*literals, *(address for standing in standings for address in standing.addresses)])
 
 
+class ServedNames:
+    """Whose servers are whose, as somebody else who asks the DNS tells it."""
+
+    def __init__(self, protected: Iterable[tuple[str, Iterable[str]]]) -> None:
+        self._protected = tuple((domain, tuple(items)) for domain, items in protected)
+        self._known: dict[str, tuple[str, ...]] = {str(question): () for question in split(self._protected)[1]}
+        self._serving = self._made()
+
+    @property
+    def serving(self) -> Serving:
+        return self._serving
+
+    def learn(self, told: object) -> None:
+        """Addresses by name. What is not a name of ours, or not a list of addresses, is passed over."""
+        named = told.items() if isinstance(told, dict) else ()
+        lists = {name: tuple(map(str, addresses)) for name, addresses in named if isinstance(addresses, list)}
+        after = {**self._known, **{name: lists[name] for name in lists.keys() & self._known.keys()}}
+        if after == self._known:
+            return
+        before, self._known = self._known, after
+        try:
+            self._serving = self._made()
+        except ValueError:
+            self._known = before
+
+    def _made(self) -> Serving:
+        return _serving(self._protected, lambda question: self._known.get(str(question), ()))
+
+
 def serving(protected: Iterable[tuple[str, Iterable[str]]], standings: Iterable[Standing]) -> Serving:
     """From (domain, its servers) and what the names among them stand for now: whose servers are whose."""
     known = {standing.question: standing.addresses for standing in standings}
+    return _serving(protected, lambda question: known.get(question, ()))
+
+
+def _serving(protected: Iterable[tuple[str, Iterable[str]]], addresses: Callable[[Question], Iterable[str]]) -> Serving:
     items: list[tuple[str, str]] = []
     for domain, servers in protected:
         for item in servers:
             match read_server(item, domain):
                 case Question() as question:
-                    items += [(domain, address) for address in known.get(question, ())]
+                    items += [(domain, address) for address in addresses(question)]
                 case str() as literal:
                     items.append((domain, literal))
     return Serving.of(items)

@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface
@@ -21,6 +21,9 @@ from bridge.lane import LANE_MAC, device_of
 
 # (address, port), for IPv6 also (address, port, flow, scope) as the kernel gives it.
 Address: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+# Makes a non-blocking TCP socket of that family, bound to nothing.
+Blank: TypeAlias = Callable[[socket.AddressFamily], socket.socket]
 
 # Not in Python's socket module: linux/in6.h.
 _IPV6_TRANSPARENT = 75
@@ -80,11 +83,12 @@ def listen(
 class Dialler:
     """Connects to servers in their clients' names or, not ``hidden``, from the box's own address: of ``own`` the first
     of the server's family, of none the one that routing picks. A family that the box has no address in stays hidden:
-    mail goes on."""
+    mail goes on. ``blank`` makes sockets where its own addresses are, if that is not here."""
 
     hidden: bool = True
     own: Sequence[IPv4Interface | IPv6Interface] = ()
     mark: int | None = DIVERTED
+    blank: Blank | None = None
 
     def __call__(self, client: Address, server: Address, mark: int | None = None) -> Dialled:
         """``mark`` replaces our own for this connection. OSError is our own network's; the server's answer comes with
@@ -94,27 +98,34 @@ class Dialler:
         if self.hidden or (self.own and own is None):
             mark = self.mark if mark is None else mark
             return call(client, server, mark, None if mark is None else device_of(mark))
-        return Dialled(_call_own(own, server), source_port_kept=False, hidden=False)
+        return Dialled(_call_own(own, server, self.blank), source_port_kept=False, hidden=False)
 
     def _own(self, version: int) -> str | None:
         return next((str(interface.ip) for interface in self.own if interface.version == version), None)
 
 
-def call(client: Address, server: Address, mark: int | None, device: str | None = None) -> Dialled:
+def call(
+    client: Address, server: Address, mark: int | None, device: str | None = None, blank: Blank | None = None
+) -> Dialled:
     """Begin to connect to ``server`` as ``client``: from its address and port, else from its address and a fresh port.
-    That a port cannot be had is known at once. What comes by another ``device`` is not for the socket."""
+    That a port cannot be had is known at once. What comes by another ``device`` is not for the socket. ``blank`` makes
+    sockets of the network namespace that the lane is in, if that is not ours."""
     try:
-        return Dialled(_call(_bind(_transparent(_family(client), mark, device), client), server), source_port_kept=True)
+        sock = _bind(_transparent(_family(client), mark, device, blank), client)
+        return Dialled(_call(sock, server), source_port_kept=True)
     except OSError as failure:
         if failure.errno not in _PORT_TAKEN:
             raise
     fresh: Address = (client[0], 0) if len(client) == 2 else (client[0], 0, *client[2:])
-    return Dialled(_call(_bind(_transparent(_family(fresh), mark, device), fresh), server), source_port_kept=False)
+    sock = _bind(_transparent(_family(fresh), mark, device, blank), fresh)
+    return Dialled(_call(sock, server), source_port_kept=False)
 
 
-async def dial(client: Address, server: Address, mark: int | None, device: str | None = None) -> Dialled:
+async def dial(
+    client: Address, server: Address, mark: int | None, device: str | None = None, blank: Blank | None = None
+) -> Dialled:
     """Connect to ``server`` as ``client`` (`call`). OSError is the server's refusal, or the network's."""
-    dialled = call(client, server, mark, device)
+    dialled = call(client, server, mark, device, blank)
     await _connected(dialled.sock)
     return dialled
 
@@ -150,14 +161,20 @@ def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in address[0] else socket.AF_INET
 
 
-def _plain(family: socket.AddressFamily) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+def _made(family: socket.AddressFamily) -> socket.socket:
+    return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+
+def _plain(family: socket.AddressFamily, blank: Blank | None = None) -> socket.socket:
+    sock = (blank or _made)(family)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sock
 
 
-def _transparent(family: socket.AddressFamily, mark: int | None, device: str | None) -> socket.socket:
-    sock = _plain(family)
+def _transparent(
+    family: socket.AddressFamily, mark: int | None, device: str | None, blank: Blank | None = None
+) -> socket.socket:
+    sock = _plain(family, blank)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.setsockopt(*_TRANSPARENT[family], 1)
@@ -184,8 +201,8 @@ def _bind(sock: socket.socket, address: Address) -> socket.socket:
     return sock
 
 
-def _call_own(own: str | None, server: Address) -> socket.socket:
-    sock = _plain(_family(server))
+def _call_own(own: str | None, server: Address, blank: Blank | None = None) -> socket.socket:
+    sock = _plain(_family(server), blank)
     return _call(sock if own is None else _bind(sock, (own, 0)), server)
 
 

@@ -28,7 +28,7 @@ PURE = {
             "linkloss",
             "steps",
         ),
-        *("reach", "watch", "hops"),
+        *("reach", "watch", "hops", "room", "moves"),
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -77,7 +78,8 @@ def _up(arguments: argparse.Namespace) -> int:
         return verbs.up(arguments)
     except _FAILURES as error:
         print(f"tollbridge: {error}", file=sys.stderr)
-    return _plain_bridge(RunDir(arguments.run_dir), wanted(config, profile_of(config)[0]))
+    run_dir = RunDir(arguments.run_dir)
+    return _plain_bridge(run_dir, wanted(config, profile_of(config)[0], run_dir.room))
 
 
 def wait_for(path: Path, timeout_s: float) -> Config:
@@ -104,10 +106,12 @@ def wait_for(path: Path, timeout_s: float) -> Config:
 
 
 def _plain_bridge(run_dir: RunDir, want: Wanted) -> int:
-    with undisturbed(), run_dir.lock("up"), Links() as links:
-        host = Host(links, Ledger(run_dir.ledger))
+    with undisturbed(), run_dir.lock("up"), Links() as links, Host(links, Ledger(run_dir.ledger)) as host:
         unfinished.begin(run_dir, "up")  # a bridge without a lane is half of it
         failures = host.wire(host.plan(want, nft_queue=False).steps)
+        if want.room and not Ledger(run_dir.ledger).moved:  # a wire in the host is better than none
+            in_host = replace(want, room="")
+            failures += host.wire(host.plan(in_host, nft_queue=False).steps)
     for failure in failures:
         print(f"tollbridge: {failure}", file=sys.stderr)
     print(f"tollbridge: {want.bridge} is a plain bridge: all mail crosses uninspected", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What the processes tell each other: JSON datagrams over socket pairs that the daemon made and hands down.
 
-Interceptor → diverter: a proof of life and the resolved protected addresses. Both → daemon: a report a second.
+Interceptor → diverter: a proof of life. Resolver → both: the addresses of protected names. All → daemon: a report a
+second.
 """
 
 from __future__ import annotations

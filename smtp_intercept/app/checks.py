@@ -6,6 +6,7 @@ Reads data only. Each check looks at the tables that it names.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
 
 from bridge.flow import MAX_PORTS, Action
 from bridge.lane import MAX_VLANS
@@ -16,6 +17,7 @@ from smtp_intercept.app.fields import (
     FROM_PROFILE,
     BareNewline,
     BypassWhen,
+    Home,
     LinkLoss,
     LocalAction,
     OnDoubt,
@@ -108,18 +110,33 @@ def _management(bridge: Bridge) -> Iterator[Mistake]:
 
 
 def _gateway(bridge: Bridge) -> Iterator[Mistake]:
-    at, gateway = ("bridge", "gateway"), bridge.gateway
-    if gateway is None:
-        return
-    if bridge.adopt:
+    at = ("bridge", "gateway")
+    if bridge.gateway and bridge.adopt:
         yield Mistake(at, "cannot be given with adopt = true", "remove it: the routes of the host stay its owner's")
-    elif not bridge.management:
+    elif bridge.gateway and not bridge.management:
         yield Mistake(at, "needs management", "add management = […], or remove gateway")
-    elif any(gateway == interface.ip for interface in bridge.management):
+    else:
+        yield from (mistake for gateway in bridge.gateway for mistake in _router(bridge, gateway))
+    versions = [gateway.version for gateway in bridge.gateway]
+    for version in {version for version in versions if versions.count(version) > 1}:
+        yield Mistake(at, f"has several for IPv{version}", "give one default route of each family")
+
+
+def _router(bridge: Bridge, gateway: IPv4Address | IPv6Address) -> Iterator[Mistake]:
+    """A link-local one, as fe80::1 is, can be reached from any address of its family."""
+    at = ("bridge", "gateway")
+    networks = [interface.network for interface in bridge.management if interface.version == gateway.version]
+    if any(gateway == interface.ip for interface in bridge.management):
         yield Mistake(at, f"{gateway} is the box itself", "name the router")
-    elif not any(gateway in interface.network for interface in bridge.management):
-        networks = ", ".join(str(interface.network) for interface in bridge.management)
-        yield Mistake(at, f"{gateway} is not in {networks}", "name a router that a management address can reach")
+    elif not any(gateway in network for network in networks) and not (networks and gateway.is_link_local):
+        every = ", ".join(str(interface.network) for interface in bridge.management)
+        yield Mistake(at, f"{gateway} is not in {every}", "name a router that a management address can reach")
+
+
+def _namespace(bridge: Bridge) -> Iterator[Mistake]:
+    if bridge.namespace is Home.OWN and bridge.adopt:
+        reason = '"own" cannot be had with adopt = true: an adopted bridge stays in the network namespace of the host'
+        yield Mistake(("bridge", "namespace"), reason, 'set bridge.namespace = "host"')
 
 
 def _not_hidden(bridge: Bridge, intercept: Intercept) -> Iterator[Mistake]:
@@ -212,6 +229,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge", "bypass"), _bypass),
     (("bridge",), _management),
     (("bridge",), _gateway),
+    (("bridge",), _namespace),
     (("bridge", "intercept"), _not_hidden),
     (("intercept",), _mail_ports),
     (("intercept",), _not_built),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bridge.namespace import Namespace
 from bridge.privilege import Capability, confine, die_with_parent
 from smtp_intercept.app import hangup
 
@@ -17,18 +19,23 @@ def read_arguments(
 ) -> argparse.Namespace:
     """``descriptors`` names what the process is handed open besides ``reports``, each by its number; those of
     ``optional`` may be None, of ``many`` there is a list. The rest is the same for all: the effective configuration,
-    the ports, the VLANs that have a lane, whom to become, whose child it is."""
+    the ports, the VLANs that have a lane, whom to become, whose child it is; the network namespace to live in, if
+    that is not the daemon's."""
     parser = argparse.ArgumentParser(prog=f"tollbridge-{name}")
     parser.add_argument("--effective", type=Path, required=True)
     for number in ("uid", "gid", "parent", "reports", *descriptors):
         parser.add_argument(f"--{number}", type=int, required=True)
-    for number in optional:
+    for number in ("home", *optional):
         parser.add_argument(f"--{number}", type=int)
     for number in many:
         parser.add_argument(f"--{number}", type=int, action="append", default=[])
     parser.add_argument("--port", action="append", required=True)
     parser.add_argument("--vlan", action="append", type=int, default=[])
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.home is not None:
+        Namespace(arguments.home).enter()
+        os.close(arguments.home)
+    return arguments
 
 
 def settle_in(arguments: argparse.Namespace, *keep: Capability) -> None:

@@ -125,8 +125,8 @@ def all_up(children: list[Child]) -> bool:
 
 
 def serving(children: list[Child]) -> bool:
-    """At least one of each kind is up."""
-    kinds = {child.kind for child in children}
+    """At least one of each kind is up, of those that see mail."""
+    kinds = {child.kind for child in children} - {"resolver"}
     return all(any(all_up([child]) for child in children if child.kind == kind) for kind in kinds)
 
 

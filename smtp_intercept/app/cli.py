@@ -20,6 +20,7 @@ from hwprofiles.box import FactsError
 from hwprofiles.profile import ProfileError
 from smtp_intercept.app import (
     boot,
+    here,
     hw_words,
     lastgood,
     queue_words,
@@ -78,6 +79,7 @@ def _main(argv: Sequence[str] | None) -> int:
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     if arguments.verb in _NEEDS_ROOT and os.geteuid():
         return _say(f"tollbridge {arguments.verb} needs root: sudo tollbridge {arguments.verb}")
+    here.look_at(arguments.run_dir)
     verb: Verb = arguments.run
     try:
         return verb(arguments)

@@ -159,8 +159,6 @@ def effective(config: Config, profile: hardware.Profile | None = None) -> str:
 
 
 def _unset(config: Config) -> Iterator[str]:
-    if config.bridge.gateway is None:
-        yield "bridge.gateway"
     if config.relay is None:
         yield "[relay]"
     if config.limits.next_hops is None:

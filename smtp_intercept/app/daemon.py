@@ -12,9 +12,9 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -22,7 +22,8 @@ from bridge import firewall, stp
 from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
-from smtp_intercept.app import channel, fields, handover, listening
+from bridge.namespace import Namespace
+from smtp_intercept.app import channel, fields, handover, lending, listening
 from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
@@ -55,7 +56,8 @@ class StartError(Exception):
 
 class Daemon:
     """``legs`` are the lanes' ports as `up` made them, ``vlans`` the VIDs that have a lane. ``config`` is the effective
-    one, every limit filled in; ``keep`` writes down that it works, once it does."""
+    one, every limit filled in; ``keep`` writes down that it works, once it does. ``room`` names the network namespace
+    that it and all who see mail live in."""
 
     def __init__(
         self,
@@ -65,7 +67,9 @@ class Daemon:
         source: Path,
         keep: Keep | None = None,
         vlans: Iterable[int] = (),
+        room: str = "",
     ) -> None:
+        self._room, self._outside = room, cast("Namespace | None", None)
         self._keep = keep
         self._config, self._run_dir, self._legs, self._source = config, run_dir, tuple(legs), source
         self._vlans = tuple(vlans)
@@ -73,17 +77,20 @@ class Daemon:
         self._stopping = 0
         self._notify = Notify()
         self._forwarding: tuple[list[str], float] = ([], 0.0)
-        self._cable = _cable(config, self._legs, run_dir)
+        self._cable = _cable(config, self._legs, run_dir, room)
         workers = config.interceptor.workers or 1
         self._seats = Seats.make(workers) if workers > 1 else None
         self._listeners, self._crew = listening.Shared(config, self._vlans), list[Child]()
-        self._watcher = Watcher(run_dir, lambda: self._cable.held if self._cable is not None else ())
+        self._watcher = Watcher(run_dir, self._held)
         self._remade = 0
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Raises `StartError`."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        if self._room:
+            self._outside, inside = _move_into(self._room)
+            self._watcher = Watcher(self._run_dir, self._held, self._outside, (self._room, inside))
         children = self._children()
         self._watcher.start()
         try:
@@ -94,6 +101,9 @@ class Daemon:
                 self._cable.release()
             self._let_go(children)
             self._run_dir.status.unlink(missing_ok=True)
+
+    def _held(self) -> Collection[str]:
+        return self._cable.held if self._cable is not None else ()
 
     def _stop(self, *_: object) -> None:
         self._stopping += 1
@@ -173,7 +183,7 @@ class Daemon:
         self._remade = remade
         _LOG.error("the mail lane was taken away and has been made again: its processes start anew")
         for child in children:
-            if child.kind != "mta" and child.process is not None:
+            if child.kind not in ("mta", "resolver") and child.process is not None:
                 child.process.kill()
 
     def _follow_stp(self, now: float) -> None:
@@ -206,19 +216,33 @@ class Daemon:
         workers = range(config.interceptor.workers or 1)
         proving = [channel.pair() for _ in range(config.diverter.queues or 1)]
         handing = [handover.pair() for _ in workers] if _needs_mta(config) else []
+        naming = [channel.pair() for _ in workers]
+        inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
+        outwards = [lending.pair() for _ in workers] if self._outside and not config.intercept.hidden else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (*proving, *handing)
+        self._ends = (*proving, *handing, *naming, *inwards, *outwards)
         children = [self._diverter(common, queue, heard) for queue, (_, heard) in enumerate(proving)]
         ours = [("prove", tell) for tell, _ in proving]
         for worker in workers:
-            give = [("give", handing[worker][0])] if handing else []
-            children.append(self._interceptor(common, worker, log, [*ours, *give]))
+            ends = [*ours, ("names", naming[worker][1])]
+            ends += [("give", handing[worker][0])] if handing else []
+            ends += [("lend", lends) for lends, _ in inwards]
+            ends += [("borrow", outwards[worker][1])] if outwards else []
+            children.append(self._interceptor(common, worker, log, ends))
+        tell = [("names", tell) for tell, _ in naming] + [("lend", lends) for lends, _ in outwards]
+        children.append(self._outsider("resolver", common, [*ours, *tell], ()))
         if handing:
-            takes = [("take", take) for _, take in handing]
-            children.append(
-                make_child("mta", "mta", [*common, *handed(takes), "--log", str(log)], (*descriptors(takes), log))
-            )
+            takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]
+            children.append(self._outsider("mta", [*common, "--log", str(log)], takes, (log,)))
         return children
+
+    def _outsider(
+        self, kind: str, words: list[str], ends: list[tuple[str, socket.socket]], fds: tuple[int, ...]
+    ) -> Child:
+        """It lives in the host, whose names and routes are its business."""
+        home = () if self._outside is None else (self._outside.fd,)
+        words = [*words, *handed(ends), *(word for fd in home for word in ("--home", str(fd)))]
+        return make_child(kind, kind, words, (*descriptors(ends), *fds, *home))
 
     def _diverter(self, common: list[str], queue: int, proofs: socket.socket) -> Child:
         words = [*common, "--proofs", str(proofs.fileno()), "--queue", str(queue)]
@@ -273,10 +297,22 @@ class Daemon:
             child.end(timeout_s=1.0)
 
 
-def _cable(config: Config, legs: tuple[PortLegs, ...], run_dir: RunDir) -> LinkLoss | None:
+def _move_into(room: str) -> tuple[Namespace, Namespace]:
+    """This process. Returns where it was, and where it is."""
+    found, outside = Namespace.named(room), Namespace.here()
+    if found is None:
+        raise StartError(f"there is no network namespace {room}; make it: tollbridge up")
+    try:
+        found.live_in()
+    except OSError as error:
+        raise StartError(f"cannot enter the network namespace {room}: {error}") from None
+    return outside, found
+
+
+def _cable(config: Config, legs: tuple[PortLegs, ...], run_dir: RunDir, room: str) -> LinkLoss | None:
     match config.bridge.link_loss, [leg.port for leg in legs]:
         case fields.LinkLoss.PROPAGATE, [one, other]:
-            return LinkLoss((one, other), run_dir.ledger)
+            return LinkLoss((one, other), run_dir.ledger, room)
         case _:
             return None
 

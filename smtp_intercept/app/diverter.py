@@ -26,6 +26,7 @@ from hwprofiles.match import named
 from smtp_intercept.app import channel, config
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure
+from smtp_intercept.app.wanted import own_addresses
 from smtp_intercept.direction import TAGS, Servers
 from smtp_intercept.names import split
 from smtp_intercept.pickup import Policy, decide
@@ -122,8 +123,7 @@ def main(argv: list[str] | None = None) -> int:
     places = [PortLegs(leg.port, leg.index, vlan) for leg in legs for vlan in (0, *arguments.vlan)]
     with Links() as links:
         arrivals = {links.index(leg.lane): (leg.index, leg.vlan) for leg in places}
-        own = links.own_addresses()
-    desk = PickUpDesk(settings, {leg.index: leg.port for leg in legs}, own)
+    desk = PickUpDesk(settings, {leg.index: leg.port for leg in legs}, own_addresses(settings))
     diverter = Diverter(
         decide=desk.decide,
         arrivals={index: place for index, place in arrivals.items() if index is not None},

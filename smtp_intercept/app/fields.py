@@ -48,6 +48,13 @@ class OnFailure(StrEnum):
     BLOCK = "block"
 
 
+class Home(StrEnum):
+    """The network namespace that ports, bridge and lanes live in."""
+
+    OWN = "own"
+    HOST = "host"
+
+
 class LinkLoss(StrEnum):
     """What a port does when the other one of the bridge has lost its carrier."""
 
@@ -189,6 +196,16 @@ def _of_the_profile(value: Any) -> Any:
     return FROM_PROFILE if value == FROM_PROFILE[0] else value
 
 
+def _several(value: Any) -> Any:
+    """One, or a list of them; of one that is wrong it is not said that it is the first."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return (str(ip_address(value)),)
+    except ValueError as error:
+        raise mistake(str(error), f"write it like {_ADDRESSES}") from None
+
+
 def _interface(value: str) -> IPv4Interface | IPv6Interface:
     if "/" not in value:
         raise ValueError(f"{value!r} has no prefix length")
@@ -287,11 +304,13 @@ def _absolute(value: str) -> PurePosixPath:
     return path
 
 
+_ADDRESSES = '"198.51.100.1" or "2001:db8::1"'
 LinkName = Annotated[str, _text(_link, '"br0"')]
 PortName = Annotated[str, _text(_port, '"enp1s0" or "52:54:00:12:34:56"')]
 PortNames = Annotated[tuple[PortName, ...], BeforeValidator(_of_the_profile)]
 Interface = Annotated[IPv4Interface | IPv6Interface, _text(_interface, '"198.51.100.2/24" or "2001:db8::2/64"')]
-Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, '"198.51.100.1" or "2001:db8::1"')]
+Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, _ADDRESSES)]
+Gateways = Annotated[tuple[Address, ...], BeforeValidator(_several)]
 Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or "2001:db8::/32"')]
 Domain = Annotated[str, _text(_domain, '"example.com"')]
 ProtectedDomain = Annotated[str, _text(_protected_domain, '"example.com"')]
@@ -304,6 +323,7 @@ UserName = Annotated[str, _text(_user, '"tollbridge"')]
 VlanId = Annotated[int, _vlan(1, " (802.1Q keeps 0 and 4095 for itself)")]
 VlanChoice = Annotated[int, _vlan(0, ", 0 for untagged mail")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
+HomeChoice = Annotated[Home, _choice(Home)]
 LinkLossChoice = Annotated[LinkLoss, _choice(LinkLoss)]
 BypassChoice = Annotated[BypassWhen, _choice(BypassWhen)]
 RelayChoice = Annotated[RelayKind, _choice(RelayKind)]

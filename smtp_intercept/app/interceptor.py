@@ -1,4 +1,4 @@
-"""The unprivileged process: takes the connections that the lane turns inwards, talks SMTP and DNS with strangers.
+"""The unprivileged process: takes the connections that the lane turns inwards, talks SMTP with strangers.
 
 Keeps CAP_NET_RAW, for sockets with other hosts' addresses, and nothing else.
 """
@@ -25,22 +25,20 @@ from bridge import flow
 from bridge.privilege import Capability, allow_files
 from smtp_intercept import headcount
 from smtp_intercept.accepting import ACCEPT_BATCH
-from smtp_intercept.app import channel, config, listening
+from smtp_intercept.app import channel, config, lending, listening
 from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure, OnOverload
 from smtp_intercept.app.handover import Giving
+from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
-from smtp_intercept.lookup import read_nameservers, stub_resolver
 from smtp_intercept.mta.envelope import Origin
-from smtp_intercept.names import Limits
-from smtp_intercept.protected import ProtectedServers
+from smtp_intercept.names import ServedNames
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
-from smtp_intercept.transparent import Address, Dialler
+from smtp_intercept.transparent import Address, Blank, Dialler
 
-SERVERS_EVERY_S = 5.0  # a diverter that was started again learns the table by then
 FILES_PER_SESSION = 2
 FILES_BESIDE = 64
 
@@ -71,19 +69,15 @@ class Interceptor:
         self._log = MailLog(arguments.log)
         self._listeners = listening.adopt(arguments.listener) or listening.listeners(settings, arguments.vlan)
         rules = config.rules(settings)
-        nameservers = read_nameservers(map(str, config.resolvers(settings)))
-        self._servers = ProtectedServers(
-            config.protected_servers(settings),
-            lambda _: self._tell_servers(),
-            resolver=lambda: stub_resolver(nameservers),
-            limits=Limits(query_timeout_s=float(settings.dns.timeout_s)),
-        )
+        self._names = channel.adopt(arguments.names)
+        self._served = ServedNames(config.protected_servers(settings))
+        self._lends = [channel.adopt(end) for end in arguments.lend]
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
         self._untaken = 0
         self._gateway = Gateway(
-            dial=Dialler(settings.intercept.hidden, settings.bridge.management),
+            dial=Dialler(settings.intercept.hidden, settings.bridge.management, blank=_blank(arguments.borrow)),
             protection=config.protection(settings),
             log=self._log,
             describe=describe(tuple(arguments.port)),
@@ -102,11 +96,12 @@ class Interceptor:
         loop.add_signal_handler(signal.SIGTERM, ended.set)
         self._gateway.accept(self._listeners)
         chores = [
-            asyncio.create_task(self._servers.run()),
             asyncio.create_task(every(channel.PROVE_EVERY_S, self._prove)),
             asyncio.create_task(every(channel.REPORT_EVERY_S, self._report)),
-            asyncio.create_task(every(SERVERS_EVERY_S, self._tell_servers)),
         ]
+        loop.add_reader(self._names.fileno(), self._hear)
+        for end in self._lends:
+            loop.add_reader(end.fileno(), lending.lend, end)
         if self._giving is not None:
             loop.add_reader(self._giving.fileno(), self._giving.listen)
         await ended.wait()
@@ -119,7 +114,7 @@ class Interceptor:
         """While the MTA is silent its mail goes on live, or waits at the client: as on_failure says."""
         if self._giving is None:
             return Taker.SESSION
-        served = self._servers.serving.by(ip_address(server[0]).packed)
+        served = self._served.serving.by(ip_address(server[0]).packed)
         if self._handling.choose(arrival.port, arrival.direction, served).handler is Handler.PROXY:
             return Taker.SESSION
         origin = Origin(client[:2], server[:2], arrival.direction, arrival.port, served, away=arrival.away)
@@ -132,30 +127,23 @@ class Interceptor:
         accepting = self._gateway.healthy and not self._gateway.full
         self._tell_diverters({"at": time.monotonic(), "accepting": accepting})
 
-    def _tell_servers(self) -> None:
-        resolved = sorted({address for name in self._servers.state() for address in name.addresses})
-        self._tell_diverters({"servers": resolved[: channel.SERVERS]})
+    def _hear(self) -> None:
+        for message in channel.hear(self._names):
+            self._served.learn(message.get("names"))
 
     def _tell_diverters(self, message: dict[str, Any]) -> None:
         for end in self._proofs:
             channel.tell(end, {**message, "worker": self._worker})
 
     def _report(self) -> None:
-        names = [
-            {
-                "name": n.name,
-                "addresses": n.addresses,
-                "age_s": n.age_s,
-                "next_refresh_s": n.next_refresh_s,
-                "error": n.error,
-            }
-            for n in self._servers.state()
-        ]
         counts = {**self._gateway.counters(), "mta_silent": self._untaken, "log_lines_lost": self._log.lost}
         open_now = self._gateway.sessions
-        channel.tell(
-            self._reports, {"pid": os.getpid(), "sessions": open_now, "counts": counts, "protected": names[:64]}
-        )
+        channel.tell(self._reports, {"pid": os.getpid(), "sessions": open_now, "counts": counts})
+
+
+def _blank(borrow: int | None) -> Blank | None:
+    """Where the box's own addresses are in another network namespace: sockets of that."""
+    return None if borrow is None else Borrowed(channel.adopt(borrow)).take
 
 
 def _shared(settings: config.Config, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -170,7 +158,12 @@ def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
     arguments = read_arguments(
-        "interceptor", argv, "log", optional=("give", "worker", "seats"), many=("prove", "listener")
+        "interceptor",
+        argv,
+        "log",
+        "names",
+        optional=("give", "worker", "seats", "borrow"),
+        many=("prove", "listener", "lend"),
     )
     settings = config.load(arguments.effective)
     _allow_sessions(settings.limits.sessions or 1)

@@ -12,16 +12,18 @@ from bridge.host import Host, StepError
 from bridge.ledger import Ledger
 from bridge.linkloss import Order, Pair, follow, start
 from bridge.links import Links
+from bridge.room import inside
 from bridge.steps import SetLink
 
 _LOG = logging.getLogger("tollbridge")
 
 
 class LinkLoss:
-    """Of two ports by name. ``ledger`` is the file."""
+    """Of two ports by name. ``ledger`` is the file, ``room`` the network namespace that they are in, if not the
+    host's."""
 
-    def __init__(self, ports: tuple[str, str], ledger: Path) -> None:
-        self._ports, self._ledger = ports, ledger
+    def __init__(self, ports: tuple[str, str], ledger: Path, room: str = "") -> None:
+        self._ports, self._ledger, self._room = ports, ledger, room
         self._pair: Pair | None = None
 
     @property
@@ -47,8 +49,9 @@ class LinkLoss:
     def _obey(self, order: Order) -> bool:
         port, other = self._ports[order.port], self._ports[1 - order.port]
         try:
-            with Links() as links:
-                Host(links, Ledger(self._ledger)).up_one(SetLink(port, "up", order.up))
+            with Links() as links, Host(links, Ledger(self._ledger)) as host:
+                for step in inside(self._room, (SetLink(port, "up", order.up),)):
+                    host.up_one(step)
         except StepError as error:
             _LOG.error("link loss: %s", error)
             return False

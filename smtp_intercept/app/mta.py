@@ -30,6 +30,7 @@ from smtp_intercept.app import channel, config
 from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import BareNewline, Queue, Source, VerifyFailure
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
+from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.password import relay_password
@@ -54,12 +55,14 @@ from smtp_intercept.mta.schedule import Schedule
 from smtp_intercept.mta.settling import Settling, steady
 from smtp_intercept.mta.spool import Spool, SpoolError
 from smtp_intercept.mta.spool import make as make_spool
+from smtp_intercept.transparent import Blank
 
 LOOPBACK = Servers.of(
     ["127.0.0.0/8", "::1"]
 )  # RFC 1122 §3.2.1.3: no MX record of a stranger's leads to our own services
 FILES_PER_SESSION = 2  # its socket, its draft
 FILES_BESIDE = 256
+STOCK = 4  # sockets of the wire's network namespace that are there before they are needed
 SETTLE_S = 0.2  # what the interceptor handed over before it was told to end has come by then
 
 _LOG = logging.getLogger("tollbridge")
@@ -85,7 +88,8 @@ class Mta:
         self._taking = [Taking(channel.adopt(end)) for end in arguments.take]
         self._log = MailLog(arguments.log)
         self._spool = Spool.open(Path(settings.mta.spool), reserve_bytes=settings.mta.reserve_bytes)
-        self._courier = courier(settings, known, own)
+        blank = None if arguments.borrow is None else Borrowed(channel.adopt(arguments.borrow), STOCK).take
+        self._courier = courier(settings, known, own, blank)
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         table = config.routes(settings)
         settling = _settling(settings, self._spool, self._log)
@@ -198,13 +202,13 @@ def call_ahead(settings: config.Config, carrier: Courier, table: routing.RouteTa
     return CallAhead(carrier, lambda origin, mailbox: routing.route(origin, mailbox, table), steady, if_unknown)
 
 
-def courier(settings: config.Config, known: Secrets, own: Servers) -> Courier:
+def courier(settings: config.Config, known: Secrets, own: Servers, blank: Blank | None = None) -> Courier:
     """What carries mail away."""
     mta = settings.mta
     nameservers = tuple(map(str, config.resolvers(settings)))
     return Courier(
         Resolver(nameservers, own=own, timeout_s=float(settings.dns.timeout_s)),
-        NextHopDialler(settings.bridge.management),
+        NextHopDialler(settings.bridge.management, blank),
         hostname(settings),
         bounds=carrying.Bounds(mta.connections, mta.connections_per_host, mta.messages_per_connection),
         credentials=known.credentials,
@@ -262,7 +266,7 @@ def certificate(mta: MtaTable) -> ssl.SSLContext | None:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    arguments = read_arguments("mta", argv, "log", many=("take",))
+    arguments = read_arguments("mta", argv, "log", optional=("borrow",), many=("take",))
     settings = config.load(arguments.effective)
     allow_files(FILES_PER_SESSION * (settings.limits.sessions or 1) + 2 * settings.mta.connections + FILES_BESIDE)
     try:

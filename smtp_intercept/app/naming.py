@@ -11,14 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from bridge.links import Links
-from hwprofiles import facts
 from hwprofiles.box import Box
 from hwprofiles.case import Case, LabelError, case, case_of, default_pair, resolved
 from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from hwprofiles.profile import Profile
 from smtp_intercept.app import config as configuration
+from smtp_intercept.app import here
 from smtp_intercept.app.checks import CHECKS
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import FROM_PROFILE
@@ -46,19 +45,19 @@ def on_this_box(config: Config) -> Config:
     names, here_now = tuple(_names(config)), present()
     if config.bridge.ports != FROM_PROFILE and here_now.keys() >= {*names}:
         return _by_link(config, {name: here_now[name] for name in names})
-    box, shelf = facts.box(), profiles()
+    box, shelf = here.box(), profiles()
     chosen = None if config.bridge.profile == "auto" else named(config.bridge.profile, shelf)
     try:
         pair = default_pair(box, shelf, chosen) if config.bridge.ports == FROM_PROFILE else ()
         links = dict(zip(names, resolved(names, here_now, box, shelf, chosen), strict=True))
     except LabelError as error:
-        here = case_of(box, shelf) if chosen is None else case(chosen, box)
+        labels = case_of(box, shelf) if chosen is None else case(chosen, box)
         if config.bridge.ports == FROM_PROFILE:
-            raise MistakeError(Mistake(("bridge", "ports"), str(error), _remedy(here, box))) from None
-        if not (here.links or here.ambiguous):
+            raise MistakeError(Mistake(("bridge", "ports"), str(error), _remedy(labels, box))) from None
+        if not (labels.links or labels.ambiguous):
             return config
         reason = f"there is no such link, and {error}"
-        raise MistakeError(Mistake(("bridge", "ports"), reason, _remedy(here, box))) from None
+        raise MistakeError(Mistake(("bridge", "ports"), reason, _remedy(labels, box))) from None
     return _by_link(config, {name: here_now.get(link, link) for name, link in links.items()}, pair)
 
 
@@ -70,14 +69,13 @@ def _by_link(config: Config, links: Mapping[str, str], pair: tuple[str, ...] = (
 
 def case_here(profile: Profile) -> Case:
     """The case of this box as that profile has it."""
-    return case(profile, facts.box()) if profile.ports.labels else Case(profile.name)
+    return case(profile, here.box()) if profile.ports.labels else Case(profile.name)
 
 
 def present() -> dict[str, str]:
     """Names and MACs of all links → their names. A MAC that several ports have stays itself; what is made of ports, as
     a bridge is, has one of theirs."""
-    with Links() as links:
-        known = list(links.facts().values())
+    known = list(here.links().values())
     ports = [link for link in known if link.kind not in NO_PORTS]
     macs = Counter(link.mac for link in ports)
     by_mac = {link.mac: link.name if macs[link.mac] == 1 else link.mac for link in ports if link.mac}
@@ -88,14 +86,17 @@ def link_of(name: str, config: Config) -> str:
     """A port of the bridge as somebody types it, by name, MAC or label; the same if it is none."""
     if name in config.bridge.ports:
         return name
-    here, chosen = present(), named(config.bridge.profile, profiles()) if config.bridge.profile != "auto" else None
+    present_now, chosen = (
+        present(),
+        named(config.bridge.profile, profiles()) if config.bridge.profile != "auto" else None,
+    )
     with suppress(LabelError):
-        (name,) = resolved((name,), here, facts.box(), profiles(), chosen)
-    return here.get(name, name)
+        (name,) = resolved((name,), present_now, here.box(), profiles(), chosen)
+    return present_now.get(name, name)
 
 
-def _remedy(here: Case, box: Box) -> str:
-    listed = ", ".join(here.titled(nic.name) for nic in box.physical) or "none that is a device"
+def _remedy(labels: Case, box: Box) -> str:
+    listed = ", ".join(labels.titled(nic.name) for nic in box.physical) or "none that is a device"
     return f"name links or labels; here are {listed}"
 
 

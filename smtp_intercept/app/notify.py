@@ -14,6 +14,8 @@ class Notify:
         self._address = os.environ.pop("NOTIFY_SOCKET", "")
         self._every_s = int(os.environ.pop("WATCHDOG_USEC", "0") or 0) / 1e6 / 2
         self._at = float("-inf")
+        # Now: an abstract address is one of the network namespace that the socket was made in.
+        self._end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) if self._address else None
 
     def ready(self, status: str = "") -> None:
         """``status``: a line for `systemctl status`."""
@@ -30,8 +32,8 @@ class Notify:
             self._tell("WATCHDOG=1")
 
     def _tell(self, message: str) -> None:
-        if not self._address:
+        if self._end is None:
             return
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end, contextlib.suppress(OSError):
-            end.sendto(message.encode(), address)
+        with contextlib.suppress(OSError):
+            self._end.sendto(message.encode(), address)

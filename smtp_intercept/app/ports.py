@@ -8,15 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bridge.lane import LANE
-from bridge.links import Links
-from hwprofiles import facts
+from bridge.lane import HOST_LEG, LANE
 from hwprofiles.case import Case, case_of
-from hwprofiles.facts import nics, profiles
+from hwprofiles.facts import profiles
+from smtp_intercept.app import here
 
 _SYSFS = Path("/sys/class/net")
 _PROC = Path("/proc/net")
-_OWN = re.compile(rf"lo$|{LANE}")
+_OWN = re.compile(rf"lo$|{LANE}|{HOST_LEG}")
 NO_PORTS = frozenset({"bridge", "bond", "vlan", "tun", "wireguard", "dummy", "ifb"})
 
 
@@ -50,10 +49,9 @@ class Port:
 
 def found() -> tuple[tuple[Port, ...], Case]:
     """By name; no loopback, no bridge, nothing that is made of others. And what is printed beside them."""
-    with Links() as links:
-        known = [link for link in links.facts().values() if link.kind not in NO_PORTS and not _OWN.match(link.name)]
-    drivers = {nic.name: nic.driver for nic in nics(frozenset(at.name for at in known))}
-    here = case_of(facts.box(), profiles())
+    known = [link for link in here.links().values() if link.kind not in NO_PORTS and not _OWN.match(link.name)]
+    drivers = {nic.name: nic.driver for nic in here.box(at.name for at in known).nics}
+    case = case_of(here.box(), profiles())
     default = default_links(_text(_PROC / "route"), _text(_PROC / "ipv6_route"))
     ports = (
         Port(
@@ -63,12 +61,12 @@ def found() -> tuple[tuple[Port, ...], Case]:
             carrier=_carrier(at.name),
             master=at.master,
             addresses=at.addresses,
-            label=here.label(at.name),
-            uses=tuple(_uses(at.name, at.master, here, default)),
+            label=case.label(at.name),
+            uses=tuple(_uses(at.name, at.master, case, default)),
         )
         for at in known
     )
-    return tuple(sorted(ports, key=lambda port: port.name)), here
+    return tuple(sorted(ports, key=lambda port: port.name)), case
 
 
 def proposed(ports: tuple[Port, ...], here: Case) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 DEFAULT = Path("/run/tollbridge")
+ROOM = "tollbridge"
 ASKED_S = 0.2  # who only asks for the holder holds the lock too, for a moment
 
 
@@ -91,6 +93,13 @@ class RunDir:
     def instead(self) -> Path:
         """There while the last good configuration is in force instead of the one that was asked for, and why."""
         return self.path / "instead.json"
+
+    @property
+    def room(self) -> str:
+        """The network namespace that this gateway's wire lives in, if it has one of its own: ip-netns(8) lists it."""
+        if self.path == DEFAULT:
+            return ROOM
+        return f"{ROOM}-{hashlib.sha256(os.fsencode(self.path.absolute())).hexdigest()[:8]}"
 
     def make(self) -> None:
         self.path.mkdir(mode=0o755, parents=True, exist_ok=True)

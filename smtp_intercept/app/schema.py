@@ -17,6 +17,7 @@ from smtp_intercept.app import fields
 from smtp_intercept.app.fields import (
     BareNewline,
     BypassWhen,
+    Home,
     LinkLoss,
     LocalAction,
     OnDoubt,
@@ -46,6 +47,7 @@ class Bridge(Table):
     """[bridge]"""
 
     name: fields.LinkName = "br0"
+    namespace: fields.HomeChoice = Home.HOST
     ports: fields.PortNames
     adopt: bool = False
     stp: bool = False
@@ -54,7 +56,7 @@ class Bridge(Table):
     bypass: fields.BypassChoice = BypassWhen.BOX
     vlans: tuple[fields.VlanId, ...] = ()
     management: tuple[fields.Interface, ...] = ()
-    gateway: fields.Address | None = None
+    gateway: fields.Gateways = ()
     profile: str = "auto"
 
 

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from bridge import firewall
 from bridge.lane import LANE
+from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.ruleset import FULL, NOT_INSPECTED
-from smtp_intercept.app import relays, unfinished, watching
+from smtp_intercept.app import here, relays, unfinished, watching
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
 
@@ -36,8 +37,16 @@ REASONS = {
 
 def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
     """The whole page as JSON data. ``spool`` is where mail may wait that no running MTA tells of."""
+    room = Ledger(run_dir.ledger).room
+    with here.inside() as there:
+        return {"namespace": room or None, "namespace_gone": bool(room) and not there, **_seen(run_dir, spool)}
+
+
+def _seen(run_dir: RunDir, spool: Path | None) -> dict[str, Any]:
+    """From where the lanes are."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
-    diverter, interceptor, mta = ((daemon or {}).get(name) or {} for name in ("diverter", "interceptor", "mta"))
+    kinds = ("diverter", "interceptor", "mta", "resolver")
+    diverter, interceptor, mta, resolver = ((daemon or {}).get(name) or {} for name in kinds)
     kernel, live = firewall.counters(), firewall.live()
     queues = sum(name.partition("-")[0] == "diverter" for name in (daemon or {}).get("processes", {}))
     vlans = (daemon or {}).get("vlans", [])
@@ -68,7 +77,7 @@ def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "seen_twice": diverter.get("seen_twice", []),
-        "protected": interceptor.get("protected", []),
+        "protected": resolver.get("protected", []),
         "change": unfinished.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
         "instead": read_json(run_dir.instead),

@@ -12,18 +12,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
-from bridge import firewall, ifupdown
+from bridge import firewall, ifupdown, namespace
 from bridge.host import Host, Refused
 from bridge.lane import LANE, Lane, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
-from bridge.plan import Plan
+from bridge.plan import LinkFacts, Plan
 from bridge.steps import Step, to_json
 from hwprofiles.case import Case
 from hwprofiles.nic import Nics
@@ -40,7 +40,7 @@ from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.signals import Change, undisturbed
-from smtp_intercept.app.wanted import Fit, fit, profile_of, tuned, wanted
+from smtp_intercept.app.wanted import Fit, fit, own_addresses, profile_of, tuned, wanted
 
 GUARD_EVERY_S = 0.1
 STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
@@ -52,14 +52,19 @@ def print_step(step: Step) -> None:
 
 @contextmanager
 def host_of(run_dir: RunDir) -> Iterator[Host]:
-    with Links() as links, Nics() as nics:
-        yield Host(links, Ledger(run_dir.ledger), nics)
+    with Links() as links, Nics() as nics, Host(links, Ledger(run_dir.ledger), nics) as host:
+        yield host
 
 
 def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
     config = naming.load(arguments.config)
     found = fit(config)
-    return found, tuned(config, found)
+    return found, tuned(config, found, RunDir(arguments.run_dir).room)
+
+
+def probe(want: Wanted) -> bool:
+    """`firewall.probe`, in a network namespace like the one that the lanes will have."""
+    return namespace.ask_fresh(firewall.probe) if want.room else firewall.probe()
 
 
 def warn(findings: Iterable[Refused | Unfit | str]) -> None:
@@ -111,7 +116,7 @@ def _say_ports(config: Config, case: Case) -> None:
 def plan(arguments: argparse.Namespace) -> int:
     found, want = load_tuned(arguments)
     with undisturbed():
-        nft_queue = firewall.probe()
+        nft_queue = probe(want)
     warn(found.tuning.unfit)
     case = naming.case_here(found.profile)
     with host_of(RunDir(arguments.run_dir)) as host:
@@ -143,7 +148,7 @@ def up(arguments: argparse.Namespace) -> int:
     warn(found.tuning.unfit)
     run_dir = RunDir(arguments.run_dir)
     with undisturbed() as change, run_dir.lock("up"), host_of(run_dir) as host:
-        made = host.plan(want, nft_queue=firewall.probe())
+        made = host.plan(want, nft_queue=probe(want))
         warn(ifupdown.conflicts([leg.port for leg in made.legs]))
         _mind_the_way_in(host.pending(made.steps), arguments)
         run_dir.plan.unlink(missing_ok=True)  # half of one plan and half of another is nothing to keep
@@ -306,17 +311,11 @@ def run(arguments: argparse.Namespace) -> int:
     text = configuration.read(arguments.config)
     config = naming.parse(text, arguments.config)
     profile, _ = profile_of(config)
-    want = wanted(config, profile)
     run_dir = RunDir(arguments.run_dir)
+    want = wanted(config, profile, run_dir.room)
     with run_dir.lock("run"), host_of(run_dir) as host:
         made = host.plan(want, nft_queue=True)
-        with Links() as links:
-            if links.index(LANE) is None:
-                raise StartError(f"there is no mail lane ({LANE}); make it first: tollbridge up")
-            if missing := [vlan for vlan in made.vlans if links.index(Lane(vlan).link) is None]:
-                raise StartError(f"bridge.vlans: no mail lane for {_list(missing)}; make it first: tollbridge up")
-        if not firewall.complete():
-            raise StartError("the mail lane has no rules: `up` was cut short; repair it: tollbridge up")
+        _need_lanes(host, made, want.room)
         if not (instead := getattr(arguments, "instead", False)):
             run_dir.instead.unlink(missing_ok=True)
         named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
@@ -326,7 +325,24 @@ def run(arguments: argparse.Namespace) -> int:
         # What is in force instead of it is kept already.
         keep = None if instead else partial(lastgood.keep, arguments.state_dir, text)
         effective = configuration.load(run_dir.effective)
-        return Daemon(effective, run_dir, made.legs, arguments.config, keep, made.vlans).run()
+        return Daemon(effective, run_dir, made.legs, arguments.config, keep, made.vlans, want.room).run()
+
+
+def _need_lanes(host: Host, made: Plan, room: str) -> None:
+    where = f" in the network namespace {room}" if room else ""
+    with host.within(room) as there:
+        links = _links() if there else {}
+        if LANE not in links:
+            raise StartError(f"there is no mail lane ({LANE}){where}; make it first: tollbridge up")
+        if missing := [vlan for vlan in made.vlans if Lane(vlan).link not in links]:
+            raise StartError(f"bridge.vlans: no mail lane for {_list(missing)}; make it first: tollbridge up")
+        if not firewall.complete():
+            raise StartError("the mail lane has no rules: `up` was cut short; repair it: tollbridge up")
+
+
+def _links() -> Mapping[str, LinkFacts]:
+    with Links() as links:
+        return links.facts()
 
 
 def status(arguments: argparse.Namespace) -> int:
@@ -369,8 +385,7 @@ def explain(arguments: argparse.Namespace) -> int:
     for known in servers.state():
         if known.error:
             print(f"tollbridge: warning: {known.name}: {known.error}", file=sys.stderr)
-    with Links() as links:
-        own = links.own_addresses()
+    own = own_addresses(config)
     try:
         explanation = explain_connection(
             configuration.policy(config, table, own),

@@ -8,16 +8,16 @@ from dataclasses import dataclass, replace
 
 from bridge.flow import Action
 from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S, Limits, Wanted
-from bridge.links import sysctl_path
-from bridge.steps import SetNic, SetSysctl, Step
-from hwprofiles import facts
+from bridge.links import Links, sysctl_path
+from bridge.steps import SetNic, SetSysctl, Step, plain
 from hwprofiles.box import Box
 from hwprofiles.facts import profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile, Sysctls
 from hwprofiles.tuning import Setting, Tuning, tuning
+from smtp_intercept.app import here
 from smtp_intercept.app.config import Config, limits, policy, queues, uses_mta
-from smtp_intercept.app.fields import OnFailure
+from smtp_intercept.app.fields import Home, OnFailure
 from smtp_intercept.direction import Direction, Servers
 
 
@@ -37,7 +37,7 @@ class Fit:
 
 def fit(config: Config) -> Fit:
     """Raises `hwprofiles.profile.ProfileError` for an unknown name."""
-    box = facts.box(config.bridge.ports)
+    box = here.box(config.bridge.ports)
     if config.bridge.profile == "auto":
         profile, why = match(box, profiles())
     else:
@@ -51,10 +51,10 @@ def profile_of(config: Config) -> tuple[Profile, str]:
     return found.profile, found.why
 
 
-def tuned(config: Config, found: Fit) -> Wanted:
+def tuned(config: Config, found: Fit, room: str) -> Wanted:
     """`wanted`, and the settings of the ports that the profile asks for and the ports have."""
     settings = found.tuning
-    want = wanted(config, found.profile)
+    want = wanted(config, found.profile, room)
     return replace(want, tuned_first=_steps(settings.first), tuned_last=_steps(settings.last))
 
 
@@ -67,7 +67,7 @@ _SYSCTLS = frozenset(Sysctls(*[0] * len(Sysctls.__slots__)).by_name())
 
 def is_tuning(undo: Step) -> bool:
     """Whether this inverse is of a setting that a profile asked for, and not of the bridge."""
-    match undo:
+    match plain(undo):
         case SetNic():
             return True
         case SetSysctl(name):
@@ -76,15 +76,26 @@ def is_tuning(undo: Step) -> bool:
             return False
 
 
+def own_addresses(config: Config) -> frozenset[bytes]:
+    """The packed addresses of the box itself that mail on the wire may be for: the management's, and all of the host
+    where the wire is the host's. Those of a host that it has left are strangers'."""
+    management = frozenset(interface.ip.packed for interface in config.bridge.management)
+    if config.bridge.namespace is Home.OWN:
+        return management
+    with Links() as links:
+        return management | links.own_addresses()
+
+
 def _ours(floors: Mapping[str, int]) -> dict[str, int]:
     """Without those that belong to the whole machine where this namespace may only read them."""
     return {name: least for name, least in floors.items() if os.access(sysctl_path(name), os.W_OK)}
 
 
-def wanted(config: Config, profile: Profile) -> Wanted:
-    """What `bridge.plan.make_plan` is asked for."""
+def wanted(config: Config, profile: Profile, room: str) -> Wanted:
+    """What `bridge.plan.make_plan` is asked for. ``room`` is the name of a network namespace, if one is wanted."""
     bridge, in_force = config.bridge, limits(config, profile)
     table = policy(config, Servers(), frozenset())
+    own = bridge.namespace is Home.OWN
     dials_by_lane = config.intercept.hidden and not uses_mta(config)
     return Wanted(
         bridge=bridge.name,
@@ -95,7 +106,7 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         stp=bridge.stp,
         block=bridge.on_failure is OnFailure.BLOCK,
         management=tuple(map(str, bridge.management)),
-        gateway=() if bridge.gateway is None else (str(bridge.gateway),),
+        gateway=tuple(map(str, bridge.gateway)),
         closed=frozenset(p for p in bridge.ports if table.by_table(Direction.LOCAL, p).action is Action.DROP),
         limits=Limits(
             in_force.new_connections_per_s,
@@ -105,5 +116,6 @@ def wanted(config: Config, profile: Profile) -> Wanted:
         ),
         queues=queues(config, profile),
         learned_s=LEARNED_S if dials_by_lane else LEARNED_UNTIL_BANNER_S,
-        sysctls_at_least=_ours(profile.sysctls.by_name()),
+        sysctls_at_least=profile.sysctls.by_name() if own else _ours(profile.sysctls.by_name()),
+        room=room if own else "",
     )

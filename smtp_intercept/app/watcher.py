@@ -9,8 +9,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
@@ -22,8 +22,9 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.monitor import Monitor, generation
-from bridge.plan import Plan
-from bridge.steps import AddQueueRule, CreateLink, LoadRuleset, Step, from_json, to_json
+from bridge.namespace import Namespace
+from bridge.plan import LinkFacts, Plan
+from bridge.steps import AddQueueRule, CreateLink, LoadRuleset, Step, from_json, plain, to_json
 from bridge.watch import TRUCE_BLOCKING_S, TRUCE_S, Differences, Expected, Pace, Truce, differences
 from hwprofiles.nic import Nics
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
@@ -53,12 +54,24 @@ def read_back(run_dir: RunDir) -> Expected | None:
         return None
 
 
+def _is_ruleset(step: Step) -> bool:
+    return isinstance(plain(step), LoadRuleset)
+
+
 class Watcher(threading.Thread):
-    """``held`` gives the ports that the daemon itself holds down. ``page`` is what `status` shows of it; ``remade``
+    """``held`` gives the ports that the daemon itself holds down; ``home`` is the host's network namespace, ``room``
+    the name and the namespace that the wire has for itself. ``page`` is what `status` shows of it; ``remade``
     counts how often a lane's links have been made anew, which those who are bound to the old ones must hear of."""
 
-    def __init__(self, run_dir: RunDir, held: Callable[[], Collection[str]] = tuple) -> None:
+    def __init__(
+        self,
+        run_dir: RunDir,
+        held: Callable[[], Collection[str]] = tuple,
+        home: Namespace | None = None,
+        room: tuple[str, Namespace] | None = None,
+    ) -> None:
         super().__init__(name="watcher", daemon=True)
+        self._home, self._room = home, room
         self._run_dir, self._held = run_dir, held
         self._pace, self._truce = Pace(), Truce()
         self._expected: tuple[int, Expected | None] = (0, None)
@@ -80,9 +93,15 @@ class Watcher(threading.Thread):
         while not self._ending.is_set():
             try:
                 with ExitStack() as open_now:
+                    if self._home is not None:
+                        open_now.enter_context(self._home.entered())
                     self._links, self._nics = open_now.enter_context(Links()), open_now.enter_context(Nics())
+                    monitor = open_now.enter_context(Monitor())
                     self._host = self._new_host()
-                    self._watch(open_now.enter_context(Monitor()))
+                    with self._within():
+                        if self._room is not None:
+                            monitor.add_this()
+                    self._watch(monitor)
             except Exception as error:
                 _LOG.exception("the watch over the gateway's own rules and links failed; it goes on in 5 s")
                 self.page = {**self.page, "failed": f"{type(error).__name__}: {error}"}
@@ -145,30 +164,31 @@ class Watcher(threading.Thread):
         self._tell(found)
 
     def _differences(self, expected: Expected) -> Differences:
-        with self._links.still():
-            facts = self._links.facts()
-            self._know_firewall(sorted(facts))
+        with self._host.still() as facts:
+            self._know_firewall(facts)
             steps = expected.now(facts[port].mtu for port in expected.ports if port in facts)
             lacking = {step for step in steps if not self._holds(step)}
             return differences(expected, steps, lacking, facts, self._held())
 
-    def _know_firewall(self, links: list[str]) -> None:
+    def _know_firewall(self, facts: Mapping[str, LinkFacts]) -> None:
         """What was found of it last is still so while nft's tables and the links are the same."""
-        stamp = (generation(), *((link, self._links.index(link)) for link in links))
+        with self._within():
+            stamp = (generation(), *sorted((link.name, link.index) for link in facts.values()))
         if stamp != self._firewall[0]:
             self._firewall = (stamp, {})
 
     def _holds(self, step: Step) -> bool:
-        if not isinstance(step, LoadRuleset | AddQueueRule):
+        if not isinstance(plain(step), LoadRuleset | AddQueueRule):
             return self._host.holds(step)
         known = self._firewall[1]
         if step not in known:
-            known[step] = self._whole(step) if isinstance(step, LoadRuleset) else self._host.holds(step)
+            known[step] = self._whole(step) if _is_ruleset(step) else self._host.holds(step)
         return known[step]
 
-    def _whole(self, step: LoadRuleset) -> bool:
+    def _whole(self, step: Step) -> bool:
         """The rules are compared with what the kernel showed of them when they were whole, word for word."""
-        present = firewall.listed()
+        with self._within():
+            present = firewall.listed()
         if self._baseline:
             return present == self._baseline
         if self._host.holds(step):
@@ -176,28 +196,34 @@ class Watcher(threading.Thread):
         return bool(self._baseline)
 
     def _new_host(self) -> Host:
-        return Host(self._links, Ledger(self._run_dir.ledger), self._nics)
+        return Host(self._links, Ledger(self._run_dir.ledger), self._nics, dict([self._room] if self._room else []))
+
+    def _within(self) -> AbstractContextManager[bool]:
+        """Where the lanes are."""
+        return self._host.within(self._room[0] if self._room is not None else "")
 
     # --- putting right -----------------------------------------------------------------------------------------------
 
     def _mend(self, found: Differences) -> None:
         now = time.monotonic()
         due = [step for step in found.lacking if self._truce.allows(step, now)]
-        made = [step.link for step in due if isinstance(step, CreateLink)]
+        made = [step.link for step in map(plain, due) if isinstance(step, CreateLink)]
         if made:  # nothing of a new link holds, and it is made quiet before it is up
-            due = [step for step in found.able if step in due or not isinstance(step, LoadRuleset)]
+            due = [step for step in found.able if step in due or not _is_ruleset(step)]
         host = self._host = self._new_host()  # the ledger as it is now
-        taken = host.mend(step for step in due if not isinstance(step, LoadRuleset))
+        taken = host.mend(step for step in due if not _is_ruleset(step))
         # Last: its hooks and targets are the links that have been made.
-        taken += [(step, self._reload(step)) for step in due if isinstance(step, LoadRuleset)]
+        taken += [(step, self._reload(step)) for step in due if _is_ruleset(step)]
         for step, failure in taken:
             self._note(step, failure)
         self.remade += any(link.startswith(LANE) for link in made)
 
-    def _reload(self, step: LoadRuleset) -> str:
-        self._baseline = ""
+    def _reload(self, step: Step) -> str:
+        self._baseline, inner = "", plain(step)
+        assert isinstance(inner, LoadRuleset)
         try:
-            firewall.nft(step.text)
+            with self._within():
+                firewall.nft(inner.text)
         except FirewallError as error:
             return str(error)
         return ""

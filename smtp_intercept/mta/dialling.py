@@ -14,7 +14,7 @@ from ipaddress import IPv4Interface, IPv6Interface
 from bridge.lane import device_of
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.nexthop import Place
-from smtp_intercept.transparent import dial, dial_own
+from smtp_intercept.transparent import Blank, dial, dial_own
 
 # A server on the wire answers a SYN at once; a lane that has forgotten the way drops it, and then the box dials itself.
 AS_CLIENT_S = 5.0
@@ -23,9 +23,11 @@ _ANSWERS = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
 
 
 class NextHopDialler:
-    """``own`` are the box's addresses on the bridge; without one of the family, routing picks."""
+    """``own`` are the box's addresses on the bridge; without one of the family, routing picks. ``blank`` makes sockets
+    of the network namespace that the lane is in, if that is another one."""
 
-    def __init__(self, own: Sequence[IPv4Interface | IPv6Interface] = ()) -> None:
+    def __init__(self, own: Sequence[IPv4Interface | IPv6Interface] = (), blank: Blank | None = None) -> None:
+        self._blank = blank
         self._own = {interface.version: str(interface.ip) for interface in reversed(own)}  # the first of each counts
 
     async def __call__(self, origin: Origin | None, place: Place) -> socket.socket:
@@ -33,7 +35,8 @@ class NextHopDialler:
         if origin is not None and origin.away is not None and (place.host, place.port) == origin.server:
             try:
                 async with asyncio.timeout(AS_CLIENT_S):
-                    return (await dial(origin.client, origin.server, origin.away, device_of(origin.away))).sock
+                    lane = device_of(origin.away)
+                    return (await dial(origin.client, origin.server, origin.away, lane, self._blank)).sock
             except OSError as failure:  # TimeoutError is one
                 if failure.errno in _ANSWERS:
                     raise

@@ -69,7 +69,8 @@ class TestGood:
             "bypass": BypassWhen.BOX,
             "management": (),
             "vlans": (),
-            "gateway": None,
+            "gateway": (),
+            "namespace": "host",
             "profile": "auto",
         }
         assert config.intercept.model_dump() == {
@@ -240,7 +241,8 @@ class TestEffective:
     def test_defaults_are_shown_and_what_is_not_set_is_named(self) -> None:
         text = effective(parse(LEAST))
         assert 'on_failure = "pass"' in text
-        assert "# bridge.gateway is not set" in text
+        assert "gateway = []" in text
+        assert "# [relay] is not set" in text
         assert "# limits.sessions is the hardware profile's" in text
 
     def test_with_a_profile_every_limit_is_a_number(self) -> None:

@@ -33,7 +33,10 @@ def told(text: str) -> list[str]:
         ("[brigde]", "3: brigde: is not a known key; did you mean bridge?"),
         ("prots = 1", "3: bridge.prots: is not a known key; did you mean ports?"),
         ("hidden = true", "3: bridge.hidden: is not a known key; it belongs to [intercept]"),
-        ("zzz = 1", "3: bridge.zzz: is not a known key; known here are name, ports, adopt, stp, on_failure,"),
+        (
+            "zzz = 1",
+            "3: bridge.zzz: is not a known key; known here are name, namespace, ports, adopt, stp, on_failure,",
+        ),
         (
             "[pickup.port.enp1s0]\nincomming = 1",
             "4: pickup.port.enp1s0.incomming: is not a known key; did you mean inc",

@@ -458,7 +458,7 @@ class TestTables:
     ],
 )
 def test_next_hops_are_kept_until_the_banner_where_no_server_is_dialled_by_the_lane(lines: str, learned_s: int) -> None:
-    assert wanted(parse(BOX + lines), named("generic", profiles())).learned_s == learned_s
+    assert wanted(parse(BOX + lines), named("generic", profiles()), "").learned_s == learned_s
 
 
 class TestPassword:

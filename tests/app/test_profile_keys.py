@@ -131,12 +131,12 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Outcome:
         for memory_mib in (FEW_MIB, PLENTY_MIB):
             box = replace(BOX, memory_mib=memory_mib)
             monkeypatch.setattr(wanted, "profiles", lambda: (profile,))
-            monkeypatch.setattr("smtp_intercept.app.wanted.facts.box", lambda ports, box=box: box)
+            monkeypatch.setattr("smtp_intercept.app.wanted.here.box", lambda ports, box=box: box)
             monkeypatch.setattr(os, "access", lambda *_: True)  # net.core is read-only in some containers
             fit = wanted.fit(CONFIG)
             here = case(fit.profile, box)
             effective = configuration.effective(CONFIG, fit.profile)
-            found += [repr(wanted.tuned(CONFIG, fit)), repr(fit.tuning.unfit), effective, repr(here)]
+            found += [repr(wanted.tuned(CONFIG, fit, "")), repr(fit.tuning.unfit), effective, repr(here)]
             found += [repr(relays(CONFIG, fit.profile, here)), repr(scores(box, (profile,))[0].answers)]
         return found
 

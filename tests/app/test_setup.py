@@ -112,7 +112,7 @@ def test_at_the_keyboard(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert run(path) == 0
     config = load(path)
     assert config.bridge.ports == ("enp1s0", "enp2s0")
-    assert (config.bridge.management, config.bridge.gateway) == ((), None)
+    assert (config.bridge.management, config.bridge.gateway) == ((), ())
     (protected,) = config.protected
     assert (protected.domain, len(protected.servers), protected.handler) == ("example.com", 2, "proxy")
     said = capsys.readouterr().out

@@ -21,7 +21,7 @@ def test_what_was_recorded_is_read_back_in_order(path: Path) -> None:
     ledger.record("b", SetSysctl("x", "0"))
     ledger.record("a", DeleteLink("br0"))
     assert list(Ledger(path).entries.items()) == [("b", SetSysctl("x", "0")), ("a", DeleteLink("br0"))]
-    assert Ledger(path).mine == {"br0"}
+    assert Ledger(path).mine() == {"br0"}
 
 
 def test_the_value_from_before_the_first_up_is_kept(path: Path) -> None:

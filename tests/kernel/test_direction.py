@@ -135,7 +135,7 @@ def until(true: Callable[[], bool], timeout_s: float, what: str) -> None:
 
 def known(lab: Lab) -> Mapping[str, Any]:
     """name → (addresses, has an error), as the running gateway reports it."""
-    names = lab.gateway.state().get("interceptor", {}).get("protected", [])
+    names = lab.gateway.state().get("resolver", {}).get("protected", [])
     return {entry["name"]: (entry["addresses"], bool(entry["error"])) for entry in names}
 
 

@@ -63,6 +63,7 @@ class Gateway(Host):
     ports: tuple[str, ...] = ()
     product: str = PRODUCT
     run_process: Process | None = field(default=None)
+    _room: Host | None = field(default=None)
 
     @property
     def namespace(self) -> str:
@@ -85,6 +86,30 @@ class Gateway(Host):
     def log(self) -> Path:
         return self.directory / "mail.log"
 
+    @property
+    def room(self) -> Host:
+        """Where the wire is: a host to run programs on and to look into. The gateway itself until `up` has made it a
+        network namespace of its own, or where it is to have none."""
+        name = self.room_name
+        if not name:
+            return self
+        if self._room is None or self._room.enter[-1] != name:
+            directory = self.directory / "room"
+            directory.mkdir(exist_ok=True)
+            self._room = Host("room", (*self.enter[:-1], name), directory, interpreter=self.interpreter)
+        return self._room
+
+    @property
+    def room_name(self) -> str:
+        """ "" if there is none."""
+        return namespaces.room_of(self.run_dir)
+
+    def end(self) -> None:
+        """Programs in the room too."""
+        if self._room is not None:
+            self._room.end()
+        super().end()
+
     def bridge_bare(self) -> None:
         """Make a plain bridge of the ports, without the product."""
         namespaces.add_switch(self.namespace, BARE, self.ports)
@@ -99,7 +124,9 @@ class Gateway(Host):
 
     def identity(self) -> tuple[frozenset[str], frozenset[str]]:
         """All MACs and all IP addresses that the box has now, in any role."""
-        return namespaces.own_addresses(self.namespace)
+        places = dict.fromkeys((self.namespace, self.room_name or self.namespace))
+        each = [namespaces.own_addresses(place) for place in places]
+        return frozenset().union(*(macs for macs, _ in each)), frozenset().union(*(ips for _, ips in each))
 
     def configure(self, config: Mapping[str, Any] | str = "") -> None:
         """Write the configuration: text as it is, or tables over the defaults (the lab's ports and mail log)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from typing import Any, NoReturn, TypeVar
 from pyroute2 import IPRoute, netns
 
 from smtp_intercept.app.lab.host import patient
+from smtp_intercept.app.rundir import RunDir
 
 REGISTRY = Path("/run/tollbridge-lab")
 NAMESPACES = Path("/run/netns")
@@ -58,14 +60,27 @@ def release(prefix: str, lock: int) -> None:
     os.close(lock)
 
 
+def room_of(run_dir: Path) -> str:
+    """The network namespace that a gateway with this run directory has made for its wire, as its ledger says; or ""."""
+    with contextlib.suppress(OSError):
+        for line in (run_dir / "ledger.jsonl").read_text().splitlines():
+            with contextlib.suppress(ValueError):  # being written
+                undo = json.loads(line)["undo"]
+                if undo["step"] == "RemoveRoom" and (NAMESPACES / undo["room"]).exists():
+                    return str(undo["room"])
+    return ""
+
+
 def remove(prefix: str) -> None:
     """Kill what still runs in the namespaces of ``prefix``, remove them, the directory and the registration."""
     names = [path.name for path in NAMESPACES.glob(f"{prefix}-*")]
+    entry = REGISTRY / prefix
+    directory = entry.read_text() if entry.exists() else ""
+    rooms = [RunDir(run_dir).room for run_dir in Path(directory or "/nonexistent").glob("*/run")]
+    names += [room for room in rooms if (NAMESPACES / room).exists()]
     _kill_all(set(processes(names)))
     for name in names:
         netns.remove(name)
-    entry = REGISTRY / prefix
-    directory = entry.read_text() if entry.exists() else ""
     if Path(directory).name.startswith(f"{prefix}-"):
         shutil.rmtree(directory, ignore_errors=True)
     entry.unlink(missing_ok=True)

@@ -144,7 +144,9 @@ class Lab:
         The list is empty until the context ends; then it holds all frames, oldest first. Each crossing of the box is
         seen four times: OUT at the sender, IN and OUT at the gateway's ports, IN at the receiver.
         """
-        return recorded(end for wire in [self._wires[name] for name in names] or self.wires for end in wire.ends)
+        wires = [self._wires[name] for name in names] or self.wires
+        room = self.gateway.room  # ports are there as soon as it is
+        return recorded((room if host is self.gateway else host, end) for wire in wires for host, end in wire.ends)
 
     def __str__(self) -> str:
         left, last = f"{'':>14}", len(self._wires) - 1

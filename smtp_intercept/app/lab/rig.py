@@ -23,7 +23,7 @@ from smtp_intercept.app.lab.proposal import Value
 SERVER = "192.0.2.20"
 _MANY = 1_000_000
 _CONFIG: Mapping[str, Any] = {
-    "bridge": {"profile": "generic"},  # which sets nothing of a port but LRO
+    "bridge": {"profile": "generic", "namespace": "host"},  # which sets nothing of a port but LRO
     "pickup": {"incoming": "intercept"},
     "protected": [{"domain": "example.com", "servers": [SERVER]}],
     # A few clients open them all here.

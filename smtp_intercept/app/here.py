@@ -1,0 +1,95 @@
+"""This box as the command line sees it: the host's network namespace, and the room that the wire has for itself.
+
+Set once, by the run directory that the command is about. Reads only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from bridge.ledger import Ledger
+from bridge.links import Links
+from bridge.namespace import Namespace
+from bridge.plan import LinkFacts
+from hwprofiles import facts
+from hwprofiles.box import Box
+from smtp_intercept.app.rundir import DEFAULT, RunDir
+
+_T = TypeVar("_T")
+_here = RunDir(DEFAULT)
+
+
+def look_at(run_dir: Path) -> None:
+    """What that one's gateway has a room for is a part of this box."""
+    global _here
+    _here = RunDir(run_dir)
+
+
+def room() -> str:
+    """The name of the room that the wire lives in now; "" if it is in the host, or there is none."""
+    return Ledger(_here.ledger).room
+
+
+def _opened() -> Namespace | None:
+    """None also for who may not look in."""
+    try:
+        return Namespace.named(name) if (name := room()) else None
+    except PermissionError:
+        return None
+
+
+@contextmanager
+def inside() -> Iterator[bool]:
+    """The process is where the wire is while the context lasts; False where that is the host. Not for sysfs: `ask`."""
+    if (found := _opened()) is None:
+        yield False
+        return
+    try:
+        with found.entered():
+            yield True
+    finally:
+        found.close()
+
+
+def ask(work: Callable[[], _T]) -> _T | None:
+    """What ``work`` returns in the room, sysfs and all; None if there is none, or none that may be entered."""
+    if (found := _opened()) is None:
+        return None
+    try:
+        return found.ask(work)
+    except PermissionError:
+        return None
+    finally:
+        found.close()
+
+
+def links() -> Mapping[str, LinkFacts]:
+    """Those of the room and of the host."""
+    with Links() as those:
+        found = those.facts()
+    try:
+        with inside() as away:
+            if away:
+                with Links() as those:
+                    found = {**those.facts(), **found}
+    except PermissionError:
+        pass
+    return found
+
+
+def box(ports: Iterable[str] | None = None) -> Box:
+    """As `facts.box`."""
+    wanted = None if ports is None else list(ports)
+    whole = facts.box(wanted)
+    away = ask(lambda: facts.box(wanted))
+    if away is None:
+        return whole
+    if wanted is not None:  # each in its place, without a MAC where it is not
+        found = (nic if nic.mac else other for nic, other in zip(whole.nics, away.nics, strict=True))
+        return replace(whole, nics=tuple(found))
+    both = {nic.name: nic for nic in (*away.nics, *whole.nics)}
+    return replace(whole, nics=tuple(both[name] for name in sorted(both)))

@@ -1,0 +1,96 @@
+"""The unprivileged process that asks the DNS what the names of protected servers stand for, and tells who must know.
+
+Lives where the host's resolvers can be reached, and keeps no capability. Lends sockets of that place to who has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from typing import Any
+
+import uvloop
+
+from smtp_intercept.app import channel, config, lending
+from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.lookup import read_nameservers, stub_resolver
+from smtp_intercept.names import Limits
+from smtp_intercept.protected import NameState, ProtectedServers
+
+AGAIN_S = 1.0  # who was started again knows the table by then
+SHOWN = 64
+AT_A_TIME = 16  # names of 64 addresses of IPv6 are less than `channel.DATAGRAM_OCTETS`
+
+
+class Telling:
+    """What stands behind the names, kept fresh and told: all addresses to diverters, each name's to interceptors."""
+
+    def __init__(self, settings: config.Config, arguments: argparse.Namespace) -> None:
+        nameservers = read_nameservers(map(str, config.resolvers(settings)))
+        self._servers = ProtectedServers(
+            config.protected_servers(settings),
+            lambda _: self._tell(),
+            resolver=lambda: stub_resolver(nameservers),
+            limits=Limits(query_timeout_s=float(settings.dns.timeout_s)),
+        )
+        self._diverters = [*map(channel.adopt, arguments.prove)]
+        self._interceptors = [*map(channel.adopt, arguments.names)]
+        self._lends = [*map(channel.adopt, arguments.lend)]
+        self._reports = channel.adopt(arguments.reports)
+
+    async def run(self) -> None:
+        """Until SIGTERM."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+        for end in self._lends:
+            loop.add_reader(end.fileno(), lending.lend, end)
+        chores = [
+            asyncio.create_task(self._servers.run()),
+            asyncio.create_task(every(AGAIN_S, self._tell)),
+            asyncio.create_task(every(channel.REPORT_EVERY_S, self._report)),
+        ]
+        await ended.wait()
+        for chore in chores:
+            chore.cancel()
+
+    def _tell(self) -> None:
+        names = self._servers.state()
+        resolved = sorted({address for name in names for address in name.addresses})
+        for end in self._diverters:
+            channel.tell(end, {"servers": resolved[: channel.SERVERS]})
+        for at in range(0, len(names), AT_A_TIME):
+            told = {name.name: name.addresses for name in names[at : at + AT_A_TIME]}
+            for end in self._interceptors:
+                channel.tell(end, {"names": told})
+
+    def _report(self) -> None:
+        shown = [_shown(name) for name in self._servers.state()[:SHOWN]]
+        channel.tell(self._reports, {"pid": os.getpid(), "protected": shown})
+
+
+def _shown(name: NameState) -> dict[str, Any]:
+    return {
+        "name": name.name,
+        "addresses": name.addresses,
+        "age_s": name.age_s,
+        "next_refresh_s": name.next_refresh_s,
+        "error": name.error,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Started by the daemon, with the ends of its channels."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    arguments = read_arguments("resolver", argv, many=("prove", "names", "lend"))
+    telling = Telling(config.load(arguments.effective), arguments)
+    settle_in(arguments)
+    uvloop.run(telling.run())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
