@@ -41,11 +41,17 @@ NESTED_MAIL = Answer(503, "5.5.1 Sender already given")
 NO_RECIPIENTS = Answer(554, "5.5.1 No valid recipients")  # RFC 5321 §3.3
 NO_CHUNKING = Answer(503, "5.5.1 CHUNKING was not offered")
 BAD_CHUNK = Answer(501, "5.5.4 BDAT needs a size")
+# Servers have read 2^32 + 1 octets as 1. What follows cannot be told from commands.
+WIDE_CHUNK = Answer(501, "5.5.4 BDAT size out of range", closes=True)
+LARGE_CHUNK = Answer(501, "5.3.4 BDAT size exceeds SIZE")
+NO_BURL = Answer(502, "5.5.1 BURL is not available")  # its content would be seen by nobody
+NO_BLOB = Answer(503, "5.5.1 Not inside a message")
 MESSAGE_FAILED = Answer(503, "5.5.1 The message was refused; RSET first")  # RFC 3030 §2
 # RFC 5321 §4.5.3.1.10: the client sends to the others in another transaction.
 TOO_MANY_RECIPIENTS = Answer(452, "4.5.3 Too many recipients")
 HEADER_TOO_LARGE = Answer(552, "5.3.4 Header too large", drops=True)
-LINE_TOO_LONG = Answer(500, "5.5.2 Line too long", closes=True)
+LINE_TOO_LONG = Answer(500, "5.5.2 Line too long")  # RFC 5321 §4.5.3.1.9
+BROKEN_LINE = Answer(500, "5.5.2 CR inside a line")
 TOO_MANY_COMMANDS = Answer(421, "4.7.0 Too many commands without mail", closes=True)
 TOO_MANY_ERRORS = Answer(421, "4.7.0 Too many errors", closes=True)
 TIMED_OUT = Answer(421, "4.4.2 Timeout", closes=True, outcome="timeout")
@@ -55,6 +61,8 @@ TAKEN = Answer(250, "2.0.0 Ok", discards=True)
 MAIL_OK = Answer(250, "2.1.0 Ok")
 RECIPIENT_OK = Answer(250, "2.1.5 Ok")
 CHUNK_OK = Answer(250, "2.0.0 Ok", discards=True)
+IN_DOUBT = Answer(421, "4.7.0 Cannot follow this dialogue, closing", closes=True, outcome="aborted")
+INJECTED = Answer(421, "4.7.0 Octets behind STARTTLS, closing", closes=True, outcome="aborted")  # RFC 3207 §6
 # After the server's leg is gone.
 BYE = Answer(221, "2.0.0 Bye", closes=True, outcome="completed")
 COME_AGAIN = Answer(421, "4.3.0 Come again on a new connection", closes=True)  # RFC 5321 §3.8

@@ -12,19 +12,24 @@ from types import MappingProxyType
 
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
-from smtp_intercept.dialogue import AFTER, Owed, Reading, Verb, owe
+from smtp_intercept.dialogue import AFTER, VERBS, Owed, Reading, Verb, owe
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Doubt
+from smtp_intercept.events import Announced, Doubt
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.limits import Phase
+from smtp_intercept.opening import UNFINISHED, Header, Hello, Opening
 from smtp_intercept.policy import Stage
 from smtp_intercept.replies import Replies
 from smtp_intercept.rules import Rules
-from smtp_intercept.wire import Command, announces_client, begins_foreign, parse_command
+from smtp_intercept.sasl import FIRST_OCTET, Exchange
+from smtp_intercept.wire import MAX_COUNT, Command, is_broken, is_chunk_line, line_end, parse_command
 
 _FORGET = b"RSET\r\n"
+_CANCEL = b"*\r\n"  # RFC 4954 §4
 # Asked for with every command: see `session`.
-_BDAT, _LONG_COMMAND = Verb.BDAT, Doubt.LONG_COMMAND
+_BDAT, _AUTH = Verb.BDAT, Verb.AUTH
+_AUTH_VERBS = tuple(name for name, verb in VERBS.items() if verb is Verb.AUTH)
+_LONGEST_VERB = max(map(len, _AUTH_VERBS)) + 1
 # What an owed reply means for whoever waits for it; one that is not here is a reply like any other.
 _PHASES: Mapping[Verb, Phase] = MappingProxyType(
     {Verb.CONNECT: Phase.BANNER, Verb.DATA: Phase.DATA_REPLY, Verb.CONTENT: Phase.END_REPLY}
@@ -32,32 +37,32 @@ _PHASES: Mapping[Verb, Phase] = MappingProxyType(
 
 
 class Conversation(Replies):
-    """What is known of the dialogue. ``ahead_bytes`` and ``crossed`` are kept by the session: client octets that have
-    come behind the last command understood, and how far the buffer being read has crossed already. ``cuts`` are the
-    places in it that must not cross, each with what crosses instead."""
+    """What is known of the dialogue. ``ahead_bytes`` is kept by the session: client octets that have come behind the
+    last command understood. ``cuts`` are the places in the buffer being read that must not cross, each with what
+    crosses instead. ``at_end``: the client sends no more, and what it has sent last is a line even without its end."""
 
-    __slots__ = ("_last_chunk", "_protection", "crossed", "cuts")
+    __slots__ = ("_last_chunk", "_may_open", "_opening", "_overlong", "_protection", "at_end", "cuts")
 
     def __init__(self, protection: Protection, rules: Rules, now: float = 0.0) -> None:
         super().__init__(rules, now)
         self._protection = protection
-        self._last_chunk = False
-        self.crossed = 0
+        self._last_chunk = self.at_end = False
+        self._opening: Opening | None = None  # while the client speaks before the banner
+        self._may_open = True
+        self._overlong = b""  # what crosses in the place of the line whose rest is being read
         self.cuts: list[tuple[int, int, bytes]] = []
-
-    @property
-    def awaits_chunk(self) -> bool:
-        """The reply to a BDAT decides whether what follows is its chunk."""
-        return self.reading is Reading.CHUNK_OR_COMMAND
 
     @property
     def phase(self) -> Phase | None:
         """What the session waits for; None while it cannot know."""
         if self.reading in _UNREADABLE:
             return None
-        if self.reading in {Reading.DATA, Reading.CHUNK}:
+        if self.reading in _CONTENT:
             return Phase.BLOCK
-        return _PHASES.get(self._owed[0].verb, Phase.REPLY) if self._owed else Phase.COMMAND
+        if not self._owed:
+            return Phase.COMMAND
+        first = self._owed[0]
+        return Phase.END_REPLY if first.ended else _PHASES.get(first.verb, Phase.REPLY)
 
     def connect(self, now: float) -> None:
         """Both peers are there."""
@@ -75,40 +80,107 @@ class Conversation(Replies):
         """Understand as much of the client's octets as can be: the position of the rest."""
         position = 0
         while position < len(buffer) and (read := _READERS.get(self.reading)):
-            before, position = position, read(self, buffer, position, now)
-            if position == before:
+            before, reading = position, self.reading
+            position = read(self, buffer, position, now)
+            if position == before and self.reading is reading:
                 break
         return position
 
     def _read_command(self, buffer: bytes, position: int, now: float) -> int:
-        if not self.welcomed and begins_foreign(buffer, position, self._rules.limits.command_line_bytes):
-            self.give_up(Doubt.FOREIGN, now)
+        if self._may_open and (begun := self._open(buffer, position, now)) is not None:
+            return begun
+        end = line_end(buffer, position, self._rules.limits.command_line_bytes)
+        if end <= 0 and not (end := self._end_odd_line(buffer, position, end)):
             return position
-        end = self.find_line(buffer, position, _LONG_COMMAND, now)
-        if not end:
+        if end < 0:
+            return self._skip_line(buffer, position, b"", now)
+        line = buffer[position:end]
+        if self._opening is not None and (doubt := self._opening.line(line)):
+            self.give_up(doubt, now)
+            return position
+        command = parse_command(line)
+        owed = owe(command, self._protection, now)
+        if owed.verb is _BDAT and self._chunk_waits():
+            self.reading = self.wait()
             return position
         self.moved_at = now
-        if not self.welcomed and announces_client(buffer[position:end]):
-            return end
-        command = parse_command(buffer[position:end])
-        owed = owe(command, self._protection, now)
         if self._inspection is not None and not self._screen.chunking:
             self._inspection = None
-        answer = self._judge(owed, command)
-        if answer is not None and position >= self.crossed:
+        # Every server reads these octets as one command: no CR but before the LF, no NUL.
+        plain = line.find(b"\r") == len(line) - 2 and b"\0" not in line
+        if plain and owed.verb is not _BDAT:
+            answer = self._screen.judge(owed.verb, command)
+        else:
+            answer = self._judge_odd(owed, command, line, plain)
+        if answer is not None:
             self.cuts.append((position, end, b""))
             self._answer(owed, answer, end, now)
+        elif owed.verb is _BDAT and owed.size_bytes is not None:
+            self._cross_chunk(owed, position, end, now)
         else:
-            self._cross(owed, position, end, now)
+            self._cross(owed, command, plain)
         return end
 
-    def _judge(self, owed: Owed, command: Command) -> Answer | None:
-        if owed.verb is _BDAT and self._rules.guarded and not self.alone:
-            if owed.size_bytes is None:
-                return answers.BAD_CHUNK
-            if b"CHUNKING" not in self._keywords:
-                return answers.NO_CHUNKING  # whether it is taken would be known too late to keep anything back
-        return self._screen.judge(owed.verb, command)
+    def _open(self, buffer: bytes, position: int, now: float) -> int | None:
+        """Before the banner: the position behind what is no line; None: a line begins there."""
+        if self.welcomed:
+            self._opening, self._may_open = None, False
+            return None
+        if self._opening is None:
+            self._opening = Opening(self._rules.balancer)
+        match self._opening.begin(buffer, position):
+            case Header() as header if header is UNFINISHED:
+                return None if self.at_end else position
+            case Hello(size_bytes) if not self._rules.strip_starttls:
+                self._opening, self._may_open, self.reading = None, False, Reading.HELLO
+                return position + size_bytes
+            case Hello():
+                self.give_up(Doubt.FOREIGN, now)
+                return position
+            case Header(size_bytes, client):
+                self._opening, self._may_open = None, False
+                if client:
+                    self.orders.append(Announced(client))
+                return position + size_bytes
+            case Doubt() as doubt:
+                self.give_up(doubt, now)
+                return position
+        return None
+
+    def _end_odd_line(self, buffer: bytes, position: int, end: int) -> int:
+        """Of a line that has no end, or none that is near enough: where it ends, 0 if that cannot be told yet, -1 if it
+        is too long."""
+        if end < 0 and any(name.startswith(_AUTH_VERBS) for name in self._keywords):
+            words = buffer[position : position + _LONGEST_VERB].upper().split(None, 1)
+            if words and words[0] in _AUTH_VERBS:
+                end = line_end(buffer, position, self._rules.limits.auth_line_bytes)
+        return len(buffer) if end == 0 and self.at_end else end
+
+    def _chunk_waits(self) -> bool:
+        """The replies to a greeting and to an envelope tell whether a chunk is wanted, and will be read as one."""
+        return not self.alone and any(owed.verb is not _BDAT or owed.last for owed in self._owed)
+
+    def _judge_odd(self, owed: Owed, command: Command, line: bytes, plain: bool) -> Answer | None:
+        answer = None
+        if not plain and is_broken(line):
+            answer = answers.BROKEN_LINE
+        elif owed.verb is _BDAT and not self.alone:
+            answer = self._judge_chunk(owed, line)
+        answer = answer or self._screen.judge(owed.verb, command)
+        if answer is None and owed.verb is _BDAT and not (self._transaction and self._transaction.at_server):
+            return answers.NO_RECIPIENTS
+        return answer
+
+    def _judge_chunk(self, owed: Owed, line: bytes) -> Answer | None:
+        """What follows is taken for octets as soon as BDAT has crossed: nobody may read it otherwise."""
+        if owed.size_bytes is None or not is_chunk_line(line):
+            owed.size_bytes = None
+            return answers.BAD_CHUNK
+        if owed.size_bytes > MAX_COUNT:
+            return answers.WIDE_CHUNK
+        if b"CHUNKING" not in self._keywords:
+            return answers.NO_CHUNKING
+        return answers.LARGE_CHUNK if 0 < self._largest_bytes < owed.size_bytes else None
 
     def _answer(self, owed: Owed, answer: Answer, end: int, now: float) -> None:
         """The server does not hear of it. The answer to BDAT comes when its chunk has been read."""
@@ -124,23 +196,83 @@ class Conversation(Replies):
         if owed.verb is _BDAT:
             self._end_swallowed(owed, end, now)
 
-    def _cross(self, owed: Owed, position: int, end: int, now: float) -> None:
+    def _cross(self, owed: Owed, command: Command, plain: bool) -> None:
+        """Servers that throw away what comes before their banner answer less than is counted here. Those that end lines
+        otherwise might take what follows for something else: it waits until this is answered."""
+        self._owed.append(owed)
+        if not (plain and self.welcomed):
+            self.ambiguous = True
+        if after := AFTER.get(owed.verb):
+            self.reading = after
+            if owed.verb is _AUTH:
+                self._exchange = Exchange(command.argument)
+        else:
+            self.reading = self.next_command() if plain else self.wait()
+
+    def _cross_chunk(self, owed: Owed, position: int, end: int, now: float) -> None:
         self._owed.append(owed)
         self._last_chunk = owed.last
-        if owed.verb is not _BDAT or owed.size_bytes is None or b"CHUNKING" not in self._keywords:
-            self.reading = AFTER.get(owed.verb) or self.next_command()
-            return
+        if self._lmtp and owed.last and self._transaction:  # its reply is waited for as that to data is
+            self._transaction.size_bytes += owed.size_bytes or 0
+            self._owed.pop()
+            self._owe_verdicts(self._transaction.at_server - 1, now)
+            self._owed.append(Owed(Verb.CONTENT, now))
         if self._inspection is None and self._rules.policy:
             self._inspection = Inspection(self._screen, self._rules.limits.header_bytes)
-        self.begin_chunk(owed.size_bytes)
+        self.begin_chunk(owed.size_bytes or 0)
         if owed.last and not owed.size_bytes:
             self._end_empty_chunk(position, end, now)
 
     def _read_credentials(self, buffer: bytes, position: int, now: float) -> int:
-        if end := self.find_line(buffer, position, _LONG_COMMAND, now):
-            self._owed.append(Owed(Verb.AUTH, now))
-            self.reading, self.moved_at = Reading.WAITING, now
+        end = line_end(buffer, position, self._rules.limits.auth_line_bytes)
+        if not end and self.at_end:
+            end = len(buffer)
+        if end < 0 or (end and is_broken(buffer[position:end])):
+            return self._skip_line(buffer, position, _CANCEL, now)
+        if end:
+            self._exchange.hear(buffer[position:end])
+            self._owe_credentials(now)
         return end or position
+
+    def _owe_credentials(self, now: float) -> None:
+        self._owed.append(Owed(Verb.AUTH, now))
+        self.reading, self.moved_at = Reading.WAITING, now
+
+    def _read_first_octet(self, buffer: bytes, position: int, now: float) -> int:
+        """A security layer has lengths, none of which fills its first octet; a command begins with a letter."""
+        self.reading = self.next_command()
+        if buffer[position] == FIRST_OCTET:
+            self.layer, self.reading = True, Reading.OPAQUE
+        return position
+
+    def _read_octets(self, buffer: bytes, position: int, now: float) -> int:
+        self.moved_at = now
+        end = self._chunk.find(buffer, position)
+        if not self._chunk.left_bytes:
+            self.reading = self.next_command()
+        return end
+
+    # Lines that do not cross.
+
+    def _skip_line(self, buffer: bytes, position: int, instead: bytes, now: float) -> int:
+        """One that is too long, or broken where the server waits for credentials: these are cancelled."""
+        self._overlong, self.reading = instead, Reading.OVERLONG
+        self.cuts.append((position, position, instead))
+        return self._read_overlong(buffer, position, now)
+
+    def _read_overlong(self, buffer: bytes, position: int, now: float) -> int:
+        end = buffer.find(b"\n", position) + 1
+        upto = end or len(buffer)
+        self.cuts.append((position, upto, b""))
+        if not end and not self.at_end:
+            return upto
+        if self._overlong:
+            self._owe_credentials(now)
+        else:
+            self.moved_at = now
+            answer = self._screen.judge(Verb.OTHER, _NO_COMMAND) or answers.LINE_TOO_LONG
+            self._answer(Owed(Verb.OTHER, now), answer, upto, now)
+        return upto
 
     # Content.
 
@@ -186,6 +318,8 @@ class Conversation(Replies):
         if self._fate is not None:
             self._end_unheard(end, now)
         else:
+            if self._owed:
+                self._owed[-1].ended = True
             self._screen.forget()
             if self._transaction and self._transaction.refusal and not self._owed:
                 self._end(self._transaction.refusal, now)
@@ -207,6 +341,8 @@ class Conversation(Replies):
                 self._end(self._transaction.refusal, now)
             self._drop_server(answers.COME_AGAIN)
             return
+        while len(self._owed) > 1 and self._owed[-2].verb is Verb.VERDICT:
+            del self._owed[-2]
         self._owed[-1] = replace(self._owed[-1], answer=answer)
         self.settle(now)
 
@@ -251,7 +387,13 @@ class Conversation(Replies):
             fate, self._fate = self._fate, None
             self._break_chunks(fate, now)
         elif self._last_chunk:
-            self._screen.forget()
+            self._end_chunks()
+
+    def _end_chunks(self) -> None:
+        """The last of a message has crossed whole."""
+        if self._owed:
+            self._owed[-1].ended = True
+        self._screen.forget()
 
     def _end_swallowed(self, owed: Owed, end: int, now: float) -> None:
         """The last chunk of a message that was discarded."""
@@ -261,7 +403,7 @@ class Conversation(Replies):
     def _end_empty_chunk(self, position: int, end: int, now: float) -> None:
         """``BDAT 0 LAST``: the command itself is what must not cross."""
         if self._inspection is None or (answer := self._inspection.finish()) is None:
-            self._screen.forget()
+            self._end_chunks()
             return
         self.cuts.append((position, end, b""))
         self._break_chunks(answer, now)
@@ -273,12 +415,17 @@ class Conversation(Replies):
         self._answer_last(fate, now)
 
 
+_NO_COMMAND = Command(b"", b"")
+_CONTENT = frozenset({Reading.DATA, Reading.CHUNK, Reading.OCTETS})
 # There is no telling what the next octets are.
 _UNREADABLE = frozenset({Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
 _READERS: Mapping[Reading, Callable[[Conversation, bytes, int, float], int]] = MappingProxyType(
     {
         Reading.COMMAND: Conversation._read_command,
         Reading.CREDENTIALS: Conversation._read_credentials,
+        Reading.LAYER_OR_COMMAND: Conversation._read_first_octet,
+        Reading.OCTETS: Conversation._read_octets,
+        Reading.OVERLONG: Conversation._read_overlong,
         Reading.DATA: Conversation._read_data,
         Reading.CHUNK: Conversation._read_chunk,
     }

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from smtp_intercept.answers import Answer
 from smtp_intercept.direction import Direction, Protection, message_direction
-from smtp_intercept.wire import Command, clip, parse_chunk, parse_path, safe_text
+from smtp_intercept.wire import Command, clip, parse_chunk, parse_count, parse_path, safe_text
 
 # Commands whose replies are owed. A client that pipelines further waits: each costs memory while the server sleeps.
 MAX_OUTSTANDING = 2_000
@@ -38,6 +38,12 @@ class Verb(Enum):
     QUIT = auto()
     XCLIENT = auto()
     TURN = auto()
+    LHLO = auto()
+    BURL = auto()
+    VERB = auto()
+    XEXCH50 = auto()
+    VERDICT = auto()  # no command: on one recipient, after the data (PRDR, LMTP)
+    WEB = auto()
     OTHER = auto()
 
 
@@ -45,7 +51,11 @@ VERBS: Mapping[bytes, Verb] = MappingProxyType(
     {
         b"HELO": Verb.HELO,
         b"EHLO": Verb.EHLO,
+        b"LHLO": Verb.LHLO,  # LMTP, RFC 2033: a server's own choice, even on port 25
         b"MAIL": Verb.MAIL,
+        b"SEND": Verb.MAIL,  # RFC 821 §3.4: these three begin a transaction too
+        b"SOML": Verb.MAIL,
+        b"SAML": Verb.MAIL,
         b"RCPT": Verb.RCPT,
         b"DATA": Verb.DATA,
         b"BDAT": Verb.BDAT,
@@ -58,7 +68,12 @@ VERBS: Mapping[bytes, Verb] = MappingProxyType(
         b"XCLIENT": Verb.XCLIENT,
         b"TURN": Verb.TURN,
         b"ATRN": Verb.TURN,  # RFC 2645: after a 250 the server speaks as the client
+        b"BURL": Verb.BURL,
+        b"VERB": Verb.VERB,
+        b"XEXCH50": Verb.XEXCH50,
     }
+    # A browser can be made to send a message to any port: its commands are in the body of a request.
+    | dict.fromkeys(b"GET HEAD POST PUT PATCH DELETE OPTIONS CONNECT TRACE PRI".split(), Verb.WEB)
 )
 
 
@@ -71,23 +86,26 @@ class Reading(Enum):
     CREDENTIALS = auto()  # one line of an AUTH exchange
     DATA = auto()
     CHUNK = auto()
+    OCTETS = auto()  # as many as a command announced, and no content
+    OVERLONG = auto()  # the rest of a line that does not cross
     WAITING = auto()  # the reply to the last command decides
-    CHUNK_OR_COMMAND = auto()  # likewise, after a BDAT that the server did not offer: the octets cross meanwhile
+    LAYER_OR_COMMAND = auto()  # after AUTH: the next octet tells whether there is a security layer
     HELD = auto()  # after STARTTLS, or before the end that we have decided upon
-    FULL = auto()  # commands, but too many replies are owed
+    FULL = auto()  # commands, but too many replies are owed, or one that decides
+    HELLO = auto()  # TLS from the start, if the server's first octet says so
     HANDSHAKE = auto()  # of TLS; the server has nothing to say before the client (RFC 8446 §4.1)
     OPAQUE = auto()
     OVER = auto()
 
 
-# What follows a command before its reply; a verb that is not here is followed by the next command. BDAT is followed
-# by its chunk if the server offered CHUNKING.
+# What follows a command before its reply; a verb that is not here is followed by the next command, BDAT by its chunk.
 AFTER: Mapping[Verb, Reading] = MappingProxyType(
     {
         Verb.DATA: Reading.WAITING,
-        Verb.BDAT: Reading.CHUNK_OR_COMMAND,
         Verb.AUTH: Reading.WAITING,
         Verb.TURN: Reading.WAITING,
+        Verb.XEXCH50: Reading.WAITING,
+        Verb.WEB: Reading.WAITING,
         Verb.STARTTLS: Reading.HELD,
     }
 )
@@ -100,16 +118,24 @@ class Effect(Enum):
 
     NOTHING = auto()
     WELCOME = auto()  # the banner, whatever it says
-    GREET = auto()  # HELO, EHLO: a new start under a name
+    GREET = auto()  # HELO, EHLO, LHLO: a new start under a name
     RESTART = auto()  # XCLIENT: a new start without one
     MAIL = auto()
     RECIPIENT = auto()
     SEND_CONTENT = auto()
     REFUSE_CONTENT = auto()
     END_MESSAGE = auto()
+    JUDGE_RECIPIENTS = auto()  # PRDR: one reply for each, then the message's own
+    VERDICT = auto()  # one of them
     TAKE_CHUNK = auto()
     REFUSE_CHUNK = auto()
+    TAKE_PART = auto()  # BURL
+    REFUSE_PART = auto()
+    SEND_OCTETS = auto()
     SEND_CREDENTIALS = auto()
+    AUTHENTICATE = auto()
+    BE_VERBOSE = auto()
+    LEAVE_WEB = auto()
     RESUME = auto()  # the next octets are commands after all
     START_TLS = auto()
     REFUSE_TLS = auto()
@@ -128,14 +154,20 @@ _EFFECTS: Mapping[Verb, tuple[Effect, Effect, Effect, Effect]] = MappingProxyTyp
         Verb.MAIL: (Effect.MAIL, _D, Effect.MAIL, Effect.MAIL),
         Verb.RCPT: (Effect.RECIPIENT, _D, Effect.RECIPIENT, Effect.RECIPIENT),
         Verb.DATA: (_D, Effect.SEND_CONTENT, Effect.REFUSE_CONTENT, Effect.REFUSE_CONTENT),
-        Verb.CONTENT: (Effect.END_MESSAGE, _D, Effect.END_MESSAGE, Effect.END_MESSAGE),
-        Verb.BDAT: (Effect.TAKE_CHUNK, _D, Effect.REFUSE_CHUNK, Effect.REFUSE_CHUNK),
-        Verb.AUTH: (Effect.RESUME, Effect.SEND_CREDENTIALS, Effect.RESUME, Effect.RESUME),
+        Verb.CONTENT: (Effect.END_MESSAGE, Effect.JUDGE_RECIPIENTS, Effect.END_MESSAGE, Effect.END_MESSAGE),
+        Verb.VERDICT: (Effect.VERDICT, _D, Effect.VERDICT, Effect.VERDICT),
+        Verb.BDAT: (Effect.TAKE_CHUNK, Effect.JUDGE_RECIPIENTS, Effect.REFUSE_CHUNK, Effect.REFUSE_CHUNK),
+        Verb.BURL: (Effect.TAKE_PART, Effect.JUDGE_RECIPIENTS, Effect.REFUSE_PART, Effect.REFUSE_PART),
+        Verb.AUTH: (Effect.AUTHENTICATE, Effect.SEND_CREDENTIALS, Effect.RESUME, Effect.RESUME),
         Verb.STARTTLS: (Effect.START_TLS, _D, Effect.REFUSE_TLS, Effect.REFUSE_TLS),
         Verb.RSET: (Effect.RESET, _D, _N, _N),
         Verb.QUIT: (Effect.QUIT, _D, _N, _N),
         Verb.XCLIENT: (Effect.RESTART, _D, _N, _N),
         Verb.TURN: (_D, _D, Effect.RESUME, Effect.RESUME),
+        Verb.LHLO: (Effect.GREET, _D, _N, _N),
+        Verb.VERB: (Effect.BE_VERBOSE, _D, _N, _N),
+        Verb.XEXCH50: (Effect.RESUME, Effect.SEND_OCTETS, Effect.RESUME, Effect.RESUME),
+        Verb.WEB: (Effect.LEAVE_WEB, _D, Effect.LEAVE_WEB, Effect.LEAVE_WEB),
         Verb.OTHER: (_N, _D, _N, _N),
     }
 )
@@ -152,8 +184,9 @@ def effect(verb: Verb, code: int) -> Effect:
 @dataclass(slots=True)
 class Owed:
     """A command that awaits its reply: the server's, or our ``answer``. ``name`` is the mailbox of MAIL and RCPT or the
-    host of HELO and EHLO; ``size_bytes`` of BDAT is None if its argument could not be read. ``silent``: the command was
-    ours, so is the reply."""
+    host of HELO and EHLO; ``size_bytes`` of BDAT and XEXCH50 is None if its argument could not be read. ``last``: a
+    message ends with it, and the end has crossed if ``ended``. ``silent``: the command was ours, so is the reply.
+    ``prdr``: MAIL asked for a reply to each recipient."""
 
     verb: Verb
     sent_at: float
@@ -163,10 +196,14 @@ class Owed:
     last: bool = False
     answer: Answer | None = None
     silent: bool = False
+    ended: bool = False
+    prdr: bool = False
 
 
 def _owe_mail(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
-    return Owed(verb, now, clip(parse_path(argument)))
+    parameters = argument.rpartition(b">")[2]
+    prdr = bool(parameters) and b"PRDR" in parameters.upper().split()
+    return Owed(verb, now, clip(parse_path(argument)), prdr=prdr)
 
 
 def _owe_recipient(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
@@ -183,6 +220,15 @@ def _owe_chunk(verb: Verb, argument: bytes, protection: Protection, now: float) 
     return Owed(verb, now, size_bytes=chunk.size_bytes, last=chunk.last) if chunk else Owed(verb, now)
 
 
+def _owe_url(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
+    last = argument.upper().split()[1:] == [b"LAST"]  # RFC 4468 §3
+    return Owed(verb, now, last=last, ended=last)
+
+
+def _owe_octets(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
+    return Owed(verb, now, size_bytes=parse_count(argument))
+
+
 # Of their arguments something is kept.
 _ARGUED: Mapping[Verb, Callable[[Verb, bytes, Protection, float], Owed]] = MappingProxyType(
     {
@@ -190,14 +236,17 @@ _ARGUED: Mapping[Verb, Callable[[Verb, bytes, Protection, float], Owed]] = Mappi
         Verb.RCPT: _owe_recipient,
         Verb.HELO: _owe_greeting,
         Verb.EHLO: _owe_greeting,
+        Verb.LHLO: _owe_greeting,
         Verb.BDAT: _owe_chunk,
+        Verb.BURL: _owe_url,
+        Verb.XEXCH50: _owe_octets,
     }
 )
-_OTHER = Verb.OTHER
+_OTHER, _VERBS = Verb.OTHER, dict(VERBS)  # asked for with every command: see `session`
 
 
 def owe(command: Command, protection: Protection, now: float) -> Owed:
     """The reply that the server owes to a command."""
-    verb = VERBS.get(command.verb, _OTHER)
+    verb = _VERBS.get(command.verb, _OTHER)
     argued = _ARGUED.get(verb)
     return Owed(verb, now) if argued is None else argued(verb, command.argument, protection, now)

@@ -13,17 +13,33 @@ from typing import TypeAlias
 from smtp_intercept.transaction import Message
 
 
-class Doubt(Enum):
-    """Why a dialogue is not followed any more."""
+class Side(Enum):
+    """Who is to blame for a doubt."""
 
+    CLIENT = "client"
+    SERVER = "server"
+
+
+class Doubt(Enum):
+    """Why a dialogue cannot be followed any more."""
+
+    # The client's: it began what has no lines, or brought the server to it.
     FOREIGN = "client speaks first and not SMTP"
-    LONG_COMMAND = "command line too long"
+    PROXIED = "PROXY protocol from an address that is not in intercept.balancers, or a broken header"
+    WEB = "client speaks HTTP"
+    UNEXPECTED = "reply that its command does not have"
+    EARLY = "message accepted before its end"
+    NO_LAYER = "security layer that the server does not have"
+    # The server's, unless the client had sent what servers read in different ways.
     LONG_REPLY = "reply line too long"
     GARBAGE = "reply without a code"
     SURPLUS = "reply without a command"
-    UNEXPECTED = "reply that its command does not have"
-    EARLY = "message accepted before its end"
-    CHUNK = "chunk that the server did not offer to take"
+    BANNER = "banner that is none"
+
+
+# The client speaks another protocol.
+FOREIGNERS = frozenset({Doubt.FOREIGN, Doubt.PROXIED, Doubt.WEB})
+SERVERS = frozenset({Doubt.LONG_REPLY, Doubt.GARBAGE, Doubt.SURPLUS, Doubt.BANNER})
 
 
 @dataclass(slots=True)
@@ -74,9 +90,18 @@ class Pause:
     until_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """A balancer says for whom it speaks: address and port."""
+
+    client: tuple[str, int]
+
+
 @dataclass(slots=True)
 class MessageDone:
     record: Message
 
 
-Out: TypeAlias = ToServer | ToClient | EndServer | EndClient | Abort | DropServer | Leave | Pause | MessageDone
+Out: TypeAlias = (
+    ToServer | ToClient | EndServer | EndClient | Abort | DropServer | Leave | Pause | Announced | MessageDone
+)

@@ -16,6 +16,7 @@ from typing import Any, assert_never
 
 from smtp_intercept.events import (
     Abort,
+    Announced,
     DropServer,
     EndClient,
     EndServer,
@@ -45,7 +46,9 @@ class Pair:
 
     __slots__ = (
         "_active_at",
+        "_announce",
         "_dropped",
+        "_hearing",
         "_idle_s",
         "_left",
         "_loop",
@@ -62,13 +65,20 @@ class Pair:
     )
 
     def __init__(
-        self, name: str, session: Session, idle_s: float, tell: Callable[[Message], None], over: Callable[[Pair], None]
+        self,
+        name: str,
+        session: Session,
+        idle_s: float,
+        tell: Callable[[Message], None],
+        announce: Callable[[tuple[str, int]], None],
+        over: Callable[[Pair], None],
     ) -> None:
         self.name, self.session = name, session
-        self._idle_s, self._tell, self._over = idle_s, tell, over
+        self._idle_s, self._tell, self._announce, self._over = idle_s, tell, announce, over
         self._loop = asyncio.get_running_loop()
         self._active_at = self._loop.time()
         self._dropped = self._left = False  # the server's leg is gone by our will; the client has had our last word
+        self._hearing = False  # the client is gone, and the server has a message of its that it has not answered
         self._paused_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.client: Leg | None = None
@@ -94,6 +104,9 @@ class Pair:
             self._perform(sent(data, now))
         except Exception as mistake:
             self._fail(mistake)
+        if self._hearing and not self.session.owes_word:
+            self._hearing = False
+            self._each(Leg.reset)
 
     def ended(self, leg: Leg) -> None:
         """The end of one side's stream."""
@@ -102,7 +115,7 @@ class Pair:
         if self._dropped and leg is self.server:
             return
         self._decide("closed", f"by the {leg.name}")
-        if self._dropped or self._both(lambda each: each.ended):
+        if self._dropped or self._hearing or self._both(lambda each: each.ended):
             self._each(Leg.close)
 
     def lost(self, leg: Leg, failure: Exception | None) -> None:
@@ -114,11 +127,19 @@ class Pair:
             self._decide("reset", f"by the {leg.name}" if isinstance(failure, ConnectionError) else _errno(failure))
         other = self.server if leg is self.client else self.client
         if other is not None and not other.lost:
-            if failure is None:
+            if leg is self.client and failure is not None and self.session.owes_word:
+                self._hear_out(leg, other)
+            elif failure is None:
                 other.close()
             else:
                 other.reset()
         self._finish_if_over()
+
+    def _hear_out(self, client: Leg, server: Leg) -> None:
+        """Reset now, the server might have accepted a message, and nobody would know."""
+        self._hearing, client.full = True, False
+        server.end()
+        self.regulate()
 
     def abort(self, outcome: str, reason: str) -> None:
         """Reset both sides."""
@@ -177,6 +198,8 @@ class Pair:
                 self._leave(outcome, reason)
             case Pause(until_at):
                 self._pause(until_at)
+            case Announced(client):
+                self._announce(client)
             case _:
                 assert_never(out)
 

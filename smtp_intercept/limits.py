@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from types import MappingProxyType
 
+# Client octets kept while a reply decides what they are. A client may send a whole message behind DATA; with this
+# much unread it is made to wait (`Session.wants_client`). No line may be longer.
+LOOK_AHEAD_BYTES = 65_536
+
 
 class Phase(Enum):
     """What a session waits for, and from whom."""
@@ -52,10 +56,12 @@ PATIENCE_S: Mapping[Phase, float] = MappingProxyType(
 class Limits:
     """Of one session; 0 is none."""
 
-    # RFC 4954 §4, an AUTH exchange: the longest line that any extension defines. Beyond it memory would not be bounded.
+    # RFC 4954 §4: the longest line that any extension defines. Beyond it memory would not be bounded.
     command_line_bytes: int = 12_288
-    # Servers' replies have 512 by RFC 5321 §4.5.3.1.5; as above.
-    reply_line_bytes: int = 12_288
+    # A Kerberos ticket with its groups has 48 KiB (Windows' MaxTokenSize), a third more in base64.
+    auth_line_bytes: int = 65_536
+    # Servers' replies have 512 by RFC 5321 §4.5.3.1.5; some of them repeat the whole command.
+    reply_line_bytes: int = 16_384
     # A header is kept only while a policy waits for its end; Exim takes as much.
     header_bytes: int = 1_048_576
     # Exim takes as many; RFC 5321 §4.5.3.1.8 asks for 100. A client that hears 452 sends to the rest once more.

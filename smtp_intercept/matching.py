@@ -6,54 +6,74 @@ Pure. What a reply does is said in `replies`. Forwards nothing; what it cannot f
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 from smtp_intercept.dialogue import MAX_OUTSTANDING, Owed, Reading, Verb
-from smtp_intercept.events import Abort, Doubt, DropServer, Leave, Pause
+from smtp_intercept.events import SERVERS, Abort, Announced, Doubt, DropServer, Leave, Pause, Side
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.offer import Offer
+from smtp_intercept.opening import begins_tls
 from smtp_intercept.rules import Rules
+from smtp_intercept.sasl import Exchange
 from smtp_intercept.screen import Screen
 from smtp_intercept.transaction import Message, Transaction
-from smtp_intercept.wire import ReplyLine, line_end, parse_reply_line
+from smtp_intercept.wire import ReplyLine, line_end, parse_count, parse_reply_line
 
 # EHLO keywords remembered; servers have about fifteen.
 MAX_KEYWORDS = 64
+# What a server may say unasked before it closes: RFC 5321 §3.8; Exchange's 451 4.7.0, when it has waited too long.
+LAST_WORDS = frozenset({421, 451})
+# The doubtful reply reaches the client all the same: it is the word on a message, or on its own command.
+_HEARD = frozenset({Doubt.EARLY, Doubt.WEB})
 
 # Asked for with every line: see `session`.
-_EHLO, _FULL, _LONG_REPLY = Verb.EHLO, Reading.FULL, Doubt.LONG_REPLY
+_EHLO, _LHLO, _FULL, _LONG_REPLY = Verb.EHLO, Verb.LHLO, Reading.FULL, Doubt.LONG_REPLY
 _COMMAND = Reading.COMMAND
+_NONE: frozenset[bytes] = frozenset()
+_NO_EXCHANGE = Exchange(b"")
+_STEERED = frozenset({Reading.OPAQUE, Reading.OVER})
 
 
 class Matching:
     """For the session to take away: ``spoken``, our own replies; ``instead``, what crosses in the place of the
     server's line (None: the line); ``ended``, messages to be told; ``orders``, what the shell must do. ``moved_at`` is
     when the dialogue last went on. ``welcomed``: the banner has come. ``alone``: the server's leg is gone. ``tls``:
-    none, offered, stripped, refused or started."""
+    none, offered, stripped, refused or started. ``layer``: a SASL security layer has begun. ``doubted`` is to blame
+    for the ``doubt``. ``ambiguous``: the client has sent what servers read in different ways."""
 
     __slots__ = (
         "_chunk",
         "_dot",
         "_doubtful",
         "_errors",
+        "_exchange",
         "_fate",
         "_inspection",
         "_keywords",
+        "_largest_bytes",
         "_lines",
+        "_lmtp",
+        "_midway",
         "_offer",
         "_owed",
+        "_resume_at",
         "_rules",
         "_screen",
         "_swallowed",
         "_transaction",
+        "_verbose",
         "ahead_bytes",
         "alone",
+        "ambiguous",
         "doubt",
+        "doubted",
         "ended",
         "helo",
         "instead",
+        "layer",
         "messages",
         "moved_at",
         "orders",
@@ -61,6 +81,7 @@ class Matching:
         "reading",
         "spoken",
         "tls",
+        "unknown",
         "welcomed",
     )
 
@@ -68,13 +89,17 @@ class Matching:
         self._rules, self._screen = rules, Screen(rules)
         self._owed: deque[Owed] = deque([Owed(Verb.CONNECT, now)])
         self._lines: list[bytes] = []  # of the EHLO reply under way: the first word of each
-        self._keywords: frozenset[bytes] = frozenset()
+        self._keywords: Set[bytes] = _NONE
+        self._largest_bytes = 0  # SIZE; 0 is none
+        self._lmtp = self._verbose = self._midway = False
+        self._resume_at = 0  # replies owed with which commands are read again
         self._offer: Offer | None = None
         self._transaction: Transaction | None = None
         self._dot, self._doubtful, self._chunk = DotEnd(), DoubtfulEnd(), OctetEnd(0)
         self._inspection: Inspection | None = None
         self._fate: Answer | None = None  # of the content under way, if the server does not get it
         self._swallowed: Owed | None = None  # the BDAT whose chunk is read and thrown away
+        self._exchange = _NO_EXCHANGE
         self._errors = 0
         self.reading = _COMMAND
         self.ahead_bytes = self.messages = 0
@@ -82,56 +107,72 @@ class Matching:
         self.spoken = b""
         self.instead: bytes | None = None
         self.ended: list[Message] = []
-        self.orders: list[Abort | DropServer | Leave | Pause] = []
+        self.orders: list[Abort | Announced | DropServer | Leave | Pause] = []
         self.doubt: Doubt | None = None
+        self.doubted: Side | None = None
+        self.ambiguous = False
+        self.layer = False
+        self.unknown: Set[bytes] = _NONE  # keywords that the register does not have
         self.helo, self.tls, self.quitted, self.alone = "", "none", False, False
         self.welcomed = False
+
+    @property
+    def owes_word(self) -> bool:
+        """A message's end has crossed, and the server has not answered it."""
+        return any(owed.ended for owed in self._owed)
 
     def take_kept(self) -> bytes:
         """The line of an EHLO reply that waited for its next; it is not to be waited for any more."""
         offer, self._offer = self._offer, None
         return b"" if offer is None else offer.kept
 
-    def find_line(self, buffer: bytes, position: int, doubt: Doubt, now: float) -> int:
-        """The index past the line that begins at ``position``; 0 if it is not whole, or too long (``doubt``)."""
-        limits = self._rules.limits
-        most = limits.reply_line_bytes if doubt is _LONG_REPLY else limits.command_line_bytes
-        end = line_end(buffer, position, most)
+    def find_reply_line(self, buffer: bytes, position: int, now: float) -> int:
+        """The index past the line that begins at ``position``; 0 if it is not whole, or too long."""
+        end = line_end(buffer, position, self._rules.limits.reply_line_bytes)
         if end >= 0:
             return end
-        self.give_up(doubt, now)
+        self.give_up(_LONG_REPLY, now)
         return 0
 
     def read_reply(self, line: bytes, now: float) -> None:
-        """Give a whole line to the command that has waited longest. A 421 may come unasked (RFC 5321 §3.8)."""
+        """Give a whole line to the command that has waited longest. Sendmail's VERB has lines that answer nothing."""
         self.instead = None
         reply = parse_reply_line(line)
         if reply is None:
-            self.give_up(Doubt.GARBAGE, now)
+            self._read_odd_reply(line, now)
         elif self._owed:
             self._match(line, reply, now)
-        elif reply.code != 421:
+        elif reply.code not in LAST_WORDS and not self.quitted:
             self.give_up(Doubt.SURPLUS, now)
+
+    def _read_odd_reply(self, line: bytes, now: float) -> None:
+        """Empty lines, and what stands in the middle of a reply without a code, answer nothing either."""
+        if self._offer is not None:
+            self.instead, self._offer.kept = self._offer.kept + line, b""
+        if not (self._midway or not line.strip() or (self._verbose and line.startswith(b"050"))):
+            self.give_up(Doubt.GARBAGE, now)
 
     def _match(self, line: bytes, reply: ReplyLine, now: float) -> None:
         owed = self._owed[0]
-        if owed.verb is _EHLO:
+        if owed.verb is _EHLO or owed.verb is _LHLO:
             self._read_offer(line, reply)
         elif owed.silent and reply.code != 421:
             self.instead = b""
-        if not reply.final:
+        self._midway = not reply.final
+        if self._midway:
             return
         self._owed.popleft()
         self.moved_at = now
-        if self.reading is _FULL and len(self._owed) <= MAX_OUTSTANDING // 2:
-            self.reading = _COMMAND
         self._apply(owed, reply, now)
         if self._owed:
             self.settle(now)
 
     def _read_offer(self, line: bytes, reply: ReplyLine) -> None:
         if len(self._lines) <= MAX_KEYWORDS:
-            self._lines.append(reply.text.partition(b" ")[0].strip().upper())
+            keyword, _, parameters = reply.text.partition(b" ")
+            self._lines.append(keyword := keyword.strip().upper())
+            if keyword == b"SIZE":
+                self._largest_bytes = parse_count(parameters) or 0
         if self._rules.strip_starttls:
             self._offer = self._offer or Offer()
             self.instead = self._offer.cross(line, reply)
@@ -155,8 +196,10 @@ class Matching:
                 self._drop_server(gone, discarding=more)
 
     def _apply(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if self.reading is _FULL and len(self._owed) <= self._resume_at:
+            self.reading = _COMMAND
         self._perform(owed, reply, now)
-        if owed.verb is _EHLO:
+        if owed.verb is _EHLO or owed.verb is _LHLO:
             self._lines.clear()
             self._offer = None
         if reply.code >= 500 and self._rules.limits.errors and not owed.silent:
@@ -168,8 +211,10 @@ class Matching:
 
     def _count_error(self, now: float) -> None:
         self._errors += 1
-        if self._errors >= self._rules.limits.errors and self.reading not in {Reading.OPAQUE, Reading.OVER}:
-            self._owed.appendleft(Owed(Verb.OTHER, now, answer=answers.TOO_MANY_ERRORS))
+        if self.reading in _STEERED:
+            return
+        if self._errors >= self._rules.limits.errors:
+            self._end_with(answers.TOO_MANY_ERRORS, now)
         elif pause_s := self._rules.limits.penalty_s(self._errors):
             self.orders.append(Pause(now + pause_s))
 
@@ -178,7 +223,10 @@ class Matching:
     def _leave_client(self, answer: Answer, now: float) -> None:
         self.leave(now)
         self._owed.clear()
-        self._end_reading(Leave(answer.outcome, "" if answer is answers.BYE else str(answer.reply)))
+        reason = "" if answer is answers.BYE else str(answer.reply)
+        if answer is answers.IN_DOUBT and self.doubt:
+            reason = f"in doubt: {self.doubt.value}"
+        self._end_reading(Leave(answer.outcome, reason))
 
     def speak_early(self) -> None:
         """The server has sent octets in clear behind its reply to STARTTLS, before the client began: whoever put them
@@ -202,7 +250,15 @@ class Matching:
 
     def next_command(self) -> Reading:
         """How commands are read: not at all while too many replies are owed."""
-        return _FULL if len(self._owed) >= MAX_OUTSTANDING else _COMMAND
+        if len(self._owed) < MAX_OUTSTANDING:
+            return _COMMAND
+        self._resume_at = MAX_OUTSTANDING // 2
+        return _FULL
+
+    def wait(self) -> Reading:
+        """How commands are read if what is owed decides what the next octets are."""
+        self._resume_at = 0
+        return _FULL if self._owed else _COMMAND
 
     # The transaction's end.
 
@@ -215,21 +271,58 @@ class Matching:
         if self._transaction:
             self._tell(self._transaction.leave(self.messages + 1, now))
 
-    def give_up(self, doubt: Doubt, now: float) -> None:
-        """From here on the octets are opaque, or the session is over."""
-        self.doubt, self.reading = doubt, Reading.OPAQUE
-        closing = self._rules.close_in_doubt or self.alone or self._breaks_off()
-        if closing and doubt is Doubt.LONG_COMMAND:
-            self._owed.append(Owed(Verb.OTHER, now, answer=answers.LINE_TOO_LONG))
-            self.reading = Reading.HELD
-            return self.settle(now)
+    def hear_first(self, octets: bytes, now: float) -> None:
+        """The server's answer to a ClientHello."""
+        if not begins_tls(octets):
+            return self.give_up(Doubt.FOREIGN, now)
         self._owed.clear()
+        self.tls, self.reading = "started", Reading.OPAQUE
+        return None
+
+    def give_up(self, doubt: Doubt, now: float) -> None:
+        """From here on the octets are opaque, or the session ends."""
+        if self.doubt is not None:  # it is ending already, and waits for the reply to a message
+            return self._stop_waiting(now) if doubt is _LONG_REPLY else None
+        self.doubt = doubt
+        self.doubted = Side.SERVER if doubt in SERVERS and not self.ambiguous else Side.CLIENT
+        if self._ends(self.doubted):
+            return self._close(doubt, now)
+        self.reading = Reading.OPAQUE
+        self._owed.clear()
+        return self._lose(now)
+
+    def _ends(self, side: Side) -> bool:
+        closes = self._rules.close_in_doubt if side is Side.SERVER else not self._rules.pass_client_doubt
+        return closes or self.alone or self._breaks_off()
+
+    def _close(self, doubt: Doubt, now: float) -> None:
+        """The client hears 421, in the doubtful reply's place if need be. Where the end of a message has crossed, the
+        server may have accepted it: its reply is waited for, and reaches the client before."""
+        if not self._ended_at():
+            self._lose(now)
+            if doubt not in _HEARD:
+                self.instead = b""
+        self._end_with(answers.IN_DOUBT, now)
+        self.settle(now)
+
+    def _stop_waiting(self, now: float) -> None:
+        self._owed.clear()
+        self._close(_LONG_REPLY, now)
+
+    def _ended_at(self) -> int:
+        """How many of the replies owed come up to the last that is a message's, whose end has crossed."""
+        return max((number for number, owed in enumerate(self._owed, 1) if owed.ended), default=0)
+
+    def _end_with(self, answer: Answer, now: float) -> None:
+        """Read the client no more; say this behind the replies to messages that the server may have accepted."""
+        self.reading = Reading.HELD
+        for _ in range(len(self._owed) - self._ended_at()):
+            self._owed.pop()
+        self._owed.append(Owed(Verb.OTHER, now, answer=answer))
+
+    def _lose(self, now: float) -> None:
         if self._transaction:
             self._tell(self._transaction.lose(self.messages + 1, now))
-        if closing:
-            self.instead = b""
-            self._abort(f"in doubt: {doubt.value}")
-        return None
 
     def _breaks_off(self) -> bool:
         """The server has had a part of what it must not have whole."""

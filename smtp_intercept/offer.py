@@ -1,17 +1,16 @@
-"""The EHLO reply without one keyword, its lines otherwise as they came.
+"""The EHLO reply without the keywords of encryption, its lines otherwise as they came.
 
 Pure. Keeps one line back: whether it is the last is known when the next has come.
 """
 
 from __future__ import annotations
 
+from smtp_intercept.extensions import ENCRYPTING
 from smtp_intercept.wire import ReplyLine, parse_command
-
-STARTTLS = b"STARTTLS"
 
 
 class Offer:
-    """The reply under way. ``kept`` is the line that has not crossed; ``stripped``: the keyword was there."""
+    """The reply under way. ``kept`` is the line that has not crossed; ``stripped``: a keyword was there."""
 
     __slots__ = ("_first", "kept", "stripped")
 
@@ -21,7 +20,7 @@ class Offer:
     def cross(self, line: bytes, reply: ReplyLine) -> bytes:
         """What crosses now that ``line`` has come."""
         first, self._first = self._first, reply.final
-        if not first and parse_command(reply.text).verb == STARTTLS:
+        if not first and parse_command(reply.text).verb in ENCRYPTING:
             self.stripped = True
             return self._last() if reply.final else b""
         before, self.kept = self.kept, b"" if reply.final else line

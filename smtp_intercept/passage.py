@@ -34,7 +34,7 @@ class Spoken(Protocol):
 class Passage:
     """What the log tells about one connection besides what was said on it. ``client`` and ``server`` are (address,
     port), ``macs`` theirs as the client's SYN had them; None is what was never known. ``handler`` is "proxy" or
-    "mta"."""
+    "mta". ``balancer`` is who opened the connection for the client, by its own word."""
 
     name: str
     began_at: float
@@ -45,6 +45,11 @@ class Passage:
     source_port_kept: bool | None = None
     macs: tuple[str, str | None] | None = None
     handler: str = "proxy"
+    balancer: tuple[str, int] | None = None
+
+    def announce(self, client: tuple[str, int]) -> None:
+        """A balancer has named the client."""
+        self.balancer, self.client = self.client, client
 
     def message(self, message: Message, at: str) -> dict[str, Any]:
         """The log record of one message."""
@@ -68,6 +73,7 @@ class Passage:
             "port": self.arrival.port,
             "vlan": self.arrival.vlan or None,
             "client": {"address": self.client[0], "port": self.client[1], "mac": client_mac},
+            "balancer": self.balancer and {"address": self.balancer[0], "port": self.balancer[1]},
             "server": {"address": self.server[0], "port": self.server[1], "mac": server_mac},
             "direction": self.arrival.direction.value,
             "handler": self.handler,

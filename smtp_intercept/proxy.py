@@ -28,7 +28,7 @@ from smtp_intercept.passage import Arrival, Passage
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
-from smtp_intercept.tally import count_session, tally
+from smtp_intercept.tally import count_keywords, count_session, tally
 from smtp_intercept.timestamp import timestamp
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close, saved_macs
@@ -93,6 +93,7 @@ class Gateway:
         self._headcount = headcount or Alone()
         self._series, self._number = series or secrets.token_hex(4), 0
         self._counts: Counter[str] = tally()
+        self._unknown: Counter[str] = Counter()
         self._accepting = Accepting(self._begin, lambda: self._headcount.total < self._limit + OVERSHOOT, accept_batch)
         self._readiness = Readiness()
         self._connecting = Connecting(self._readiness, dial_timeout_s)
@@ -123,6 +124,10 @@ class Gateway:
     def counters(self) -> dict[str, int]:
         """Totals since the start; octets and doubts are counted when a session ends."""
         return {**self._counts, "accept_failures": self._accepting.failures}
+
+    def unknown_keywords(self) -> dict[str, int]:
+        """Extensions that servers offered and nobody here knows, by name: in how many sessions."""
+        return dict(self._unknown)
 
     def accept(self, listeners: Iterable[socket.socket]) -> None:
         """Serve these listeners, non-blocking ones; they are the gateway's from now on."""
@@ -174,15 +179,16 @@ class Gateway:
         passage.macs = self._macs(sock)
         self._headcount.enter(client[0])
         self._ended.clear()
-        if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(client[0]):
+        if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(passage):
             self._turn_away(passage, sock, answer)
         else:
             self._open[passage] = None
             self._serve(passage, sock, client, server)
 
-    def _overloaded(self, client: str) -> Answer | None:
-        """This one is counted already."""
-        if 0 < self._limit_per_client < self._headcount.of(client):
+    def _overloaded(self, passage: Passage) -> Answer | None:
+        """This one is counted already. A balancer has many clients."""
+        many = 0 < self._limit_per_client < self._headcount.of(passage.client[0])
+        if many and not self._rules(passage).balancer:
             return BUSY_FOR_YOU
         return BUSY if self._defers and self._headcount.total > self._limit else None
 
@@ -246,6 +252,7 @@ class Gateway:
             session,
             self._idle_s,
             lambda message: self._tell(passage, message),
+            lambda client: self._announce(passage, client),
             lambda pair: self._end(passage, session, pair.outcome, pair.reason),
         )
 
@@ -253,6 +260,11 @@ class Gateway:
         reset_on_close(sock)
         sock.close()
         self._end(passage, session, outcome, reason)
+
+    def _announce(self, passage: Passage, client: tuple[str, int]) -> None:
+        self._headcount.leave(passage.client[0])
+        passage.announce(client)
+        self._headcount.enter(client[0])
 
     def _tell(self, passage: Passage, message: Message) -> None:
         self._counts["messages"] += 1
@@ -262,6 +274,7 @@ class Gateway:
         self._open.pop(passage, None)
         self._headcount.leave(passage.client[0])
         count_session(self._counts, session, outcome)
+        count_keywords(self._unknown, session)
         seconds = asyncio.get_running_loop().time() - passage.began_at
         self._write(passage.session(session, seconds, outcome, reason, self._now()))
         if not self._open:

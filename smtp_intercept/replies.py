@@ -12,13 +12,14 @@ from smtp_intercept import answers
 from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 from smtp_intercept.dialogue import Effect, Owed, Reading, Verb, effect
 from smtp_intercept.events import Doubt
+from smtp_intercept.extensions import unknown
 from smtp_intercept.inspection import Inspection
-from smtp_intercept.matching import Matching
+from smtp_intercept.matching import MAX_KEYWORDS, Matching
 from smtp_intercept.transaction import Recipient, Transaction
 from smtp_intercept.wire import ReplyLine
 
-# Replies that say "no such command", so that what follows BDAT is no chunk (RFC 5321 §4.2.4).
-_UNKNOWN_COMMAND = frozenset({500, 502})
+_COMMAND = Reading.COMMAND
+_JUDGING = 353  # draft-hall-prdr: the replies to the recipients follow
 
 
 class Replies(Matching):
@@ -38,7 +39,10 @@ class Replies(Matching):
 
     def _greet(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.leave(now)
-        self.helo, self._keywords = owed.name, frozenset(self._lines[1:])
+        self.helo, self._keywords = owed.name, set(self._lines[1:])
+        self._lmtp = owed.verb is Verb.LHLO
+        if (new := unknown(self._keywords)) and len(self.unknown) < MAX_KEYWORDS:
+            self.unknown = self.unknown | new
         if self.tls == "none" and b"STARTTLS" in self._keywords:
             self.tls = "offered"
 
@@ -61,18 +65,28 @@ class Replies(Matching):
         if accepted or self._transaction is None or not self._transaction.opened:
             self.leave(now)
             self._transaction = Transaction(owed.name, owed.sent_at, accepted, None if accepted else reply)
+            if owed.prdr:
+                self._transaction.prdr = b"PRDR" in self._keywords
 
     def _recipient(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if self._transaction:
-            self._transaction.add(Recipient(owed.name, owed.direction, reply))
+            self._transaction.add(Recipient(owed.name, owed.direction, reply, owed.answer is not None))
 
     def _send_content(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self._transaction = self._transaction or Transaction("", owed.sent_at)
+        self._transaction.refusal = None  # of another attempt
         self._dot, self._doubtful, self.reading = DotEnd(), DoubtfulEnd(), Reading.DATA
         self._fate = answers.TAKEN if owed.answer else None
+        self.ambiguous = self.ambiguous or not self._rules.reject_bare_newline
         if self._rules.policy and not owed.answer:
             self._inspection = Inspection(self._screen, self._rules.limits.header_bytes)
+        if self._lmtp and not owed.answer:
+            self._owe_verdicts(self._transaction.at_server - 1, now)
         self._owed.append(Owed(Verb.CONTENT, now))
+
+    def _owe_verdicts(self, number: int, now: float) -> None:
+        """Behind what is owed."""
+        self._owed.extend(Owed(Verb.VERDICT, now) for _ in range(number))
 
     def _refuse_content(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if self._transaction:
@@ -84,7 +98,9 @@ class Replies(Matching):
     def _end_message(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         """A refusal may come early; the client reads it at the end of its data. An early acceptance means that
         server and client do not agree on where the message ends: smuggling, or our mistake."""
-        if self.reading is not Reading.DATA:
+        if self._lmtp and self._transaction:
+            reply = self._transaction.judge(reply)
+        if self.reading is _COMMAND or not self._under_way():
             self._end(reply, now)
         elif reply.code < 300:
             self._end(reply, now)
@@ -92,37 +108,75 @@ class Replies(Matching):
         elif self._transaction:
             self._transaction.refuse(reply)
 
-    def _take_chunk(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        size_bytes = owed.size_bytes
-        if self.reading is Reading.CHUNK_OR_COMMAND and not self._owed:
-            if size_bytes is None or size_bytes > self.ahead_bytes:
-                return self.give_up(Doubt.CHUNK, now)
-            self.begin_chunk(size_bytes)
-        elif self.reading is Reading.CHUNK and not self._owed and self._swallowed is None:
-            return self.give_up(Doubt.EARLY, now)
-        if self._transaction:
-            self._transaction.size_bytes += size_bytes or 0
-            if owed.last:
-                self._end(reply, now)
+    def _judge_recipients(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        """The end of the data has a reply for each recipient that the server has accepted, then one of its own."""
+        if reply.code != _JUDGING or not owed.ended or not (self._transaction and self._transaction.prdr):
+            return self._doubt(owed, reply, now)
+        self._transaction.size_bytes += owed.size_bytes or 0
+        self._owed.appendleft(Owed(Verb.CONTENT, now, ended=True))
+        self._owed.extendleft(Owed(Verb.VERDICT, now) for _ in range(self._transaction.at_server))
         return None
 
-    def _refuse_chunk(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        """The message has failed (RFC 3030 §2), unless the server does not know the command at all."""
-        if self.reading is Reading.CHUNK_OR_COMMAND and not self._owed:
-            if owed.size_bytes is None or reply.code in _UNKNOWN_COMMAND:
-                self.reading = self.next_command()
-                return
-            self.begin_chunk(owed.size_bytes)
-        if self._transaction and owed.answer not in (answers.BAD_CHUNK, answers.NO_CHUNKING):
+    def _under_way(self) -> bool:
+        """What has just been answered has not crossed whole."""
+        return self.reading is Reading.DATA or (
+            self.reading is Reading.CHUNK and not self._owed and self._swallowed is None
+        )
+
+    def _verdict(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if self._transaction:
+            self._transaction.judge(reply)
+        if reply.code < 300 and self.reading is Reading.DATA:
             self._end(reply, now)
+            self.give_up(Doubt.EARLY, now)
+
+    def _take_chunk(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if self._transaction:
+            self._transaction.size_bytes += owed.size_bytes or 0
+        if owed.last:
+            self._end_message(owed, reply, now)
+        elif self._under_way():
+            self.give_up(Doubt.EARLY, now)
+
+    def _refuse_chunk(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        """The message has failed (RFC 3030 §2), with the first refusal; the transaction is there until RSET. To some
+        servers the octets of a refused chunk were commands."""
+        self.ambiguous = True
+        if self._transaction and self._transaction.refusal is None:
+            self._transaction.refuse(reply)
+
+    def _take_part(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if owed.last:
+            self._end_message(owed, reply, now)
+
+    def _refuse_part(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        self._refuse_chunk(owed, reply, now)
 
     def begin_chunk(self, size_bytes: int) -> None:
         """So many octets of the client's are no commands."""
         self._chunk = OctetEnd(size_bytes)
         self.reading = Reading.CHUNK if size_bytes else self.next_command()
 
+    def _send_octets(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if owed.size_bytes is None:
+            return self._doubt(owed, reply, now)
+        self._chunk = OctetEnd(owed.size_bytes)
+        self.reading = Reading.OCTETS if owed.size_bytes else self.next_command()
+        self._owed.append(Owed(Verb.OTHER, now))
+        return None
+
+    def _be_verbose(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        self._verbose = True
+
+    def _leave_web(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        """Whatever the server makes of the next lines, they are not a mail client's."""
+        self.give_up(Doubt.WEB, now)
+
     def _send_credentials(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.reading = Reading.CREDENTIALS
+
+    def _authenticate(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        self.reading = Reading.LAYER_OR_COMMAND if self._exchange.layered else self.next_command()
 
     def _resume(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.reading = self.next_command()
@@ -131,7 +185,7 @@ class Replies(Matching):
         """Octets sent in clear behind STARTTLS would be taken for the encrypted session's (RFC 3207 §6)."""
         if self.ahead_bytes:
             self.instead = b""
-            self._abort("the client sent octets behind STARTTLS")
+            self._end_with(answers.INJECTED, now)
             return
         self.leave(now)
         self.tls, self.reading = "started", Reading.HANDSHAKE
@@ -142,7 +196,7 @@ class Replies(Matching):
             self.tls = "refused"
 
     def _doubt(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        self.give_up(Doubt.UNEXPECTED, now)
+        self.give_up(Doubt.BANNER if owed.verb is Verb.CONNECT else Doubt.UNEXPECTED, now)
 
 
 _EFFECTS: Mapping[Effect, Callable[[Replies, Owed, ReplyLine, float], None]] = MappingProxyType(

@@ -14,6 +14,7 @@ from typing import Any
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.dialogue import Verb
+from smtp_intercept.extensions import ENCRYPTING
 from smtp_intercept.policy import Question, Stage, ask
 from smtp_intercept.rules import Rules
 from smtp_intercept.wire import Command, parse_path, safe_text
@@ -81,9 +82,16 @@ class Screen:
         self._idle += 1
         if 0 < self._rules.limits.commands_without_mail < self._idle:
             return answers.TOO_MANY_COMMANDS
-        if self._rules.strip_starttls and command.verb == b"STARTTLS":
+        if self._rules.strip_starttls and command.verb in ENCRYPTING:
             return answers.NO_STARTTLS
         return None
+
+    def _judge_url(self, command: Command) -> Answer | None:
+        """Of content that comes from elsewhere a policy sees nothing."""
+        return answers.NO_BURL if self._rules.policy else None
+
+    def _judge_octets(self, command: Command) -> Answer | None:
+        return answers.NO_BLOB if self.chunking else self._judge_other(command)
 
     def _judge_quit(self, command: Command) -> Answer | None:
         return None
@@ -168,6 +176,9 @@ _JUDGES: Mapping[Verb, Callable[[Screen, Command], Answer | None]] = MappingProx
         Verb.RCPT: Screen._judge_recipient,
         Verb.DATA: Screen._judge_data,
         Verb.BDAT: Screen._judge_chunk,
+        Verb.LHLO: Screen._judge_helo,
+        Verb.BURL: Screen._judge_url,
+        Verb.XEXCH50: Screen._judge_octets,
         Verb.RSET: Screen._judge_reset,
         Verb.XCLIENT: Screen._judge_reset,
         Verb.QUIT: Screen._judge_quit,

@@ -1,8 +1,9 @@
 """A live proxied session: what both sides sent comes in, what goes out to both sides comes out, and every message
 is told when it ends.
 
-Pure. Changes no byte and answers nobody unless `Rules` say so, and holds no message. A line crosses when it is whole,
-content at once. Where the dialogue cannot be followed any more, the bytes go on crossing unread and `Doubt` says why.
+Pure. Holds no message. Outside messages every octet of the client's is part of a line: it crosses when it is whole, or
+is answered here, and what follows is read as the replies say. Content crosses at once. A dialogue that cannot be
+followed any more ends, or crosses unread, as `Rules` say of who is to blame for the `Doubt`.
 """
 
 from __future__ import annotations
@@ -10,22 +11,18 @@ from __future__ import annotations
 from smtp_intercept.conversation import Conversation
 from smtp_intercept.dialogue import Reading
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, Side, ToClient, ToServer
+from smtp_intercept.limits import LOOK_AHEAD_BYTES
 from smtp_intercept.rules import TRANSPARENT, Rules
+from smtp_intercept.sasl import FIRST_OCTET
 
-# Client octets kept while a reply decides what they are. A client may send a whole message behind DATA; with this
-# much unread it is made to wait (`Session.wants_client`).
-LOOK_AHEAD_BYTES = 65_536
-
-# Octets that are not understood yet cross in these states, and in those they never do, not even at the stream's end.
-_CROSSING = frozenset({Reading.CHUNK_OR_COMMAND, Reading.HANDSHAKE, Reading.OPAQUE})
-_KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.OVER})
+# The octets that have come wait for a reply; without one they never cross, not even at the stream's end.
+_KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.HELLO, Reading.OVER})
 _ENCRYPTED = frozenset({Reading.HANDSHAKE, Reading.OPAQUE})
 # A member is found in its class at ten times the cost of a name here (EnumType has a `__getattr__` in Python 3.11).
 _OPAQUE, _OVER = Reading.OPAQUE, Reading.OVER
-_LONG_REPLY = Doubt.LONG_REPLY
-# What the server sends is read no more.
-_UNREAD = frozenset({Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
+# What the server sends is not read as replies.
+_UNREAD = frozenset({Reading.HELLO, Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
 
 
 class Session:
@@ -33,8 +30,7 @@ class Session:
     not be read: it is as far ahead of the server's replies as it may be."""
 
     __slots__ = (
-        "_client_ended",
-        "_crossed",
+        "_layer_seen",
         "_partial",
         "_rules",
         "_server_told",
@@ -47,10 +43,9 @@ class Session:
 
     def __init__(self, protection: Protection, rules: Rules = TRANSPARENT, now: float = 0.0) -> None:
         self._talk, self._rules = Conversation(protection, rules, now), rules
-        self._unread = b""  # from the client; its first ``_crossed`` octets have been forwarded already
-        self._crossed = 0
+        self._unread = b""  # from the client
         self._partial = b""  # from the server: a line that is not whole
-        self._client_ended = self._server_told = False
+        self._server_told = self._layer_seen = False
         self.wants_client = True
         self.bytes_from_client = self.bytes_from_server = 0
 
@@ -75,8 +70,33 @@ class Session:
         return self._talk.doubt
 
     @property
+    def doubted(self) -> Side | None:
+        """Who is to blame for the doubt."""
+        return self._talk.doubted
+
+    @property
+    def unread(self) -> bool:
+        """Both sides' octets cross, or did at the end, for a doubt."""
+        return self._talk.reading is _OPAQUE and self._talk.doubt is not None
+
+    @property
+    def layer(self) -> bool:
+        """A SASL security layer has begun."""
+        return self._talk.layer
+
+    @property
+    def unknown_keywords(self) -> frozenset[bytes]:
+        """Of EHLO replies that crossed: those that the register of extensions does not have."""
+        return frozenset(self._talk.unknown)
+
+    @property
+    def owes_word(self) -> bool:
+        """A message's end has crossed, and the server has not answered it."""
+        return self._talk.owes_word
+
+    @property
     def tls(self) -> str:
-        """none, offered, refused or started."""
+        """none, offered, stripped, refused or started."""
         return self._talk.tls
 
     def opened(self, now: float) -> list[Out]:
@@ -105,39 +125,58 @@ class Session:
             if not talk.alone:
                 self._follow_server(data, now, out)
         elif talk.reading is _OPAQUE:
+            if talk.layer and not self._layer_seen:
+                return self._see_layer(data, now)
             out.append(ToClient(data))
+        elif talk.reading is Reading.HELLO and data:
+            self._hear_first(data, now, out)
         elif talk.reading is Reading.HANDSHAKE and data:
             talk.speak_early()
             self._speak(out)
         return out
 
+    def _hear_first(self, data: bytes, now: float, out: list[Out]) -> None:
+        self._talk.hear_first(data, now)
+        if self._talk.reading is _OPAQUE:
+            out.append(ToClient(data))
+            self._follow_client(b"", now, out)
+        self._speak(out)
+
+    def _see_layer(self, data: bytes, now: float) -> list[Out]:
+        """The server's octets must have lengths too, or there is no layer and the client has lied."""
+        out: list[Out] = []
+        self._layer_seen = True
+        if data[:1] != bytes([FIRST_OCTET]):
+            self._talk.give_up(Doubt.NO_LAYER, now)
+        if self._talk.reading is _OPAQUE:
+            out.append(ToClient(data))
+        self._speak(out)
+        return out
+
     def client_closed(self, now: float) -> list[Out]:
         """The client has sent all it will; replies may still come."""
-        self._client_ended = True
+        self._talk.at_end = True
         out: list[Out] = []
         self._follow_client(b"", now, out)
         return out
 
     def server_closed(self, now: float) -> list[Out]:
-        """The server has sent all it will; the client may still send. No reply will come that could tell anything, so
-        what must not cross unread does not cross any more."""
+        """The server has sent all it will; the client may still send. No reply will come that could tell anything: what
+        waits for one does not cross any more, nor what might have to be answered here."""
         out: list[Out] = []
         if self._talk.alone:
             return out
         if self._must_end():
             self._talk.reading, self._unread, self.wants_client = _OVER, b"", True
-        else:
-            self._talk.reading = _OPAQUE
-            self._follow_client(b"", now, out)
         self._to_client_unread(out)
         out.append(EndClient())
         return out
 
     def _must_end(self) -> bool:
         reading = self._talk.reading
-        if self._rules.guarded or reading in {Reading.HELD, _OVER}:
+        if self._rules.guarded:
             return reading is not _OPAQUE
-        return self._rules.reject_bare_newline and reading in {Reading.WAITING, Reading.DATA}
+        return reading in _KEPT or (self._rules.reject_bare_newline and reading is Reading.DATA)
 
     def check_time(self, now: float) -> list[Out]:
         """To be asked now and then: the end, if what the session waits for has not come in its time."""
@@ -163,6 +202,8 @@ class Session:
             "bytes_from_client": self.bytes_from_client,
             "bytes_from_server": self.bytes_from_server,
             "doubt": None if self.doubt is None else self.doubt.value,
+            "doubted": None if self.doubted is None else self.doubted.value,
+            "sasl_layer": self.layer,
         }
 
     def _follow_client(self, data: bytes, now: float, out: list[Out]) -> None:
@@ -171,11 +212,7 @@ class Session:
         if talk.reading is _OVER:
             return
         buffer = self._unread + data  # no copy if one of them is empty
-        talk.crossed = self._crossed
         position = talk.read_client(buffer, now)
-        if len(buffer) - position >= LOOK_AHEAD_BYTES and talk.awaits_chunk:
-            # A server that takes a chunk unoffered answers only at its end: a client made to wait would stall both.
-            talk.give_up(Doubt.CHUNK, now)
         if talk.reading is _OPAQUE:
             position = len(buffer)
         self._forward(buffer, position, out)
@@ -183,28 +220,27 @@ class Session:
 
     def _forward(self, buffer: bytes, position: int, out: list[Out]) -> None:
         talk = self._talk
-        if position == len(buffer) and not (talk.cuts or self._client_ended or talk.reading is _OPAQUE):
+        if position == len(buffer) and not (talk.cuts or talk.at_end or talk.reading is _OPAQUE):
             # Nearly always: all of it is understood, and crosses.
-            if data := buffer[self._crossed :]:
-                out.append(ToServer(data))
-            self._unread, self._crossed, talk.ahead_bytes, self.wants_client = b"", 0, 0, True
+            if buffer:
+                out.append(ToServer(buffer))
+            self._unread, talk.ahead_bytes, self.wants_client = b"", 0, True
             return
-        everything = talk.reading in _CROSSING or (self._client_ended and talk.reading not in _KEPT and not talk.alone)
-        upto = len(buffer) if everything else max(position, self._crossed)
-        if data := self._uncut(buffer, upto) if talk.cuts else buffer[self._crossed : upto]:
+        if data := self._uncut(buffer, position) if talk.cuts else buffer[:position]:
             out.append(ToServer(data))
         if talk.reading is _OPAQUE:
             self._to_client_unread(out)
-        self._unread = b"" if talk.reading is _OVER else buffer[position:]
-        self._crossed, talk.ahead_bytes = upto - position, len(self._unread)
+        lost = talk.reading is _OVER or (talk.at_end and talk.reading not in _KEPT)  # half an end of data: never one
+        self._unread = b"" if lost else buffer[position:]
+        talk.ahead_bytes = len(self._unread)
         self.wants_client = talk.ahead_bytes < LOOK_AHEAD_BYTES
-        if self._client_ended and not self._server_told and upto == len(buffer) and not talk.alone:
+        if talk.at_end and not self._server_told and not self._unread and not talk.alone:
             self._server_told = True
             out.append(EndServer())
 
     def _uncut(self, buffer: bytes, upto: int) -> bytes:
         """What crosses of the buffer, its cuts left out."""
-        pieces, at = list[bytes](), self._crossed
+        pieces, at = list[bytes](), 0
         for start, end, instead in self._talk.cuts:
             pieces += [buffer[at:start], instead]
             at = end
@@ -221,7 +257,7 @@ class Session:
         talk = self._talk
         buffer, sent, position = self._partial + data, 0, 0
         self._partial = b""
-        while position < len(buffer) and (end := talk.find_line(buffer, position, _LONG_REPLY, now)):
+        while position < len(buffer) and (end := talk.find_reply_line(buffer, position, now)):
             talk.read_reply(buffer[position:end], now)
             if talk.instead is not None:
                 self._reply(buffer[sent:position] + talk.instead, out)

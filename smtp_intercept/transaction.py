@@ -38,11 +38,13 @@ def outcome_of(reply: ReplyLine) -> Outcome:
 
 @dataclass(slots=True)
 class Recipient:
-    """One RCPT that was answered."""
+    """One RCPT that was answered; ``ours``: by the box. The reply to it gives way to the one after the data, if each
+    recipient has its own."""
 
     address: str
     direction: Direction
     reply: ReplyLine
+    ours: bool = False
 
 
 @dataclass(slots=True)
@@ -78,8 +80,9 @@ class Message:
 
 @dataclass(slots=True)
 class Transaction:
-    """From the reply to MAIL (``opened``: it was accepted) to the end of the message. ``refusal``: of MAIL, of DATA,
-    or of the data before its end."""
+    """From the reply to MAIL (``opened``: it was accepted) to the end of the message. ``refusal``: of MAIL, of DATA or
+    BDAT, or of the data before its end. ``prdr``: MAIL asked for a reply to each recipient after the data.
+    ``at_server`` are the recipients that the server has accepted."""
 
     sender: str
     began_at: float
@@ -88,16 +91,34 @@ class Transaction:
     recipients: list[Recipient] = field(default_factory=list)
     recipients_omitted: int = 0
     recipients_accepted: int = 0
+    at_server: int = 0
     size_bytes: int = 0
     discarded: bool = False
+    prdr: bool = False
+    _judged: int = 0
+    _best: ReplyLine | None = None
 
     def add(self, recipient: Recipient) -> None:
         """A recipient with the server's word on it."""
-        self.recipients_accepted += recipient.reply.code < 300
+        if recipient.reply.code < 300:
+            self.recipients_accepted += 1
+            self.at_server += not recipient.ours
         if len(self.recipients) < MAX_LOGGED_RECIPIENTS:
             self.recipients.append(recipient)
         else:
             self.recipients_omitted += 1
+
+    def judge(self, reply: ReplyLine) -> ReplyLine:
+        """The server's word on the next of its recipients, after the data: the best of these words so far."""
+        while self._judged < len(self.recipients):
+            recipient = self.recipients[self._judged]
+            self._judged += 1
+            if recipient.reply.code < 300 and not recipient.ours:
+                recipient.reply = reply
+                break
+        if self._best is None or reply.code // 100 < self._best.code // 100:
+            self._best = reply
+        return self._best
 
     def refuse(self, reply: ReplyLine) -> None:
         """The content is not wanted; what follows a refused MAIL tells nothing new."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 # What one address, name or reply may take of a log line; RFC 5321 §4.5.3.1 allows 256 (path) and 512 (reply).
 MAX_LOGGED_CHARACTERS = 512
 
-_FOREIGN = re.compile(rb"[^\t\r\n -~]")  # control and 8-bit octets
-_PROXY = re.compile(rb"PROXY (?:TCP4|TCP6|UNKNOWN)[ \r]")
+# The narrowest width that a server reads a number with: Exim's are 32 bits, and some of it has a sign.
+MAX_COUNT = 2**31 - 1
 # RFC 5321 §4.2.
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _KEYWORD = re.compile(rb"\s*(?:FROM|TO)(?:\s*:|\s+(?=<))", re.IGNORECASE)
@@ -29,7 +29,10 @@ _ANGLED_OR_BROKEN = re.compile(rb"<([^>\s]*)")  # an unterminated quote or brack
 _SOURCE_ROUTE = re.compile(rb"(?:@(?:\[[^\]]*+\]|[^]\[@,:]++)+\s*+,?\s*+)+:")
 # What nearly every client sends; `parse_path` reads it at a third of the cost, and in the same way.
 _PLAIN = re.compile(rb"(?:FROM|TO):<([a-z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-z0-9.-]+)>(?:[ \t]|\Z)", re.IGNORECASE)
-_CHUNK = re.compile(rb"([0-9]{1,18})(?:\s+(LAST))?\s*", re.IGNORECASE)
+_CHUNK = re.compile(rb"([0-9]{1,18})(?: +(LAST))?", re.IGNORECASE)
+# No blank before it and none but spaces in it: what else some servers take for BDAT is no command to others.
+_CHUNK_LINE = re.compile(rb"BDAT +[0-9]{1,18}(?: +LAST)? *\r\n", re.IGNORECASE)
+_COUNT = re.compile(rb"[0-9]{1,10}(?![^ ])")
 
 
 @dataclass(slots=True)
@@ -70,16 +73,9 @@ def line_end(buffer: bytes, start: int, most_bytes: int) -> int:
     return -1 if not end and len(buffer) - start >= most_bytes else end
 
 
-def begins_foreign(buffer: bytes, start: int, most_bytes: int) -> bool:
-    """The line that begins at ``start``, as far as it is there, holds an octet that no command has before UTF-8 was
-    offered: TLS from the start (RFC 8314), PROXY protocol version 2 and the like. Such a client may end no line."""
-    end = buffer.find(b"\n", start, start + most_bytes)
-    return _FOREIGN.search(buffer, start, end if end >= 0 else start + most_bytes) is not None
-
-
-def announces_client(line: bytes) -> bool:
-    """A whole line is the header of the PROXY protocol, version 1 (its §2.1): no command, and answered by nobody."""
-    return _PROXY.match(line) is not None
+def is_broken(line: bytes) -> bool:
+    """A CR stands inside: to some servers these are two commands."""
+    return b"\r" in line.rstrip(b"\r\n")
 
 
 def parse_command(line: bytes) -> Command:
@@ -92,13 +88,13 @@ def parse_command(line: bytes) -> Command:
 
 def parse_reply_line(line: bytes) -> ReplyLine | None:
     """From a whole line; None if it is no reply (RFC 5321 §4.2). Some servers send no text and no space after the
-    code, some more than one CR."""
+    code, some a tab, some more than one CR."""
     code = _CODES.get(line[:3])
     if code is None:
         return None
     more, text = line[3:4], line[4:].rstrip(b"\r\n")
-    if more == b" " or more == b"-":
-        return ReplyLine(code, more == b" ", text[:MAX_LOGGED_CHARACTERS])
+    if more == b" " or more == b"-" or more == b"\t":
+        return ReplyLine(code, more != b"-", text[:MAX_LOGGED_CHARACTERS])
     return None if line[3:].strip(b"\r\n") else ReplyLine(code, True, b"")
 
 
@@ -106,6 +102,18 @@ def parse_chunk(argument: bytes) -> Chunk | None:
     """From the argument of BDAT; None if the server cannot know either how many octets follow."""
     found = _CHUNK.fullmatch(argument)
     return None if found is None else Chunk(int(found[1]), found[2] is not None)
+
+
+def is_chunk_line(line: bytes) -> bool:
+    """A whole line announces a chunk, and no server reads it otherwise."""
+    return _CHUNK_LINE.fullmatch(line) is not None
+
+
+def parse_count(argument: bytes) -> int | None:
+    """The number that an argument begins with; None if there is none, or one that not every peer can read."""
+    found = _COUNT.match(argument)
+    count = int(found[0]) if found else MAX_COUNT + 1
+    return count if count <= MAX_COUNT else None
 
 
 def parse_path(argument: bytes) -> str:

@@ -34,6 +34,7 @@ PURE = {
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount"),
+        *("extensions", "opening", "sasl"),
     ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),

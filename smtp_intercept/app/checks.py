@@ -307,8 +307,16 @@ def _warn_session(config: Config) -> Iterator[str]:
             'intercept.starttls: "strip" takes encryption from mail that had it; senders that insist on it '
             "(DANE, MTA-STS) will not deliver at all"
         )
-    if intercept.starttls is StartTls.STRIP and intercept.on_doubt is OnDoubt.PASS:
-        yield 'intercept.on_doubt: "pass" lets a client that wants to be misunderstood start TLS all the same'
+    if intercept.on_client_doubt is OnDoubt.PASS:
+        yield (
+            'intercept.on_client_doubt: "pass" lets any client end inspection at will: one command that brings the '
+            "server to a reply that nobody expects, and its messages are seen by nobody"
+        )
+    if config.limits.reply_line_bytes <= config.limits.command_line_bytes:
+        yield (
+            "limits.reply_line_bytes: not above limits.command_line_bytes: a server that repeats a long command in its "
+            "reply is then in doubt; let it be 4096 more"
+        )
     if intercept.bare_newline is BareNewline.PASS:
         yield 'intercept.bare_newline: "pass" leaves it to each server not to be smuggled to'
     if config.limits.errors:

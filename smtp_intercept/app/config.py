@@ -185,15 +185,18 @@ def queues(config: Config, profile: hardware.Profile) -> int:
     return config.diverter.queues or profile.queues
 
 
-def rules(config: Config) -> Rules:
-    """What every session does besides passing on what it reads."""
+def rules(config: Config, direction: Direction = Direction.INCOMING) -> Rules:
+    """What every session of this direction does besides passing on what it reads. An incoming connection's server is
+    one's own; any other's may be its client's accomplice."""
     intercept, given = config.intercept, config.limits.model_dump()
+    doubtful = intercept.on_doubt or (OnDoubt.PASS if direction is Direction.INCOMING else OnDoubt.CLOSE)
     own = {name: given[name] for name in given.keys() & {field.name for field in fields(SessionLimits)}}
     patience_s = {phase: float(given[f"wait_{phase.name.lower()}_s"]) for phase in Phase}
     return Rules(
         strip_starttls=intercept.starttls is StartTls.STRIP,
         reject_bare_newline=intercept.bare_newline is BareNewline.REJECT,
-        close_in_doubt=intercept.on_doubt is OnDoubt.CLOSE,
+        close_in_doubt=doubtful is OnDoubt.CLOSE,
+        pass_client_doubt=intercept.on_client_doubt is OnDoubt.PASS,
         limits=SessionLimits(**own, patience_s=patience_s),
     )
 

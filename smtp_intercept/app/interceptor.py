@@ -16,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -36,7 +37,9 @@ from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.names import ServedNames
+from smtp_intercept.passage import Passage
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
+from smtp_intercept.rules import Rules
 from smtp_intercept.transparent import Address, Blank, Dialler
 
 FILES_PER_SESSION = 2
@@ -68,7 +71,6 @@ class Interceptor:
         self._worker = arguments.worker or 0
         self._log = MailLog(arguments.log)
         self._listeners = listening.adopt(arguments.listener) or listening.listeners(settings, arguments.vlan)
-        rules = config.rules(settings)
         self._names = channel.adopt(arguments.names)
         self._served = ServedNames(config.protected_servers(settings))
         self._lends = [channel.adopt(end) for end in arguments.lend]
@@ -84,7 +86,7 @@ class Interceptor:
             sessions=limits.sessions or 1,
             sessions_per_client=limits.sessions_per_client,
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
-            rules=lambda passage: rules,
+            rules=_rules(settings),
             session_idle_s=float(limits.session_idle_s or 1),
             choose=self._choose,
             **_shared(settings, arguments),
@@ -138,12 +140,27 @@ class Interceptor:
     def _report(self) -> None:
         counts = {**self._gateway.counters(), "mta_silent": self._untaken, "log_lines_lost": self._log.lost}
         open_now = self._gateway.sessions
-        channel.tell(self._reports, {"pid": os.getpid(), "sessions": open_now, "counts": counts})
+        unknown = self._gateway.unknown_keywords()
+        report = {"pid": os.getpid(), "sessions": open_now, "counts": counts, "unknown_keywords": unknown}
+        channel.tell(self._reports, report)
 
 
 def _blank(borrow: int | None) -> Blank | None:
     """Where the box's own addresses are in another network namespace: sockets of that."""
     return None if borrow is None else Borrowed(channel.adopt(borrow)).take
+
+
+def _rules(settings: config.Config) -> Callable[[Passage], Rules]:
+    """By direction, and by whether the connection is a balancer's."""
+    usual = {direction: config.rules(settings, direction) for direction in Direction}
+    balanced = {direction: replace(rules, balancer=True) for direction, rules in usual.items()}
+    networks = settings.intercept.balancers
+
+    def of(passage: Passage) -> Rules:
+        balancer = networks and any(ip_address(passage.client[0]) in network for network in networks)
+        return (balanced if balancer else usual)[passage.arrival.direction]
+
+    return of
 
 
 def _shared(settings: config.Config, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -168,7 +168,8 @@ def _warn_only_mta(config: Config) -> Iterator[str]:
     for key, silent, instead in (
         ("hidden", intercept.hidden, "mta.source does"),
         ("starttls", intercept.starttls is not StartTls.STRIP, "mta.certificate does"),
-        ("on_doubt", intercept.on_doubt is OnDoubt.PASS, "it follows no dialogue but its own"),
+        ("on_doubt", intercept.on_doubt is None, "it follows no dialogue but its own"),
+        ("on_client_doubt", intercept.on_client_doubt is OnDoubt.CLOSE, "it follows no dialogue but its own"),
     ):
         if not silent:
             yield f"intercept.{key}: says nothing of connections that are the MTA's, and all are: {instead}"

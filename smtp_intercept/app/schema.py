@@ -29,7 +29,7 @@ from smtp_intercept.app.fields import (
     VerifyFailure,
 )
 from smtp_intercept.handling import Handler
-from smtp_intercept.limits import DEFAULT_LIMITS, PATIENCE_S, RFC_SECONDS, Phase
+from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, RFC_SECONDS, Phase
 from smtp_intercept.mta.nexthop import Protocol, Security
 
 _DAY_S = 86_400
@@ -88,7 +88,11 @@ class Intercept(Table):
     outgoing: fields.HandlerChoice = Handler.PROXY
     starttls: fields.StartTlsChoice = StartTls.PASS
     bare_newline: fields.BareNewlineChoice = BareNewline.REJECT
-    on_doubt: fields.OnDoubtChoice = OnDoubt.PASS
+    on_doubt: fields.OnDoubtChoice | None = None  # incoming pass, outgoing close
+    on_client_doubt: fields.OnDoubtChoice = OnDoubt.CLOSE
+    balancers: tuple[fields.Network, ...] = Field(
+        (), max_length=256, description="each new connection is compared with all of them"
+    )
     on_overload: fields.OnOverloadChoice = OnOverload.PASS
     port: Mapping[fields.PortName, PortHandlers] = Field(default_factory=dict)
 
@@ -251,6 +255,9 @@ class Limits(Table):
         5_000, ge=0, le=1_000_000, description="one client must not take everybody's places; beyond: 421 from the box"
     )
     command_line_bytes: int = _line(DEFAULT_LIMITS.command_line_bytes)
+    auth_line_bytes: int = Field(
+        DEFAULT_LIMITS.auth_line_bytes, ge=12_288, le=LOOK_AHEAD_BYTES, description="credentials; a ticket has its size"
+    )
     reply_line_bytes: int = _line(DEFAULT_LIMITS.reply_line_bytes)
     header_bytes: int = Field(
         DEFAULT_LIMITS.header_bytes, ge=65_536, le=67_108_864, description="kept while a policy waits for its end: 552"

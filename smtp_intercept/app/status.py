@@ -31,7 +31,8 @@ REASONS = {
     "interceptor_full": "as many sessions as limits.sessions",
     "seen_twice": "inspected on another port already",
     "encrypted": "encrypted after STARTTLS",
-    "in_doubt": "the dialogue could not be followed",
+    "sasl_layer": "behind a security layer of SASL's",
+    "in_doubt": "the dialogue could not be followed, and on_doubt or on_client_doubt passes it",
 }
 
 
@@ -77,6 +78,7 @@ def _seen(run_dir: RunDir, spool: Path | None) -> dict[str, Any]:
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "seen_twice": diverter.get("seen_twice", []),
+        "unknown_keywords": interceptor.get("unknown_keywords", {}),
         "protected": resolver.get("protected", []),
         "change": unfinished.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -111,7 +113,8 @@ def _not_inspected(kernel: dict[str, int], counts: dict[str, int], mail: dict[st
     found = {name: kernel.get(name, 0) for name in NOT_INSPECTED}
     prefix = "not_inspected."
     found |= {name.removeprefix(prefix): n for name, n in counts.items() if name.startswith(prefix)}
-    found |= {"encrypted": mail.get("tls_started", 0), "in_doubt": mail.get("doubts", 0)}
+    for name, counter in (("encrypted", "tls_started"), ("sasl_layer", "sasl_layers"), ("in_doubt", "unread")):
+        found[name] = mail.get(counter, 0)
     return found
 
 
@@ -228,10 +231,13 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     healed = Table("put right at", "what others had changed")
     for when, what in watching.healings(page["watch"]):
         healed.add_row(when, what)
+    unknown = Table("extension that nobody here knows", "sessions")
+    for name, number in sorted(page["unknown_keywords"].items()):
+        unknown.add_row(name, str(number))
     workers = _workers_table(page["each"].get("interceptor", {}))
     return [
         table
-        for table in (lanes, healed, relayed, picked, missed, mail, workers, _mta_table(page["mta"]))
+        for table in (lanes, healed, relayed, picked, missed, mail, unknown, workers, _mta_table(page["mta"]))
         if table.row_count
     ]
 

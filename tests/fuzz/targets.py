@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from smtp_intercept.direction import Domains, Protection, Servers, message_direction, recipient_domain
 from smtp_intercept.events import Abort, DropServer, Leave, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.limits import LOOK_AHEAD_BYTES
 from smtp_intercept.policy import Defer, Discard, Pass, Policy, Question, Refuse, Stage, Verdict
 from smtp_intercept.rules import Rules
-from smtp_intercept.session import LOOK_AHEAD_BYTES, Session
+from smtp_intercept.session import Session
 from smtp_intercept.transaction import Outcome
 from smtp_intercept.wire import parse_chunk, parse_command, parse_path, parse_reply_line
 from tests.fuzz.strict import StrictServer
@@ -52,7 +53,7 @@ def policy_of(seed: int) -> Policy:
 def rules_of(data: st.DataObject) -> Rules:
     seed = data.draw(st.none() | st.integers(0, 1000))
     strip, reject, close = data.draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
-    return Rules(None if seed is None else policy_of(seed), strip, reject, close)
+    return Rules(None if seed is None else policy_of(seed), strip, reject, close, data.draw(st.booleans()))
 
 
 def converse(client: bytes, sizes: list[int], rules: Rules) -> tuple[list[Outcome], list[bytes], bytes]:

@@ -1,4 +1,5 @@
-"""Clients that speak before the server does, with octets that are no SMTP: the box lets them cross, unread and counted.
+"""Clients that speak before the server does, with octets that are no SMTP: TLS crosses where its server speaks it, the
+PROXY protocol from those that are named balancers.
 
 ::
 
@@ -22,7 +23,6 @@ CONFIG: dict[str, Any] = {
     "intercept": {"ports": [25, 465]},
     "protected": [{"domain": "example.com", "servers": [SERVER]}],
 }
-DOUBT = "client speaks first and not SMTP"
 SEND = """
 client.ehlo("first.example.net")
 client.sendmail(sys.argv[2], ["user@example.com"], b"Subject: first\\r\\n\\r\\nthrough\\r\\n")
@@ -50,10 +50,6 @@ CLIENTS = {"tls": TLS, "proxy": PROXY}
 PORTS = {"tls": 465, "proxy": 25}
 
 
-def counted(lab: Lab) -> int:
-    return int(lab.gateway.status()["not_inspected"]["in_doubt"])
-
-
 @pytest.fixture(scope="module")
 def servers(lab: Lab, lanes: None) -> dict[str, MailServer]:
     host = lab.host("server")
@@ -65,21 +61,26 @@ def servers(lab: Lab, lanes: None) -> dict[str, MailServer]:
     }
 
 
-def test_their_mail_arrives_and_they_are_counted(lab: Lab, servers: dict[str, MailServer]) -> None:
-    with lab.gateway.running(CONFIG):
-        for number, (first, script) in enumerate(CLIENTS.items(), 1):
+def test_their_mail_arrives_and_is_inspected_or_counted(lab: Lab, servers: dict[str, MailServer]) -> None:
+    balanced = {**CONFIG, "intercept": {**CONFIG["intercept"], "balancers": [CLIENT]}}
+    with lab.gateway.running(balanced):
+        for first, script in CLIENTS.items():
             lab.host("client").python(script, SERVER, f"{first}@example.net")
             assert servers[first].messages(sender=f"{first}@example.net")
-            hung.wait_until(lambda number=number: counted(lab) == number, f"{first} is counted")  # type: ignore[misc]
-        sessions = lab.gateway.mail_log("session")
-    assert [session["server"]["port"] for session in sessions] == list(PORTS.values())
-    assert {session["doubt"] for session in sessions} == {DOUBT}
+        hung.wait_until(lambda: len(lab.gateway.mail_log("session")) == len(CLIENTS), "both are over")
+        encrypted, proxied = lab.gateway.mail_log("session")
+        assert lab.gateway.wait_log(type="message", sender="proxy@example.net", outcome="accepted")
+        hung.wait_until(lambda: lab.gateway.status()["not_inspected"]["encrypted"] == 1, "TLS is counted")
+        assert lab.gateway.status()["not_inspected"]["in_doubt"] == 0
+    assert (encrypted["server"]["port"], encrypted["tls"], encrypted["doubt"]) == (PORTS["tls"], "started", None)
+    assert (proxied["client"]["address"], proxied["client"]["port"]) == ("203.0.113.5", 0x3039)
+    assert proxied["balancer"]["address"] == CLIENT
 
 
-def test_in_doubt_they_are_ended_if_that_is_wanted(lab: Lab, servers: dict[str, MailServer]) -> None:
-    closing = {**CONFIG, "intercept": {**CONFIG["intercept"], "on_doubt": "close"}}
-    with lab.gateway.running(closing):
-        for first, script in CLIENTS.items():
-            assert lab.host("client").python(script, SERVER, "ended@example.net", check=False).returncode
-            assert not servers[first].messages(sender="ended@example.net")
-        assert lab.gateway.wait_log(type="session", doubt=DOUBT, outcome="aborted")
+def test_who_is_no_balancer_speaks_for_nobody(lab: Lab, servers: dict[str, MailServer]) -> None:
+    with lab.gateway.running(CONFIG):
+        client = lab.host("client").python(CLIENTS["proxy"], SERVER, "ended@example.net", check=False)
+        assert client.returncode
+        assert not servers["proxy"].messages(sender="ended@example.net")
+        assert lab.gateway.wait_log(type="session", doubted="client", outcome="aborted")
+        hung.wait_until(lambda: lab.gateway.status()["mail"]["foreign"] == 1, "it is counted")

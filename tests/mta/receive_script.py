@@ -141,7 +141,7 @@ def plain(kept: Kept) -> dict[str, Any]:
 
 def without(record: dict[str, Any]) -> dict[str, Any]:
     usual: dict[str, Any] = {"direction": "incoming", "handler": "mta"}
-    usual |= dict.fromkeys(("hidden", "source_port_kept", "doubt", "vlan"))
+    usual |= dict.fromkeys(("hidden", "source_port_kept", "doubt", "vlan", "balancer"))
     assert record["handler"] == "mta"
     return {
         name: value

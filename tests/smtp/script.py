@@ -12,11 +12,12 @@
     dropped                      the server's leg must have been reset, and the session gone on
     leave: OUTCOME, REASON       the gateway must have closed the session so
     pause: SECONDS               the client must have been made to wait so long, from time 0
-    log:                         then the records in order, JSON, the session's own last
+    announced: ADDRESS PORT      the client that a balancer must have named
+    log:                         then the records in order, JSON, the session's own last (without what is `USUAL`)
 
 Before all that, what the gateway is told to do:
 
-    rule: starttls strip         | bare_newline reject | on_doubt close
+    rule: starttls strip         | bare_newline reject | on_doubt close | on_client_doubt pass | balancer yes
     limit: recipients 2          a field of `Limits`
     policy: RCPT b@example.com refuse 550 5.7.1 no     at a stage, if the question holds the word (* is any)
 """
@@ -33,6 +34,7 @@ from typing import Any, Literal
 from smtp_intercept.direction import Direction, Domains, Protection, Servers
 from smtp_intercept.events import (
     Abort,
+    Announced,
     DropServer,
     EndClient,
     EndServer,
@@ -51,6 +53,7 @@ from tests.smtp.cuts import Cut
 SERVER = "192.0.2.20"  # protected, whoever is dialled
 PROTECTION = Protection(Domains.of([("example.com", False)]), Servers.of([SERVER]))
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
+USUAL = {"doubted": None, "sasl_layer": False}
 NO_LITERALS = {"->", "><", ">>"}
 CROSSING = {"->", "=>"}
 
@@ -89,6 +92,7 @@ class Script:
     dropped: bool = False
     leave: str | None = None
     pauses: list[float] = field(default_factory=list)
+    announced: str | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
     rulings: list[Ruling] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
@@ -102,6 +106,8 @@ class Script:
             settings.get("starttls") == "strip",
             settings.get("bare_newline") == "reject",
             settings.get("on_doubt") == "close",
+            settings.get("on_client_doubt") == "pass",
+            settings.get("balancer") == "yes",
             replace(TRANSPARENT.limits, **self.limits),  # type: ignore[arg-type]
         )
 
@@ -120,6 +126,7 @@ class Played:
     dropped: bool = False
     leave: str | None = None
     pauses: list[float] = field(default_factory=list)
+    announced: str | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
     session: dict[str, Any] = field(default_factory=dict)
 
@@ -147,6 +154,8 @@ class Played:
                     self.leave = f"{outcome}, {reason}"
                 case Pause(until_at):
                     self.pauses.append(until_at)
+                case Announced(client):
+                    self.announced = f"{client[0]} {client[1]}"
                 case MessageDone(record):
                     self.messages.append({"number": record.number, **record.fields()})
 
@@ -244,6 +253,7 @@ HEADS: Mapping[str, Callable[[Script, str], None]] = {
     "policy": read_policy,
     "abort": set_field("abort"),
     "leave": set_field("leave"),
+    "announced": set_field("announced"),
     "pause": lambda script, text: script.pauses.append(float(text)),
     "dropped": lambda script, text: setattr(script, "dropped", True),
 }
@@ -255,9 +265,10 @@ def check(script: Script, played: Played) -> None:
     assert (played.abort, played.leave) == (script.abort, script.leave)
     assert played.dropped == script.dropped
     assert played.pauses == script.pauses
+    assert played.announced == script.announced
     *messages, session = script.log
     assert [without(message, "seconds") for message in played.messages] == messages
-    assert without(played.session, "bytes_from_client", "bytes_from_server") == session
+    assert without(played.session, "bytes_from_client", "bytes_from_server") == {**USUAL, **session}
 
 
 def without(record: dict[str, Any], *names: str) -> dict[str, Any]:

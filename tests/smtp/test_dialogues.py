@@ -5,17 +5,23 @@ and the law behind them: how the octets were cut makes no difference to anything
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from smtp_intercept.answers import IN_DOUBT, INJECTED
+from smtp_intercept.events import SERVERS, Doubt, Side
+from smtp_intercept.extensions import HANDLED
 from smtp_intercept.limits import Limits
 from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, Verdict
 from smtp_intercept.rules import TRANSPARENT, Rules
+from smtp_intercept.session import Session
 from tests.smtp.cuts import bytewise, in_pieces, whole
-from tests.smtp.script import FILES, Event, Side, check, play, read_script
+from tests.smtp.script import FILES, PROTECTION, Event, Played, check, play, read_script
+from tests.smtp.script import Side as End
 
 RANDOM_CUTS = 40
 
@@ -50,15 +56,38 @@ def test_no_credential_is_logged() -> None:
         assert "c2VjcmV0" not in str(played.messages) + str(played.session), path.stem
 
 
+def test_every_doubt_has_a_dialogue_that_says_whose_it_is() -> None:
+    """And ends, by default, if it is the client's."""
+    provoked = set()
+    for path in FILES:
+        script = read_script(path)
+        doubt, doubted = (script.log[-1].get(name) for name in ("doubt", "doubted"))
+        assert (doubt is None) == (doubted is None), path.stem
+        if doubted == "client" and "on_client_doubt" not in script.settings:
+            assert script.leave == f"aborted, in doubt: {doubt}", path.stem
+        provoked.add((doubt, doubted))
+    for each in Doubt:
+        assert (each.value, ("server" if each in SERVERS else "client")) in provoked, each
+
+
+def test_every_extension_that_changes_a_dialogue_has_one() -> None:
+    texts = {path.stem: path.read_text("utf-8").upper() for path in FILES}
+    for keyword, stem in HANDLED.items():
+        assert keyword.decode() in texts[stem], keyword
+
+
 # Words of both sides, in an order that no honest peer would have: the law holds for nonsense too.
 CLIENT = [
     "EHLO c.example", "HELO c.example", "MAIL FROM:<a@c.example>", "RCPT TO:<b@example.com>", "DATA", ".", "text", "",
     "Subject: x", "\r\n.", "\n.", ".\r", "\x16\x03\x01", "\0", "PROXY UNKNOWN",
     "BDAT 5", "BDAT 7 LAST", "BDAT 0 LAST", "BDAT x", "AUTH LOGIN", "STARTTLS", "RSET", "NOOP", "QUIT", "ATRN x",
+    "MAIL FROM:<a@c.example> PRDR", "LHLO c", "BURL u LAST", "VERB", "XEXCH50 4 2", "SAML FROM:<s@c>", "GET / HTTP/1.1",
+    "AUTH GSSAPI", "\0\0\0\4", "BDAT 4294967297 LAST", "NOOP\rNOOP", "\r\n\r\n\0\r\nQUIT\n",
+    "PROXY TCP4 192.0.2.1 192.0.2.2 1 2", "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
 ]  # fmt: skip
 SERVER = [
     "220 mx", "250 ok", "250-mx", "250 CHUNKING", "250-STARTTLS", "354 go", "334 x", "421 bye", "450 no", "500 what",
-    "502 no", "503 no", "550 no", "235 ok", "221 bye", "junk",
+    "502 no", "503 no", "550 no", "235 ok", "221 bye", "junk", "353 each", "250-PRDR", "050 so", "451 late", "\0\0\0\1",
 ]  # fmt: skip
 HONEST = [
     Event("s", b"220 mx\r\n"),
@@ -72,7 +101,7 @@ HONEST = [
 PREFIXES = st.sampled_from([0, 4, 5, 7])  # of HONEST: nothing, a pipeline under way, an envelope, content
 
 
-def said(side: Side, words: list[str]) -> st.SearchStrategy[Event]:
+def said(side: End, words: list[str]) -> st.SearchStrategy[Event]:
     ends = st.sampled_from(["\r\n", "\r\n", "\r\n", "\n", ""])
     line = st.builds(lambda word, end: (word + end).encode(), st.sampled_from(words), ends)
     lines = st.lists(line, min_size=1, max_size=6).map(b"".join).filter(bool)
@@ -104,8 +133,8 @@ def any_rules(draw: st.DrawFn) -> Rules:
         commands_without_mail=draw(st.sampled_from([0, 3])),
         errors=draw(st.sampled_from([0, 3])),
     )
-    strip, reject, close = (draw(st.booleans()) for _ in range(3))
-    return Rules(None if seed is None else policy, strip, reject, close, limits)
+    strip, reject, close, trust, balancer = (draw(st.booleans()) for _ in range(5))
+    return Rules(None if seed is None else policy, strip, reject, close, trust, balancer, limits)
 
 
 @settings(max_examples=600, deadline=None)
@@ -114,7 +143,7 @@ def any_rules(draw: st.DrawFn) -> Rules:
     st.just(TRANSPARENT) | any_rules(),
 )  # fmt: skip
 def test_no_cut_makes_a_difference(
-    honest: int, nonsense: list[Event], closed: Side | None, chance: random.Random, rules: Rules
+    honest: int, nonsense: list[Event], closed: End | None, chance: random.Random, rules: Rules
 ) -> None:
     events = [*HONEST[:honest], *nonsense, *([Event(closed, None)] if closed else [])]
     expected = play(events, whole, rules)
@@ -122,12 +151,36 @@ def test_no_cut_makes_a_difference(
     assert play(events, in_pieces(chance), rules) == expected
 
 
-@settings(max_examples=200, deadline=None)
+# What the box answers itself is another dialogue's.
+ANSWERED = re.compile(rb"BDAT|\r(?!\n)", re.IGNORECASE)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PREFIXES, NONSENSE, st.booleans())
+def test_no_byte_changes(honest: int, nonsense: list[Event], trust: bool) -> None:
+    """What crosses is what was sent, from its start; and all of it, where nothing waits for a reply or has ended."""
+    events = [*HONEST[:honest], *nonsense]
+    sent = {side: b"".join(event.data or b"" for event in events if event.side == side) for side in ("c", "s")}
+    assume(not ANSWERED.search(sent["c"]))
+    played = play([*events, Event("s", None)], whole, Rules(pass_client_doubt=trust))
+    heard = played.to_client
+    if played.leave:
+        heard = heard.removesuffix(IN_DOUBT.line).removesuffix(INJECTED.line)
+    assert sent["c"].startswith(played.to_server)
+    assert sent["s"].startswith(heard)
+    assert heard == sent["s"] or played.leave or played.abort
+
+
+@settings(max_examples=300, deadline=None)
 @given(PREFIXES, NONSENSE)
-def test_no_byte_changes(honest: int, nonsense: list[Event]) -> None:
-    events = [*HONEST[:honest], *nonsense, Event("s", None), Event("c", None)]
-    played = play(events, whole)
-    for side, crossed in (("c", played.to_server), ("s", played.to_client)):
-        sent = b"".join(event.data or b"" for event in events if event.side == side)
-        assert sent.startswith(crossed)
-        assert crossed == sent or played.abort or (side == "c" and b"STARTTLS" in sent)
+def test_no_client_ends_inspection(honest: int, nonsense: list[Event]) -> None:
+    """Whatever both say, octets cross unread only for a doubt of the server's, or where it agreed to encryption."""
+    rules = Rules(reject_bare_newline=True)
+    played, session = Played(), Session(PROTECTION, rules)
+    played.take(session.opened(0.0))
+    for event in [*HONEST[:honest], *nonsense]:
+        if played.leave is not None or played.abort is not None:
+            break
+        assert event.data is not None
+        played.take((session.client_sent if event.side == "c" else session.server_sent)(event.data, 0.0))
+    assert not session.unread or session.doubted is Side.SERVER

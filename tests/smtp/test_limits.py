@@ -12,10 +12,10 @@ import pytest
 from smtp_intercept.direction import Protection
 from smtp_intercept.events import Leave, MessageDone, Out, ToClient, ToServer
 from smtp_intercept.leg import WRITE_BUFFER_BYTES
-from smtp_intercept.limits import PATIENCE_S, Limits, Phase
+from smtp_intercept.limits import LOOK_AHEAD_BYTES, PATIENCE_S, Limits, Phase
 from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, ask
 from smtp_intercept.rules import Rules
-from smtp_intercept.session import LOOK_AHEAD_BYTES, Session
+from smtp_intercept.session import Session
 from tests.smtp.box import Run, box, connected, listening, receive, send
 
 PASSING = Rules(policy=lambda asked: Pass(), reject_bare_newline=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from smtp_intercept.answers import INJECTED
 from smtp_intercept.dialogue import _EFFECTS, MAX_OUTSTANDING, Effect, Verb, effect
 from smtp_intercept.direction import Domains, Protection
-from smtp_intercept.events import Abort, Doubt, EndClient, EndServer, MessageDone, Out, ToClient, ToServer
-from smtp_intercept.limits import DEFAULT_LIMITS, Limits
+from smtp_intercept.events import Doubt, EndClient, EndServer, Leave, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, Limits
 from smtp_intercept.rules import TRANSPARENT, Rules
-from smtp_intercept.session import LOOK_AHEAD_BYTES, Session
+from smtp_intercept.session import Session
 from smtp_intercept.transaction import MAX_LOGGED_RECIPIENTS, Message
 from smtp_intercept.wire import MAX_LOGGED_CHARACTERS
 
@@ -21,8 +22,9 @@ MAX_LINE_BYTES = DEFAULT_LIMITS.command_line_bytes
 def session(*extensions: bytes, rules: Rules = TRANSPARENT) -> Session:
     """One that has been greeted."""
     it = Session(Protection(Domains.of([("example.com", False)])), rules)
+    it.server_sent(GREETED, 0)
     it.client_sent(b"EHLO c.example\r\n", 0)
-    it.server_sent(GREETED + b"".join(b"250-%b\r\n" % each for each in (b"mx", *extensions)) + b"250 HELP\r\n", 0)
+    it.server_sent(b"".join(b"250-%b\r\n" % each for each in (b"mx", *extensions)) + b"250 HELP\r\n", 0)
     return it
 
 
@@ -108,22 +110,32 @@ def test_a_command_line_may_have_the_longest_length() -> None:
     assert it.doubt is None
 
 
-@pytest.mark.parametrize("tail", [b"", b"\r\n", b"x" * 100_000])
-def test_a_longer_one_is_not_followed_and_crosses(tail: bytes) -> None:
+@pytest.mark.parametrize("tail", [b"", b"x" * 100_000])
+def test_a_longer_one_is_answered_and_does_not_cross(tail: bytes) -> None:
     it = session()
-    endless = b"x" * MAX_LINE_BYTES + tail
-    assert (
-        to_server(it.client_sent(endless[: MAX_LINE_BYTES - 1], 0) + it.client_sent(endless[MAX_LINE_BYTES - 1 :], 0))
-        == endless
-    )
-    assert it.doubt is Doubt.LONG_COMMAND
-    assert it.client_sent(b"more", 0) == [ToServer(b"more")]
+    assert it.client_sent(b"x" * (MAX_LINE_BYTES - 1), 0) == []
+    assert it.client_sent(b"x" + tail, 0) == []
+    assert it.ahead_bytes == 0
+    assert it.client_sent(b"\r\nNOOP\r\n", 0) == [ToServer(b"NOOP\r\n"), ToClient(b"500 5.5.2 Line too long\r\n")]
+    assert it.doubt is None
 
 
-def test_a_reply_line_has_the_same_limit() -> None:
+def test_credentials_may_be_as_long_as_what_is_kept_at_all() -> None:
+    it = session(b"AUTH GSSAPI")
+    longest = b"AUTH GSSAPI " + b"x" * (LOOK_AHEAD_BYTES - 14) + b"\r\n"
+    assert it.client_sent(longest[:-1], 0) == []
+    assert it.wants_client
+    assert it.client_sent(longest[-1:], 0) == [ToServer(longest)]
+    it.server_sent(b"535 no\r\n", 0)
+    assert it.client_sent(longest[:-2] + b"x", 0) == []
+    assert it.client_sent(b"\r\n", 0) == [ToClient(b"500 5.5.2 Line too long\r\n")]
+
+
+def test_a_reply_line_has_a_limit_that_a_command_repeated_by_its_server_does_not_reach() -> None:
     it = session()
     it.client_sent(b"NOOP\r\nNOOP\r\n", 0)
-    longest = b"250 " + b"x" * (MAX_LINE_BYTES - 6) + b"\r\n"
+    longest = b"250 " + b"x" * (DEFAULT_LIMITS.reply_line_bytes - 6) + b"\r\n"
+    assert len(longest) > MAX_LINE_BYTES + 512
     assert it.server_sent(longest, 0) == [ToClient(longest)]
     assert it.doubt is None
     assert to_client(it.server_sent(b"250 " + longest, 0)) == b"250 " + longest
@@ -147,30 +159,37 @@ def test_octets_held_behind_starttls_are_bounded_too() -> None:
     it.client_sent(b"STARTTLS\r\n", 0)
     assert it.client_sent(b"z" * LOOK_AHEAD_BYTES, 0) == []
     assert not it.wants_client
-    assert it.server_sent(b"220 go\r\n", 0) == [Abort("the client sent octets behind STARTTLS")]
+    leave = Leave("aborted", str(INJECTED.reply))
+    assert it.server_sent(b"220 go\r\n", 0) == [ToClient(INJECTED.line), leave]
     assert it.client_sent(b"z", 0) == it.server_sent(b"z", 0) == []
 
 
-def test_a_chunk_that_was_not_offered_makes_no_client_wait() -> None:
+def test_a_chunk_that_was_not_offered_is_read_and_thrown_away() -> None:
     it = session()
     it.client_sent(b"MAIL FROM:<a@b>\r\n", 0)
     it.server_sent(b"250 ok\r\n", 0)
-    it.client_sent(b"BDAT 1000000 LAST\r\n", 0)
-    it.client_sent(b"b" * (LOOK_AHEAD_BYTES - 1), 0)
-    assert it.doubt is None
-    outs = it.client_sent(b"b", 0)
-    assert it.doubt is Doubt.CHUNK
+    assert it.client_sent(b"BDAT 1000000 LAST\r\n", 0) == []
+    assert it.client_sent(b"b" * 999_999, 0) == []
     assert it.wants_client
-    assert to_server(outs) == b"b"
-    assert [message.outcome.value for message in messages(outs)] == ["unknown"]
+    assert it.client_sent(b"b", 0) == [ToClient(b"503 5.5.1 CHUNKING was not offered\r\n")]
+
+
+@pytest.mark.parametrize("size", [2**31 - 1, 2**31])
+def test_a_chunk_is_no_larger_than_the_narrowest_number(size: int) -> None:
+    it = session(b"CHUNKING")
+    it.client_sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", 0)
+    it.server_sent(b"250 ok\r\n250 ok\r\n", 0)
+    crossed = to_server(it.client_sent(b"BDAT %d\r\nx" % size, 0))
+    assert crossed == (b"BDAT %d\r\nx" % size if size < 2**31 else b"")
 
 
 def test_a_chunk_answered_before_its_end_is_not_followed() -> None:
     it = session(b"CHUNKING")
-    it.client_sent(b"MAIL FROM:<a@b>\r\nBDAT 4 LAST\r\nabc", 0)
-    outs = it.server_sent(b"250 ok\r\n250 taken\r\n", 0)
+    it.client_sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 4 LAST\r\nabc", 0)
+    outs = it.server_sent(b"250 ok\r\n250 ok\r\n", 0)
+    outs = it.server_sent(b"250 taken\r\n", 0)
     assert it.doubt is Doubt.EARLY
-    assert [message.outcome.value for message in messages(outs)] == ["unknown"]
+    assert [message.outcome.value for message in messages(outs)] == ["accepted"]
 
 
 def test_a_pipeline_stops_at_as_many_replies_as_may_be_owed() -> None:
@@ -240,6 +259,8 @@ def test_every_field_is_there_before_anything_was_said() -> None:
         "bytes_from_client": 0,
         "bytes_from_server": 0,
         "doubt": None,
+        "doubted": None,
+        "sasl_layer": False,
     }
 
 

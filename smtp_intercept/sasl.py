@@ -1,0 +1,69 @@
+"""Whether a SASL exchange ends in a security layer: from then on octets have lengths and no lines (RFC 4422 §3.7).
+
+Pure. Reads what the client chose and nothing else of its credentials; keeps none.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+# RFC 4422 §3.7: a length of four octets, and no layer known takes more than 2^24 - 1.
+FIRST_OCTET = 0
+_DIRECTIVE = re.compile(rb'\s*([a-z-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^,]*)\s*(?:,|$)', re.DOTALL)
+_SEALED = 0x02  # RFC 4121 §4.2.2
+_NO_LAYER = 0x01  # RFC 4752 §3.3, a bit mask
+
+
+def _qop(response: bytes) -> bool | None:
+    """DIGEST-MD5's own word (RFC 2831 §2.1.2); without one it is "auth"."""
+    said = {name: value.strip(b'" ') for name, value in _DIRECTIVE.findall(response)}
+    return said.get(b"qop", b"auth") != b"auth" if b"digest-uri" in said else None
+
+
+def _wrapped(token: bytes) -> bool | None:
+    """GSSAPI's last token wraps the layer that was chosen, and nothing is sealed yet (RFC 4752 §3.1, 4121 §4.2.6.2)."""
+    if token[:2] != b"\x05\x04" or len(token) < 20 or token[2] & _SEALED:
+        return None
+    checksum, turned = int.from_bytes(token[4:6]), int.from_bytes(token[6:8])
+    rest = token[16:]
+    turned %= len(rest)
+    plain = (rest[turned:] + rest[:turned])[: len(rest) - checksum]
+    return plain[0] != _NO_LAYER if plain else None
+
+
+# By mechanism: those that have a layer, and how to see what was chosen; None: not to be seen.
+_LAYERED: Mapping[bytes, Callable[[bytes], bool | None]] = MappingProxyType(
+    {
+        b"DIGEST-MD5": _qop,
+        b"GSSAPI": _wrapped,
+        b"GSS-SPNEGO": lambda token: None,
+        b"KERBEROS_V4": lambda token: None,
+        b"SRP": lambda token: None,
+    }
+)
+
+
+class Exchange:
+    """One AUTH command (its argument) and the lines that follow it. ``layered``: octets with lengths may follow its
+    success."""
+
+    __slots__ = ("_read", "layered")
+
+    def __init__(self, argument: bytes) -> None:
+        words = argument.split(None, 1)
+        self._read = _LAYERED.get(words[0].upper()) if words else None
+        self.layered = self._read is not None
+
+    def hear(self, line: bytes) -> None:
+        """A line of the client's."""
+        if self._read is None:
+            return
+        try:
+            chosen = self._read(b64decode(line))
+        except ValueError:  # no base64
+            return
+        if chosen is not None:
+            self.layered = chosen
