@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -61,24 +63,25 @@ _EXPECTED = (
     StepError,
 )
 _NEEDS_ROOT = frozenset({"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
+_HEAR_FOR_THEMSELVES = frozenset({"guard"})  # what it is told while it starts must not end it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command, within a process. SystemExit is argparse's."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    if arguments.verb in _NEEDS_ROOT and os.geteuid():
+        return _say(f"tollbridge {arguments.verb} needs root: sudo tollbridge {arguments.verb}")
     try:
-        with signals.heard():
-            return _main(argv)
+        with nullcontext() if arguments.verb in _HEAR_FOR_THEMSELVES else signals.heard():
+            return _done(arguments)
     except Interrupted as error:
         if sys.stderr.isatty():
             print(file=sys.stderr)  # a terminal has written ^C
         return _say(str(error), error.status)
 
 
-def _main(argv: Sequence[str] | None) -> int:
-    arguments = _parser().parse_args(argv)
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    if arguments.verb in _NEEDS_ROOT and os.geteuid():
-        return _say(f"tollbridge {arguments.verb} needs root: sudo tollbridge {arguments.verb}")
+def _done(arguments: argparse.Namespace) -> int:
     here.look_at(arguments.run_dir)
     verb: Verb = arguments.run
     try:

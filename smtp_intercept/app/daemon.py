@@ -28,7 +28,7 @@ from smtp_intercept.app.children import Child, all_up, descriptors, handed, make
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
-from smtp_intercept.app.rundir import RunDir, write_json
+from smtp_intercept.app.rundir import Page, RunDir
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
@@ -112,7 +112,7 @@ class Daemon:
 
     def _watch(self, children: list[Child]) -> int:
         poll = select.poll()
-        ready, written_at = False, 0.0
+        ready, written_at, page = False, 0.0, Page(self._run_dir.status)
         for child in children:
             self._start(child)
             poll.register(child.reports, select.POLLIN)
@@ -139,7 +139,7 @@ class Daemon:
                 self._cable.follow(now)
             if now - written_at >= channel.REPORT_EVERY_S / 2:
                 written_at = now
-                write_json(self._run_dir.status, self._status(children, ready))
+                page.write(self._status(children, ready))
                 if ready and self._keep is not None and not self._run_dir.pending.exists():
                     self._keep_once(self._keep)
         return 0

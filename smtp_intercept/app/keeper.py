@@ -25,7 +25,7 @@ from smtp_intercept.app import relays
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import BypassWhen, LinkLoss
 from smtp_intercept.app.relays import LOCK, Relays
-from smtp_intercept.app.rundir import RunDir, write_json
+from smtp_intercept.app.rundir import Page, RunDir
 
 TICK_S = 0.2  # a port that is taken down is noticed; a tenth of the shortest watchdog
 SAID_EVERY_S = 1.0
@@ -167,11 +167,11 @@ def _watch(
     orders.why = _why_none(run_dir, config)
     for thread in threads:
         thread.start()
-    last, said_at, wanted_is = None, 0.0, relays.as_wanted(config, wanted)
+    last, said_at, page, wanted_is = None, 0.0, Page(run_dir.relays), relays.as_wanted(config, wanted)
     while not over.wait(TICK_S):
         orders.why, now, said = _why_none(run_dir, config), time.monotonic(), [each.said() for each in kept]
         if said != last or now - said_at > SAID_EVERY_S:
-            write_json(run_dir.relays, {"at": now, "wanted": wanted_is, "relays": said})
+            page.write({"at": now, "wanted": wanted_is, "relays": said})
             last, said_at = said, now
         if not all(thread.is_alive() for thread in threads):  # what it said stands above; the unit starts anew
             over.set()

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -68,10 +69,10 @@ def or_last_good(verb: Callable[[argparse.Namespace], _T], arguments: argparse.N
 def _say(arguments: argparse.Namespace, run_dir: RunDir, why: str) -> None:
     good = path(arguments.state_dir)
     kept_at = good.stat().st_mtime
-    run_dir.make()
-    write_json(
-        run_dir.instead, {"config": str(arguments.config), "why": why, "in_force": str(good), "kept_at": kept_at}
-    )
+    told = {"config": str(arguments.config), "why": why, "in_force": str(good), "kept_at": kept_at}
+    with suppress(OSError):  # a full disk is no reason to leave the wire cut
+        run_dir.make()
+        write_json(run_dir.instead, told)
     for line in why.splitlines():
         print(f"tollbridge: {line}", file=sys.stderr)
     when = time.strftime("%F %T", time.localtime(kept_at))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+_LOG = logging.getLogger("tollbridge")
 DEFAULT = Path("/run/tollbridge")
 ROOM = "tollbridge"
 ASKED_S = 0.2  # who only asks for the holder holds the lock too, for a moment
@@ -112,8 +114,8 @@ class RunDir:
             if not _locked(file):
                 raise AlreadyRunningError(name, self.holder(name))
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            with suppress(OSError):  # whose it is is not worth failing for on a full disk
+                os.write(file.fileno(), str(os.getpid()).encode())
             yield
             file.truncate(0)
 
@@ -154,6 +156,24 @@ def write_json(path: Path, data: Any, mode: int = 0o644) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)  # a full disk does not keep half of it
         raise
+
+
+@dataclass(slots=True)
+class Page:
+    """A file that tells of a process again and again. That it cannot be written is logged once, and ends nothing."""
+
+    path: Path
+    _failure: str = ""
+
+    def write(self, data: Any) -> None:
+        failure = ""
+        try:
+            write_json(self.path, data)
+        except OSError as error:
+            failure = f"{self.path} cannot be written, and `tollbridge status` has old news: {error.strerror}"
+        if failure and failure != self._failure:
+            _LOG.error("%s", failure)
+        self._failure = failure
 
 
 def read_json(path: Path) -> Any:

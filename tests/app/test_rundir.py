@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from smtp_intercept.app.rundir import LOCKS, AlreadyRunningError, RunDir, read_json, write_json
+from smtp_intercept.app.rundir import LOCKS, AlreadyRunningError, Page, RunDir, read_json, write_json
 
 
 @pytest.fixture
@@ -108,3 +108,21 @@ def test_a_file_that_is_not_whole_is_none(run_dir: RunDir, text: str) -> None:
     run_dir.status.write_text(text)
     assert read_json(run_dir.status) is None
     assert read_json(run_dir.pending) is None
+
+
+def test_a_page_that_cannot_be_written_is_said_once_and_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    page = Page(tmp_path / "run" / "status.json")
+    page.write({"n": 1})
+    page.write({"n": 2})
+    assert [record.message for record in caplog.records] == [
+        f"{page.path} cannot be written, and `tollbridge status` has old news: No such file or directory"
+    ]
+    page.path.parent.mkdir()
+    page.write({"n": 3})
+    assert read_json(page.path) == {"n": 3}
+    page.path.unlink()
+    page.path.parent.rmdir()
+    page.write({"n": 4})
+    assert len(caplog.records) == 2, "it has worked in between"

@@ -14,6 +14,7 @@ sends the signal to itself: nothing is left to chance.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -29,6 +30,7 @@ from pyroute2 import netns
 from bridge import firewall
 from bridge.hands import Hands
 from bridge.ledger import Ledger
+from bridge.links import Links
 from smtp_intercept.app import cli, status
 from smtp_intercept.app.lab.namespaces import inside
 from smtp_intercept.app.lab.network import Lab
@@ -67,6 +69,22 @@ class Blow:
         return here
 
 
+@dataclass(frozen=True)
+class Unplugged:
+    """A port goes away at the ``k``-th place."""
+
+    port: str
+    k: int
+
+    def strike(self, passed: Iterator[int]) -> Callable[[], None]:
+        def here() -> None:
+            if next(passed) == self.k:
+                with Links() as links:
+                    links.delete(self.port)
+
+        return here
+
+
 @pytest.fixture(scope="module")
 def box() -> Iterator[Lab]:
     with Lab() as lab:
@@ -77,8 +95,9 @@ def box() -> Iterator[Lab]:
         yield lab
 
 
-def command_of(lab: Lab, *verb: str, blow: Blow | None = None) -> tuple[int, int]:
+def command_of(lab: Lab, *verb: str, blow: Blow | Unplugged | None = None) -> tuple[int, int]:
     """The verb in a process of its own, without starting Python anew: how it ended, and the places that it passed."""
+    probe(lab.gateway.namespace)
     read, write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if not pid:
@@ -89,15 +108,20 @@ def command_of(lab: Lab, *verb: str, blow: Blow | None = None) -> tuple[int, int
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), places
 
 
-def become(lab: Lab, tell: int, verb: tuple[str, ...], blow: Blow | None) -> None:
-    ended = 70
+@functools.cache
+def probe(namespace: str) -> bool:
+    return inside(namespace, firewall.probe)
+
+
+def become(lab: Lab, tell: int, verb: tuple[str, ...], blow: Blow | Unplugged | None) -> None:
+    ended, probed = 70, probe(lab.gateway.namespace)
     try:
         netns.setns(lab.gateway.namespace)
         log = os.open(lab.gateway.directory / "said", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1), os.fdopen(2, "w", 1)
-        firewall.probe = lambda: False  # asked once already, and no step
+        firewall.probe = lambda: probed  # no step, and asked once already
         strike = blow.strike(count()) if blow else lambda: None
         watch(Ledger, "record", tell, strike, after=False)
         watch(Hands, "perform", tell, strike, after=True)
@@ -170,6 +194,22 @@ def test_a_first_up(box: Lab) -> None:
     assert command_of(box, "up")[0] == 0
     assert headline(box).startswith(WHOLE)
     assert command_of(box, "down")[0] == 0
+
+
+def test_a_port_that_is_unplugged_meanwhile(box: Lab) -> None:
+    before = snapshot(box.gateway.namespace)
+    box.gateway.configure({"bridge": {**BRIDGE, "ports": ["p0", "p1", "d0"]}})
+    statuses = set()
+    for k in range(20, 200, 4 * EVERY):
+        box.gateway.run(["ip", "link", "add", "d0", "type", "veth", "peer", "name", "d1"])
+        ended, _ = command_of(box, "up", blow=Unplugged("d0", k))
+        assert "Traceback" not in said(box), k
+        if not ended:
+            assert command_of(box, "down")[0] == 0, k
+        assert_as_before(box, before, f"unplugged at {k}: {said(box)}")
+        statuses.add(ended)
+    assert 1 in statuses
+    box.gateway.configure({"bridge": BRIDGE})
 
 
 def test_down(box: Lab) -> None:
