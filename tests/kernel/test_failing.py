@@ -31,7 +31,7 @@ from typing import Any
 
 import pytest
 
-from smtp_intercept.app.lab.host import patient
+from smtp_intercept.app.lab.host import SOON_S, patient
 from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab
 
@@ -41,7 +41,7 @@ THROUGH_S = patient(3.0)  # the promise, on a machine
 ATTEMPT_S = patient(0.9)  # a client that waits longer for a banner measures itself
 STOPPED_S = 5.0
 HUNG_S = 15.0  # smtp_intercept.app.daemon.HUNG_S
-AGAIN_S = patient(12.0)  # a restart's wait, Python's start on a busy machine, a beat
+AGAIN_S = patient(SOON_S)  # a restart's wait, Python's start on a busy machine, a beat
 BOTH = ("interceptor", "diverter")
 SERVER = "192.0.2.20"
 PROTECTED = {"protected": [{"domain": "example.com", "servers": [SERVER]}]}
