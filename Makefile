@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 PACKAGES := nftables iptables iproute2 kmod ethtool procps openssl build-essential libnetfilter-queue-dev python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy \
-	vagrant vagrant-libvirt qemu-system-x86 openssh-client systemd man-db zsh fish shellcheck e2fsprogs
+	vagrant vagrant-libvirt qemu-system-x86 openssh-client systemd man-db zsh fish shellcheck e2fsprogs lintian
 # A kernel as Debian ships it, and what runs it in a virtual machine. Unpacked like the others.
 GUEST_PACKAGES := $(if $(filter amd64,$(shell dpkg --print-architecture)),linux-image-amd64 busybox-static cpio)
 # Of these only the files, without what they depend on. (Asked late: Python itself may have to be fetched first.)
@@ -57,7 +57,7 @@ demo: $(VENV)/.ready
 	$(SUDO) $(BIN)/tollbridge demo
 
 # What can be wrong and seen at once; what waits, mounts, kills or builds network namespaces is `make test`'s.
-CHECKED := tests/test_architecture.py tests/app tests/bridge tests/hwprofiles tests/smtp tests/kernel/test_verdicts.py::test_intercept
+CHECKED := tests/test_architecture.py tests/test_docs.py tests/app tests/bridge tests/hwprofiles tests/smtp tests/kernel/test_verdicts.py::test_intercept
 check: $(VENV)/.ready $(TOOLS)/.ready lint
 	$(SUDO) $(BOUNDED) $(BIN)/python -m pytest -p no:cacheprovider -q -n $(shell nproc) --dist loadfile -m "not alone" $(CHECKED)
 

@@ -271,8 +271,11 @@ def test_it_installs_and_speaks(installed: Debian) -> None:
     for unit in ("tollbridge", "tollbridge-bridge", "tollbridge-relay"):
         assert installed.run("systemctl", "is-enabled", unit).strip() == "enabled"
         assert active(installed, unit) == "inactive", "not before it is configured"
-    for page in deb.pages():
+    for page in (*deb.pages(), *deb.FILES.values()):
         assert (installed.root / page).exists()
+    bytecode = installed.root / deb.HOME / "lib"
+    assert len(list(bytecode.rglob("smtp_intercept/app/__pycache__/*.pyc"))) > 20, "made here, for the service may not"
+    assert {path.stat().st_mode & 0o777 for path in bytecode.rglob("*.pyc")} == {0o644}
     assert installed.run("stat", "-c", "%U %a", "/var/spool/tollbridge").strip() == "tollbridge 700"
     units = ("tollbridge.service", "tollbridge-bridge.service", "tollbridge-relay.service")
     installed.run("systemd-analyze", "verify", "--man=no", *units)

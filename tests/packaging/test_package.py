@@ -10,6 +10,7 @@ tollbridge-relay.service    2.5   keeps the relays of bypass hardware
 from __future__ import annotations
 
 import io
+import os
 import re
 import subprocess
 import tarfile
@@ -18,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from smtp_intercept.app.packaging import deb
-from tests.tools import as_installed
+from tests.links import dead
+from tests.tools import as_installed, program
 
 UNITS = {"tollbridge.service": 2.5, "tollbridge-bridge.service": 2.9, "tollbridge-relay.service": 2.5}
 ROOT = Path(__file__).parents[2]
@@ -74,6 +76,40 @@ def test_it_is_not_of_this_machine(files: tarfile.TarFile) -> None:
         m.name for m in files if m.isfile() and not m.name.endswith(".so") and ours in read(files, m.name[2:])
     ] == []
     assert [m.name for m in files if m.issym() and m.linkname.startswith(str(ROOT))] == []
+
+
+def test_it_brings_no_bytecode(files: tarfile.TarFile) -> None:
+    """No package may (Debian's Python policy); postinst makes it, prerm takes it away."""
+    assert [name for name in files.getnames() if "__pycache__" in name or name.endswith(".pyc")] == []
+    for script, words in (("postinst", "compileall"), ("prerm", "-name __pycache__")):
+        assert words in (ROOT / "smtp_intercept/app/packaging/debian" / script).read_text()
+
+
+def test_every_link_of_the_manual_is_alive_there(files: tarfile.TarFile, tmp_path: Path) -> None:
+    for page in deb.PAGES:
+        path = tmp_path / page
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(read(files, f"{deb.DOC}/{page}"))
+    present = {name.removeprefix("./").removeprefix(f"{deb.DOC}/") for name in files.getnames()}
+    assert [link for page in deb.PAGES for link in dead(tmp_path, page, present.__contains__)] == []
+
+
+def test_its_modules_load_as_they_are_packed(package: Path, tmp_path: Path) -> None:
+    """Stripped libraries too; by the command that is packed, but for the place where it is installed."""
+    said("dpkg-deb", "--extract", package, tmp_path)
+    command = (tmp_path / deb.HOME / "bin/tollbridge").read_text()
+    words = re.findall(r"exec /\S+ (-\w+) (\S+)", command)
+    assert words == [("-IBm", "smtp_intercept.app")]
+    load = f"import sys; sys.path.insert(0, {str(tmp_path / deb.SITE)!r}); import netfilterqueue, uvloop, pydantic_core"
+    said(f"/usr/bin/{deb.PYTHON}", "-IBc", f"{load}; from smtp_intercept.app import cli, diverter, interceptor, mta")
+
+
+def test_lintian_finds_no_error(package: Path) -> None:
+    _, environment = program("lintian")
+    words = as_installed("lintian", "--allow-root", "--tag-display-limit", "0", str(package))
+    done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
+    assert "W: tollbridge:" in done.stdout, f"it has looked: {done.stdout}{done.stderr}"
+    assert [line for line in done.stdout.splitlines() if line.startswith("E:")] == []
 
 
 def test_its_versions_are_the_locked_ones(files: tarfile.TarFile) -> None:

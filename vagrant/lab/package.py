@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from smtp_intercept.app.packaging import deb
 from vagrant.lab import places
 from vagrant.lab.doing import Progress, run
 
 BUILD_S = 2400.0  # a minute here; for another Debian, that Debian has to be made first
 BUILDER = "smtp_intercept.app.packaging"
 SOURCES = ("bridge", "hwprofiles", "smtp_intercept")
-FILES = ("docs/install.md", "tests/requirements.txt", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
+FILES = (*deb.PAGES, "tests/requirements.txt", "pyproject.toml", "LICENSE")
 
 
 def ensure(suite: str, progress: Progress) -> Path:

@@ -1,22 +1,21 @@
 """`make deb`: the wheel and its locked dependencies in a virtual environment of their own, as a Debian package.
 
 Needs no root and no debhelper. The package fits this machine's architecture and its python3 only: netfilterqueue,
-uvloop and pydantic are compiled. Nothing is fetched or compiled where it is installed.
+uvloop and pydantic are compiled. Nothing is fetched where it is installed; Python's bytecode is made there (postinst).
 """
 
 from __future__ import annotations
 
 import argparse
-import compileall
 import gzip
 import hashlib
 import os
 import platform
-import py_compile
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from email.utils import formatdate
 from importlib import metadata
 from pathlib import Path
 
@@ -30,9 +29,21 @@ HOME = "usr/lib/tollbridge"  # of the virtual environment
 PYTHON = "python{}.{}".format(*sys.version_info[:2])
 SITE = f"{HOME}/lib/{PYTHON}/site-packages"
 LOCK = ROOT / "tests" / "requirements.txt"
-# No address of the project is known: who built the package answers for it.
-MAINTAINER = "Tollbridge maintainers <root@localhost>"
+DOC = "usr/share/doc/tollbridge"
+# Who builds the package answers for it, as dch(1) knows them; the project has no address (RFC 2606: nor has this one).
+MAINTAINER = "{} <{}>".format(
+    os.environ.get("DEBFULLNAME", "Tollbridge maintainers"),
+    os.environ.get("DEBEMAIL", "maintainers@tollbridge.invalid"),
+)
 
+# The manual, where its links find one another; what they call otherwise there.
+PAGES = (
+    "README.md",
+    "CHANGELOG.md",
+    "vagrant/README.md",
+    *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+)
+RENAMED = {"(smtp_intercept/app/sample.toml)": "(tollbridge.toml)", "(LICENSE)": "(copyright)"}
 # source below smtp_intercept/app/packaging/ or the checkout → where it is installed
 FILES = {
     "smtp_intercept/app/packaging/files/tollbridge.service": "usr/lib/systemd/system/tollbridge.service",
@@ -41,22 +52,17 @@ FILES = {
     "smtp_intercept/app/packaging/files/sysusers.conf": "usr/lib/sysusers.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/logrotate": "etc/logrotate.d/tollbridge",
-    "smtp_intercept/app/packaging/debian/copyright": "usr/share/doc/tollbridge/copyright",
-    "smtp_intercept/app/sample.toml": "usr/share/doc/tollbridge/tollbridge.toml",
-    "README.md": "usr/share/doc/tollbridge/README.md",
-    "docs/install.md": "usr/share/doc/tollbridge/install.md",
+    "smtp_intercept/app/packaging/debian/copyright": f"{DOC}/copyright",
+    "smtp_intercept/app/sample.toml": f"{DOC}/tollbridge.toml",
+    **{page: f"{DOC}/{page}" for page in PAGES},
 }
 CONFFILES = ("/etc/logrotate.d/tollbridge",)
 SCRIPTS = ("postinst", "prerm", "postrm")
 # What a virtual environment starts its commands with; isolated from the caller's directory and environment,
 # and leaves no file that dpkg does not own.
 COMMAND = f"""\
-#!/{HOME}/bin/python3 -IB
-import sys
-
-from smtp_intercept.app.cli import main
-
-sys.exit(main())
+#!/bin/sh
+exec /{HOME}/bin/python3 -IBm smtp_intercept.app "$@"
 """
 
 
@@ -67,7 +73,7 @@ def control(version: str, architecture: str, libraries: str, size_kib: int) -> s
         f"python3 (>= {major}.{minor})",
         f"python3 (<< {major}.{minor + 1})",
         f"{PYTHON}",
-        *("nftables", "kmod", "init-system-helpers", "passwd", "systemd"),
+        *("nftables", "kmod", "passwd", "systemd"),
         libraries,
     ]
     return f"""\
@@ -97,13 +103,12 @@ def version_here() -> str:
 
 def build(out: Path, work: Path, *, quick: bool = False) -> Path:
     """Make ``out``/tollbridge_VERSION_ARCHITECTURE.deb; ``work`` is emptied. Raises CalledProcessError.
-    ``quick``: neither compiled nor compressed, for those who only want to look inside."""
+    ``quick``: hardly compressed, for those who only want to look inside."""
     shutil.rmtree(work, ignore_errors=True)
     stage = work / "stage"
     wheels = work / "wheels"
     _environment(stage, wheels)
-    if not quick:
-        _compile(stage / SITE)
+    _strip(stage / SITE)
     _install_files(stage)
     _install_pages(stage)
     version, architecture = version_here(), _said("dpkg", "--print-architecture")
@@ -111,7 +116,7 @@ def build(out: Path, work: Path, *, quick: bool = False) -> Path:
     _settle_modes(stage)
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"tollbridge_{version}_{architecture}.deb"
-    _run("dpkg-deb", "--root-owner-group", "-Znone" if quick else "-Zxz", "--build", stage, target)
+    _run("dpkg-deb", "--root-owner-group", *(("-Zgzip", "-z1") if quick else ("-Zxz",)), "--build", stage, target)
     return target
 
 
@@ -129,7 +134,7 @@ def wheel(out: Path) -> None:
 
 
 def _environment(stage: Path, wheels: Path) -> None:
-    """What `python3 -m venv` makes, with the wheels installed and compiled; dpkg owns every file of it."""
+    """What `python3 -m venv` makes, with the wheels installed; dpkg owns every file of it."""
     wheel(wheels)
     site, binaries = stage / SITE, stage / HOME / "bin"
     # Without dependencies and index: exactly these files and no others.
@@ -147,15 +152,10 @@ def _environment(stage: Path, wheels: Path) -> None:
     (stage / "usr/bin/tollbridge").symlink_to("../lib/tollbridge/bin/tollbridge")
 
 
-def _compile(site: Path) -> None:
-    """Here, so that nothing is written there; by hash, because times change on the way."""
-    compileall.compile_dir(
-        site,
-        quiet=2,
-        stripdir=str(site),
-        prependdir=f"/{SITE}",
-        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
-    )
+def _strip(site: Path) -> None:
+    """As dh_strip(1) does: other people's debugging symbols are half of their libraries."""
+    for library in sorted(site.rglob("*.so")):
+        _run("strip", "--remove-section=.comment", "--remove-section=.note", "--strip-unneeded", library)
 
 
 def _install_files(stage: Path) -> None:
@@ -163,8 +163,25 @@ def _install_files(stage: Path) -> None:
         path = stage / target
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / source, path)
-    _write_gz(stage / "usr/share/doc/tollbridge/changelog.gz", (ROOT / "CHANGELOG.md").read_text())
+    for page in PAGES:
+        _rename_links(stage / DOC / page)
+    _write_gz(stage / DOC / "changelog.gz", _changelog())
     (stage / "etc/tollbridge").mkdir()
+
+
+def _rename_links(page: Path) -> None:
+    text = page.read_text()
+    for link, there in RENAMED.items():
+        text = text.replace(link, there)
+    page.write_text(text)
+
+
+def _changelog() -> str:
+    """deb-changelog(5), which has one form; what users notice is in CHANGELOG.md."""
+    at = formatdate((ROOT / "CHANGELOG.md").stat().st_mtime)
+    return (
+        f"tollbridge ({version_here()}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER}  {at}\n"
+    )
 
 
 def pages() -> dict[str, str]:
