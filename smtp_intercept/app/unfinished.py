@@ -16,7 +16,7 @@ from typing import Any
 from bridge.host import Host
 from bridge.ledger import Ledger, mine
 from bridge.links import Links
-from bridge.steps import Step, UnloadRuleset
+from bridge.steps import Inside, Step, UnloadRuleset, plain
 from smtp_intercept.app.rundir import RunDir, read_json, write_json
 from smtp_intercept.app.signals import Interrupted
 from smtp_intercept.app.wanted import is_tuning
@@ -71,11 +71,12 @@ def end(run_dir: RunDir) -> None:
 
 def page(run_dir: RunDir, *, rules: bool) -> dict[str, Any]:
     """For `status`: who is at work now, what was begun and not ended, and what was made and has gone since.
-    ``rules``: those of the mail lane are there."""
+    ``rules``: those of the mail lane are there. Asked in the wire's network namespace, and only about that."""
+    ledger = Ledger(run_dir.ledger)
+    inside = [plain(undo) for undo in ledger.entries.values() if isinstance(undo, Inside) == bool(ledger.room)]
     with Links() as links:
-        entries = Ledger(run_dir.ledger).entries.values()
-        gone = [link for link in sorted(mine(entries)) if links.index(link) is None]
-    if UnloadRuleset() in entries and not rules:
+        gone = [link for link in sorted(mine(inside)) if links.index(link) is None]
+    if UnloadRuleset() in inside and not rules:
         gone.append("the nft rules")
     return {"at_work": run_dir.holder("up"), "begun": read_json(run_dir.unfinished), "gone": gone}
 

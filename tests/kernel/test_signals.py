@@ -265,3 +265,20 @@ def test_what_somebody_else_removed_is_named(box: Lab) -> None:
     assert command_of(box, "up")[0] == 0
     assert headline(box).startswith(WHOLE)
     assert command_of(box, "down")[0] == 0
+
+
+def test_a_wire_with_a_namespace_of_its_own(box: Lab) -> None:
+    """It is whole, half made and undone like any other, seen from outside."""
+    before = snapshot(box.gateway.namespace)
+    box.gateway.configure({"bridge": {**BRIDGE, "namespace": "own"}})
+    assert command_of(box, "up")[0] == 0, said(box)
+    assert box.gateway.tollbridge("status", check=False).stdout.startswith(WHOLE)
+    assert command_of(box, "down")[0] == 0, said(box)
+    assert_as_before(box, before, "down")
+    assert command_of(box, "up", blow=Blow(signal.SIGKILL, 120))[0] == -signal.SIGKILL
+    assert box.gateway.tollbridge("status", check=False).stdout.startswith("HALF MADE: `tollbridge up`")
+    assert command_of(box, "down")[0] == 0, said(box)
+    assert_as_before(box, before, "killed")
+    for number, k in ((signal.SIGINT, 5), (signal.SIGTERM, 40), (signal.SIGINT, 100)):
+        assert command_of(box, "up", blow=Blow(number, k, times=2))[0] == 128 + number, said(box)
+        assert_as_before(box, before, f"{number} at {k}")
