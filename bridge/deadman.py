@@ -1,14 +1,13 @@
 """When the diverter may say that the gateway is alive, and what a SYN meets when it is not. Pure: time is an argument.
 
-The kernel forgets a beat after `bridge.lane.LIVE_TIMEOUT_S`; a beat is sent only while both processes have proven
-themselves by turning their own loops.
+The kernel forgets a beat after `bridge.lane.LIVE_TIMEOUT_S`; a beat is sent only for a canary that has come back, and
+only while both processes have proven themselves by turning their own loops.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-BEAT_EVERY_S = 0.25  # several to each kernel time-out, so that one late loop is not a failure
 PROOF_MAX_AGE_S = 1.0  # the interceptor proves itself five times in this
 STALL_S = 1.0  # a SYN that waited longer has been repeated by its client, perhaps past us
 
@@ -21,7 +20,6 @@ class DeadMansSwitch:
     that accept from the same listeners: while one of them is alive, every connection is served."""
 
     _proofs: dict[int, tuple[float, bool]] = field(default_factory=dict)
-    _beat_at: float = NEVER
     _turned_at: float = NEVER
 
     def prove(self, at: float, *, accepting: bool, worker: int = 0) -> None:
@@ -42,10 +40,3 @@ class DeadMansSwitch:
     def accepting(self, now: float) -> bool:
         """Whether one that is alive can take a connection."""
         return any(accepting and now - at <= PROOF_MAX_AGE_S for at, accepting in self._proofs.values())
-
-    def beat(self, now: float) -> bool:
-        """True if a beat is due now, which then counts as sent."""
-        if not self.alive(now) or now - self._beat_at < BEAT_EVERY_S:
-            return False
-        self._beat_at = now
-        return True

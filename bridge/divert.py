@@ -5,7 +5,6 @@ Reads IP and TCP headers and one line format from the interceptor; asks nobody a
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import time
@@ -16,14 +15,16 @@ from typing import Any, TypeAlias
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
-from bridge.deadman import BEAT_EVERY_S, DeadMansSwitch
+from bridge.deadman import DeadMansSwitch
 from bridge.flow import Action, MalformedPacketError, Mark, Syn, Verdict, parse_syn
-from bridge.heartbeat import Heartbeat
 from bridge.lane import QUEUE_NUMBER
+from bridge.proving import Prover, RawSockets
 from bridge.refuse import reset
 
 COPY_OCTETS = 256  # IP and TCP headers with all the options and extensions that `parse_syn` follows
 SOCKET_OCTETS = 4 << 20  # the queue socket's buffer: the whole queue of headers fits
+TURN_S = 0.1  # the loop turns so often, whatever comes
+TICK_SYNS = 64  # and once in so many SYNs
 SEEN_S = 30.0  # how long a SYN is remembered to recognise the same connection on another port
 SEEN = 65536  # connections remembered; at the default rate limit more than `SEEN_S` of real ones
 TWICE = 4096  # pairs of hosts whose connections pass the box more than once
@@ -64,39 +65,17 @@ def _bound(table: OrderedDict[Any, Any], size: int) -> None:
         table.popitem(last=False)
 
 
-class RawSockets:
-    """Sends RSTs in a server's name; the mark takes them out by the lane, where they get the right MACs."""
-
-    def __init__(self) -> None:
-        self._sockets = {4: _raw(socket.AF_INET), 16: _raw(socket.AF_INET6)}
-
-    def refuse(self, syn: Syn, mark: Mark) -> None:
-        """``mark`` names the port of arrival: a lane that has forgotten the client must not flood the server's RST."""
-        family = socket.AF_INET if len(syn.client) == 4 else socket.AF_INET6
-        raw = self._sockets[len(syn.client)]
-        # A full buffer loses the RST as a wire might; the client repeats its SYN.
-        with contextlib.suppress(OSError):
-            raw.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark.encode())
-            raw.sendto(reset(syn), (socket.inet_ntop(family, syn.client), 0))
-
-
-def _raw(family: int) -> socket.socket:
-    raw = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    raw.setblocking(False)
-    return raw
-
-
 class Diverter:
     """``queue`` is its own of those among which the ruleset shares the SYNs out, from 0. ``arrivals`` maps a leg's
-    ifindex to its `Place`; ``stranded`` is what a SYN meets that cannot be inspected (pass, or drop with
-    ``on_failure = "block"``); ``prove`` is called when ``channel`` has something."""
+    ifindex to its `Place`; what cannot be inspected passes, or with ``block`` is dropped. ``fly`` makes of its raw
+    sockets, and of whether an interceptor lives, what sends its canaries."""
 
     def __init__(
         self,
         *,
         decide: Decide,
         arrivals: Mapping[int, Place],
-        mail_ports: tuple[int, ...],
+        fly: Callable[[RawSockets, Callable[[float], bool]], Prover],
         queue_length: int,
         block: bool,
         queue: int = 0,
@@ -109,7 +88,7 @@ class Diverter:
         self.crossings = Crossings()
         self.counts: Counter[str] = Counter()
         self._raw = RawSockets()
-        self._heart = Heartbeat(mail_ports, queue)
+        self.prover = fly(self._raw, self.switch.alive)
         self._queue = NetfilterQueue()
         number = QUEUE_NUMBER + queue
         self._queue.bind(number, self._on_packet, queue_length, COPY_PACKET, COPY_OCTETS, SOCKET_OCTETS)
@@ -120,9 +99,11 @@ class Diverter:
         poll = select.poll()
         poll.register(self._queue.get_fd(), select.POLLIN)
         poll.register(channel, select.POLLIN)
+        for tap in self.prover.filenos():
+            poll.register(tap, select.POLLIN)
         try:
             while True:
-                ready = {fd for fd, _ in poll.poll(BEAT_EVERY_S * 1000 / 2)}
+                ready = {fd for fd, _ in poll.poll(TURN_S * 1000)}
                 # What waited while this process stood still is settled before the switch closes again.
                 self._stale = self.switch.turn(self._clock())
                 if channel.fileno() in ready:
@@ -136,8 +117,7 @@ class Diverter:
             self._queue.unbind()
 
     def _tick(self) -> None:
-        if self.switch.beat(self._clock()):
-            self._heart.beat()
+        self.prover.tick(self._clock())
 
     # --- one SYN ---------------------------------------------------------------------------------------------------
 
@@ -146,13 +126,17 @@ class Diverter:
         try:
             syn = parse_syn(packet.get_payload())
             place = self._arrivals.get(packet.physindev, (0, 0))
+            if (mark := self.prover.judge(syn, place)) is not None:
+                packet.set_mark(mark)
+                packet.accept()
+                return
             verdict = self._judge(syn, place)
         except MalformedPacketError:
             syn, place, verdict = None, (0, 0), self._strand("malformed")
         except Exception:  # our bug: count it, let the mail go on
             syn, place, verdict = None, (0, 0), self._strand("failed")
         self._answer(packet, syn, place, verdict)
-        if self.counts["syns"] % 64 == 0:  # a flood must not silence the beat
+        if self.counts["syns"] % TICK_SYNS == 0:  # a flood must not silence the beat
             self._tick()
 
     def _judge(self, syn: Syn, place: Place) -> Verdict:
@@ -190,4 +174,5 @@ class Diverter:
             case Action.REJECT:
                 packet.drop()
                 if syn is not None:
-                    self._raw.refuse(syn, Mark(verdict.tag, *place))
+                    # With its port of arrival: a lane that has forgotten the client must not flood the server's RST.
+                    self._raw.send(reset(syn), syn.client, Mark(verdict.tag, *place).encode())

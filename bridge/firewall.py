@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bridge import nfdump
-from bridge.flow import MAX_QUEUES, queue_mark
+from bridge.flow import queue_of
 from bridge.lane import LANE
 from bridge.ruleset import NAME, TABLES, digest, unload
 from bridge.steps import AddQueueRule, RemoveQueueRule
@@ -105,7 +105,21 @@ def counters() -> dict[str, int]:
 def live() -> frozenset[int]:
     """The queues, from 0, into which the dead-man's switch lets SYNs at this moment."""
     marks = {int.from_bytes(key[4:8], sys.byteorder) for key in nfdump.keys("inet", NAME, "live")}
-    return frozenset(queue for queue in range(MAX_QUEUES) if queue_mark(queue) in marks)
+    return frozenset(map(queue_of, marks))
+
+
+def traces(family: str, name: str) -> frozenset[int]:
+    """The numbers in a set of the canary's (`bridge.stages`)."""
+    return frozenset(int.from_bytes(key) for key in nfdump.keys(family, NAME, name))
+
+
+def strangers(hook: str, version: int) -> list[str]:
+    """Chains of others in a hook that packets of this IP version meet, those that drop by default first."""
+    family = "ip" if version == 4 else "ip6"
+    chains = [item["chain"] for item in _list("list chains") if item.get("chain", {}).get("hook") == hook]
+    there = [each for each in chains if each["family"] in (family, "inet") and each["table"] != NAME]
+    there.sort(key=lambda each: each.get("policy") != "drop")
+    return [f"{each['family']} {each['table']} {each['name']} (policy {each.get('policy')})" for each in there]
 
 
 def open_switch() -> None:

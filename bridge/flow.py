@@ -29,6 +29,8 @@ AWAY = 0x8  # sent towards the server: by any port but the one of arrival
 TAG_SHIFT, TAG_BITS = 4, 4
 PORT_SHIFT, PORT_BITS = 8, 6
 LIMITED = 0x4000  # this SYN is more than the rate lets in
+CANARY = 0x8000  # no connection: it proves that the lane would take one (`bridge.canary`)
+IPV6 = 0x10  # in a beat's mark: the part of the switch that is IPv6's
 MAX_PORTS = 1 << PORT_BITS  # ports of one bridge; more than any appliance has
 MAX_QUEUES = 1 << PORT_BITS  # of diverters
 # The VID of tagged mail is laid over the lower 12 bits of the magic, so that untagged mail's mark stays as it is.
@@ -37,8 +39,18 @@ ANY_MAGIC, ANY_MAGIC_MASK = MAGIC & 0xF000_0000, 0xF000_0000
 
 
 def queue_mark(queue: int) -> int:
-    """Of a SYN that goes to that queue; the number stands where the port will. Of the beat of its diverter, too."""
+    """Of a SYN that goes to that queue; the number stands where the port will."""
     return MAGIC | QUEUE | queue << PORT_SHIFT
+
+
+def live_mark(queue: int, vlan: int, version: int) -> int:
+    """Of a beat: which queue, of which lane's mail, of which IP version it keeps live."""
+    return magic(vlan) | QUEUE | queue << PORT_SHIFT | (IPV6 if version == 6 else 0)
+
+
+def queue_of(mark: int) -> int:
+    """The reverse of `queue_mark` and `live_mark`."""
+    return mark >> PORT_SHIFT & MAX_QUEUES - 1
 
 
 class Action(Enum):

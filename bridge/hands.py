@@ -91,7 +91,7 @@ class Hands:
             case RemoveRoute(route):
                 return not links.has_route(route)
             case AddRule(rule):
-                return links.has_rule(rule)
+                return links.has_rule(rule, first=True)
             case RemoveRule(rule):
                 return not links.has_rule(rule)
             case AddNeighbour(link, address, mac):

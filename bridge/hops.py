@@ -7,7 +7,7 @@ lifetime of every table.
 
 from __future__ import annotations
 
-from bridge import flow
+from bridge import flow, stages
 from bridge import lane as at
 from bridge.lane import LANE_MAC, NEXT_HOP_MAC, Lane
 from bridge.rules import FAMILIES, LEARN, LIMIT, SYN, Rules, chain, counters
@@ -130,6 +130,7 @@ def arrive(rules: Rules, lane: Lane) -> list[str]:
             f"arrive{legs.index}{lane.suffix}",
             f'ingress device "{legs.lane}" priority 0',
             [
+                stages.arrives(rules),
                 # The port of arrival goes along, so that whatever answers this frame leaves by it.
                 f"meta mark set {flow.magic(lane.vlan) | legs.index << flow.PORT_SHIFT:#010x}",
                 f"tcp dport {rules.mail} {SYN} goto opening{lane.suffix}",
@@ -192,7 +193,8 @@ def disguise(rules: Rules, lane: Lane) -> list[str]:
     """What our own stack sends gets both MACs of the conversation, before the bridge looks the destination up."""
     away = f"meta mark & {flow.MAGIC_MASK | flow.AWAY:#010x} == {flow.magic(lane.vlan) | flow.AWAY:#010x}"
     to_server, to_client = f"to_server{lane.suffix}", f"to_client{lane.suffix}"
-    entry = [f"ether daddr != {NEXT_HOP_MAC} counter name hushed drop", f"{away} goto {to_server}", f"goto {to_client}"]
+    hushed = f"ether daddr != {NEXT_HOP_MAC} counter name hushed drop"
+    entry = [hushed, stages.leaves(rules), f"{away} goto {to_server}", f"goto {to_client}"]
     return [
         *chain(f"disguise{lane.suffix}", f'egress device "{lane.link}" priority 0', entry),
         *chain(to_server, "", [*_hash_of(rules, lane, "client"), *_as_client()]),

@@ -121,7 +121,7 @@ class Host:
             self._sysctls(wanted, links),
             nft_queue=nft_queue,
             dot1q=dot1q,
-            seed=_seed(),
+            seed=seed(),
             managers=managers.present(),
         )
         return original(found, self._ledger.entries.values(), wanted.room)
@@ -301,7 +301,7 @@ def _said(error: StepError) -> str:
             return error.reason
 
 
-def _seed() -> int:
+def seed() -> int:
     """32 bits of this machine's own, the same until it is installed anew (machine-id(5) asks for a hash)."""
     try:
         machine = Path("/etc/machine-id").read_bytes()

@@ -13,9 +13,12 @@ LANE_MAC = "02:74:62:00:00:01"  # locally administered; never on a wire
 NEXT_HOP_MAC = "02:74:62:00:00:02"  # stands for "not known yet" between the routing table and the egress chain
 NEXT_HOP4 = "169.254.116.98"
 NEXT_HOP6 = "fe80::7462"
-INWARD_TABLE = 2525  # route table and rule preference: marked frames from the lane belong to this host
+INWARD_TABLE = 2525  # route table: marked frames from the lane belong to this host
 OUTWARD_TABLE = 2526  # and what marked sockets send leaves by the lane
-OUTWARD_TAGGED = 25_000  # plus the VID: the same for one VLAN; all are asked before the main table (32766)
+OUTWARD_TAGGED = 25_000  # plus the VID: the same for one VLAN
+# Of our rules of routing, behind the table "local" alone: others have some for whole networks (strongSwan's is 220),
+# and ours are for marked packets.
+PREFERENCE = 25
 QUEUE_NUMBER = 25  # of the first diverter; the others' follow
 
 # The management leg, where the lanes have a room of their own: the host's end, and a port of the bridge's.
@@ -77,7 +80,7 @@ class Lane:
 
     @property
     def outward(self) -> int:
-        """The table, and the preference of the rule, by which what its marked sockets send leaves."""
+        """The table by which what its marked sockets send leaves."""
         return OUTWARD_TAGGED + self.vlan if self.vlan else OUTWARD_TABLE
 
     def seed(self, seed: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Self
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from bridge.lane import PREFERENCE
 from bridge.plan import LinkFacts
 from bridge.steps import PolicyRule, Route
 
@@ -213,13 +214,19 @@ class Links:
             for p in present
         )
 
-    def has_rule(self, rule: PolicyRule) -> bool:
-        return any(
-            r.get_attr("FRA_IIFNAME") == rule.incoming
-            and r.get_attr("FRA_TABLE") == rule.table
-            and r.get_attr("FRA_FWMARK") == rule.mark
+    def has_rule(self, rule: PolicyRule, *, first: bool = False) -> bool:
+        """``first``: and it is asked as early as `rule` would have it."""
+        preferences = self._preferences(rule)
+        return PREFERENCE in preferences if first else bool(preferences)
+
+    def _preferences(self, rule: PolicyRule) -> list[int]:
+        """Of all that are like it: an earlier version has put them elsewhere."""
+        return [
+            r.get_attr("FRA_PRIORITY") or 0
             for r in self._read("rules", family=_FAMILY[rule.family])
-        )
+            if r.get_attr("FRA_IIFNAME") == rule.incoming and r.get_attr("FRA_TABLE") == rule.table
+            if (r.get_attr("FRA_FWMARK"), r.get_attr("FRA_FWMASK")) == (rule.mark, rule.mask)
+        ]
 
     def has_neighbour(self, link: str, address: str, mac: str = "") -> bool:
         """A permanent one; with a MAC, with that one."""
@@ -304,15 +311,16 @@ class Links:
         )
 
     def rule(self, verb: str, rule: PolicyRule) -> None:
-        self._ip.rule(
-            verb,
-            family=_FAMILY[rule.family],
-            iifname=rule.incoming,
-            fwmark=rule.mark,
-            fwmask=rule.mask,
-            table=rule.table,
-            priority=rule.table,
-        )
+        for preference in [PREFERENCE] if verb == "add" else self._preferences(rule):
+            self._ip.rule(
+                verb,
+                family=_FAMILY[rule.family],
+                iifname=rule.incoming,
+                fwmark=rule.mark,
+                fwmask=rule.mask,
+                table=rule.table,
+                priority=preference,
+            )
 
     def neighbour(self, verb: str, link: str, address: str, mac: str = "") -> None:
         extra = {"lladdr": mac, "state": PERMANENT} if mac else {}

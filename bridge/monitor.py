@@ -29,26 +29,6 @@ _NEIGHBOUR = struct.Struct("=BxxxiH")  # ndmsg: family, interface, state
 _KEPT_OCTETS = 64 << 10
 
 
-_GET_GENERATION, _REQUEST, _GENERATION_ID = 10 << 8 | 16, 1, 1  # NFT_MSG_GETGEN, NLM_F_REQUEST, NFTA_GEN_ID
-
-
-def generation() -> int | None:
-    """A number that the kernel changes with every change of this namespace's nft tables; None if it does not say.
-
-    What iptables of the older kind does, or a device that goes, changes none."""
-    with contextlib.suppress(OSError), _open(_NETFILTER, ()) as sock:
-        sock.settimeout(1.0)
-        sock.send(_HEADER.pack(_HEADER.size + 4, _GET_GENERATION, _REQUEST, 1, 0) + bytes(4))
-        _, body = next(iter(_messages(sock.recv(4096))), (0, b""))
-        at = 4  # nfgenmsg; then attributes: length, kind, value
-        while at + 8 <= len(body):
-            length, kind = struct.unpack_from("=HH", body, at)
-            if kind == _GENERATION_ID:
-                return int.from_bytes(body[at + 4 : at + 8], "big")
-            at += max(length + 3 & ~3, 4)
-    return None
-
-
 class Monitor:
     """Of this network namespace, and of others from when they are added. Needs CAP_NET_ADMIN."""
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 _NETFILTER, _SUBSYSTEM = 12, 10 << 8  # NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES (linux/netfilter/nfnetlink.h)
-_GET_TABLE, _GET_ELEMENTS, _GET_OBJECTS = 1, 13, 19  # linux/netfilter/nf_tables.h
+_GET_TABLE, _GET_ELEMENTS, _GET_GENERATION, _GET_OBJECTS = 1, 13, 16, 19  # linux/netfilter/nf_tables.h
 _REQUEST, _ACK, _DUMP = 1, 4, 0x300
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
@@ -22,6 +22,13 @@ _RECEIVED_OCTETS, _PATIENCE_S = 1 << 16, 5.0
 def has_table(family: str, name: str) -> bool:
     """Whether there is such a table."""
     return next(_answers(_GET_TABLE, family, _string(1, name), _REQUEST | _ACK), None) is not None
+
+
+def generation() -> int:
+    """A number that changes with every change of this namespace's tables. What iptables of the older kind does, or a
+    device that goes, changes none."""
+    answer = next(_answers(_GET_GENERATION, "inet", b"", _REQUEST | _ACK), b"")
+    return int.from_bytes(dict(_attributes(answer)).get(1, b""))
 
 
 def counters(family: str, table: str) -> dict[str, int]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from bridge import flow
+from bridge import flow, stages
 from bridge import lane as at
-from bridge.lane import LANE_MAC
+from bridge.lane import LANE_MAC, Lane
 from bridge.rules import FAMILIES, LIMITED, NOT_SYN, SYN, UNLEARNED, Rules, chain, counters
 from bridge.wires import netdev
 
@@ -18,7 +18,6 @@ __all__ = ["COUNTERS", "NAME", "NOT_INSPECTED", "TABLES", "Rules", "digest", "re
 
 TABLES = ("netdev", "inet", "bridge")
 NAME = "tollbridge"
-LIVE = 1024  # 16 mail ports of 64 queues
 _TUPLE = "{ip} saddr . tcp sport . {ip} daddr . tcp dport"
 _REVERSE = "{ip} daddr . tcp dport . {ip} saddr . tcp sport"
 _LANE_OF = "meta iif . "  # where there are several lanes: one tuple may be at home in each of them
@@ -75,6 +74,7 @@ def _tables(rules: Rules) -> Iterable[tuple[str, list[str]]]:
         "inet",
         [
             *_inet_sets(rules),
+            *stages.inet(rules),
             *_beat(rules),
             *_sockets(rules),
             *_gate(rules),
@@ -101,7 +101,8 @@ def _table(family: str, lines: Iterable[str]) -> str:
 def _inet_sets(rules: Rules) -> list[str]:
     lines = [
         *counters("queued", "turned_inwards", "not_learned", "not_live", "no_listener"),
-        f"set live {{ type inet_service . mark; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; size {LIVE}; }}",
+        f"set live {{ type inet_service . mark; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; "
+        f"size {_live(rules)}; }}",
     ]
     for v, ends, _ in _tuples(rules):
         kind = f"typeof {ends}; flags dynamic,timeout"
@@ -112,12 +113,18 @@ def _inet_sets(rules: Rules) -> list[str]:
     return lines
 
 
+def _live(rules: Rules) -> int:
+    """Each port of each queue, in each lane and IP version; twice, for what has expired has its place a while yet."""
+    return 2 * len(rules.mail_ports) * rules.queues * len(rules.lanes) * len(FAMILIES)
+
+
 def _beat(rules: Rules) -> list[str]:
-    """The dead-man's switch: a datagram with a queue's mark to a mail port of the loopback keeps that queue live for
-    that port."""
+    """The dead-man's switch: a datagram with the mark of a queue, a lane and an IP version to a mail port of the
+    loopback keeps them live for that port."""
+    magic, mask = rules.magic
     update = f"update @live {{ udp dport . meta mark timeout {at.LIVE_TIMEOUT_S}s }}"
-    marks = ", ".join(_marks(rules))
-    return chain("beat", "output priority -400", [f"meta mark {{ {marks} }} meta l4proto udp {update} drop"])
+    beat = f"meta mark & {mask | flow.CANARY | flow.QUEUE:#010x} == {magic | flow.QUEUE:#010x}"
+    return chain("beat", "output priority -400", [f"{beat} meta l4proto udp {update} drop"])
 
 
 def _marks(rules: Rules) -> list[str]:
@@ -146,6 +153,7 @@ def _sockets(rules: Rules) -> list[str]:
                 "ip daddr 0.0.0.0 meta l4proto tcp tproxy ip to :9 return",
                 "ip6 daddr :: meta l4proto tcp tproxy ip6 to :9 return",
                 f"{SYN} return",
+                *stages.turns(rules),
                 "socket wildcard 1 goto listener",
                 "meta l4proto { tcp, icmp, icmpv6 } socket transparent 1 jump inwards",
             ],
@@ -155,23 +163,38 @@ def _sockets(rules: Rules) -> list[str]:
 
 def _gate(rules: Rules) -> list[str]:
     """Which SYNs the diverter is asked about. What it is not asked about is bridged, or dropped, and counted."""
-    out = rules.otherwise
-    syn = [
-        f"{LIMITED} meta mark set 0 {out}",
-        f"{UNLEARNED} counter name not_learned {out}",
-        *_share(rules),
-        f"tcp dport . meta mark != @live meta mark set 0 counter name not_live {out}",
-        # A listener, a half-open handshake, a TIME_WAIT socket: a repeated SYN must meet the fate of the first.
-        "socket transparent 1 counter name queued return",
-        f"meta mark set 0 counter name no_listener {out}",
-    ]
     bypass = "" if rules.block else " bypass"
     numbers = enumerate(_marks(rules), at.QUEUE_NUMBER) if rules.nft_queue else ()
     queue = [f"meta mark {mark} queue num {number}{bypass}" for number, mark in numbers]
+    mail = f"tcp dport {rules.mail} {SYN}"
+    ways = ", ".join(f'"{lane.link}" : jump syn{lane.suffix}' for lane in rules.lanes)
+    way = f"{mail} iifname vmap {{ {ways} }}" if rules.vlans else f'iifname "{Lane().link}" {mail} jump syn'
     return [
-        *chain("syn", "", syn),
-        *chain("gate", "prerouting priority -305", [f"iifname {rules.any_lane} tcp dport {rules.mail} {SYN} jump syn"]),
+        *(line for lane in rules.lanes for line in chain(f"syn{lane.suffix}", "", _syn(rules, lane))),
+        *chain("gate", "prerouting priority -305", [way]),
         *(chain("ask", "prerouting priority -300", queue) if queue else []),
+    ]
+
+
+def _syn(rules: Rules, lane: Lane) -> list[str]:
+    out = rules.otherwise
+    # The part of the switch: queue, lane and IP version.
+    parts = [
+        f"meta nfproto ipv{v} meta mark set meta mark ^ {flow.live_mark(0, lane.vlan, v) ^ flow.queue_mark(0):#x}"
+        for v, _ in FAMILIES
+        if flow.live_mark(0, lane.vlan, v) != flow.queue_mark(0)
+    ]
+    return [
+        stages.asks(rules),
+        f"{LIMITED} meta mark set 0 {out}",
+        f"{UNLEARNED} counter name not_learned {out}",
+        *_share(rules),
+        *parts,
+        f"tcp dport . meta mark != @live meta mark set 0 counter name not_live {out}",
+        stages.canonical(),
+        # A listener, a half-open handshake, a TIME_WAIT socket: a repeated SYN must meet the fate of the first.
+        "socket transparent 1 counter name queued return",
+        f"meta mark set 0 counter name no_listener {out}",
     ]
 
 
@@ -206,6 +229,7 @@ def _verdict(rules: Rules) -> list[str]:
             [
                 f"iifname != {rules.any_lane} return",
                 f"{NOT_SYN} return",
+                f"{stages.is_canary(rules)} return",
                 f"{rules.ours} goto admit",
                 "socket wildcard 1 return",
                 "socket transparent 1 jump spare",

@@ -6,7 +6,7 @@ tagged goes by `entry`.
 
 from __future__ import annotations
 
-from bridge import flow, hops
+from bridge import flow, hops, stages
 from bridge import lane as at
 from bridge.entry import behind, seen, stacked, tagged, tagged_mail, tagged_where, to_lane
 from bridge.lane import Lane, PortLegs
@@ -25,6 +25,7 @@ def netdev(rules: Rules) -> list[str]:
     return [
         *_sets(rules),
         *hops.declared(rules),
+        *stages.netdev(rules),
         *_ports(rules),
         *_legs(rules),
         *hops.known(),
@@ -137,6 +138,7 @@ def _leg(rules: Rules, legs: PortLegs, name: str) -> list[str]:
         name,
         f'ingress device "{legs.wire}" priority 0',
         [
+            stages.ends(rules),
             # What was only to be heard in the lane; everything else in it is TCP, or an error about it.
             f"{_WHEREABOUTS} drop",
             f"icmpv6 type {_NEIGHBOURS} drop",

@@ -28,7 +28,7 @@ PURE = {
             "linkloss",
             "steps",
         ),
-        *("reach", "watch", "hops", "room", "moves"),
+        *("reach", "watch", "hops", "room", "moves", "canary", "segment", "stages"),
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),

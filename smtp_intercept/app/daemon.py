@@ -133,6 +133,9 @@ class Daemon:
             if all(child.report for child in children):
                 self._notify.watchdog(now)
             self._follow_lanes(children)
+            self._watcher.failing = [
+                lost for child in children if child.runs for lost in child.report.get("failing", [])
+            ]
             if self._config.bridge.stp:
                 self._follow_stp(now)
             if self._cable is not None:

@@ -6,21 +6,26 @@ Keeps CAP_NET_ADMIN and nothing else. What it hears from the interceptor is boun
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from bridge.canary import Canaries, Flight, macs, paths
 from bridge.divert import Diverter, Place
 from bridge.flow import Syn, Verdict
+from bridge.host import seed
 from bridge.lane import QUEUE_NUMBER, PortLegs
 from bridge.links import Links
 from bridge.privilege import Capability
+from bridge.proving import Prover, RawSockets
+from bridge.taps import Taps
 from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from smtp_intercept.app import channel, config
@@ -31,8 +36,11 @@ from smtp_intercept.direction import TAGS, Servers
 from smtp_intercept.names import split
 from smtp_intercept.pickup import Policy, decide
 
+IPV6_FILE = Path("/proc/net/if_inet6")
 QUEUE_FILE = Path("/proc/net/netfilter/nfnetlink_queue")
 PAIRS_SHOWN = 20
+PATHS_SHOWN = 8
+SETTLE_S = 3.0  # a canary that is going to come back has done so
 WORKERS = 64  # as many as may be configured
 
 
@@ -74,7 +82,10 @@ class PickUpDesk:
 class Reports:
     """Once a second to the daemon: what was decided, and whether the switch is closed."""
 
-    def __init__(self, end: socket.socket, diverter: Diverter, desk: PickUpDesk, losses: QueueLosses) -> None:
+    def __init__(
+        self, end: socket.socket, diverter: Diverter, desk: PickUpDesk, losses: QueueLosses, queue: int
+    ) -> None:
+        self._queue = queue
         self._end, self._diverter, self._desk = end, diverter, desk
         self._at, self._losses = 0.0, losses
 
@@ -83,12 +94,15 @@ class Reports:
         if now - self._at < channel.REPORT_EVERY_S:
             return
         self._at = now
+        failing = self._diverter.prover.canaries.failing(now)
         pairs = list(self._diverter.crossings.pairs)[-PAIRS_SHOWN:]
         channel.tell(
             self._end,
             {
                 "pid": os.getpid(),
-                "beating": self._diverter.switch.alive(now),
+                "beating": self._beats(now),
+                "proven": self._diverter.prover.canaries.proven(now),
+                "failing": [_told(flight, self._queue) for flight in failing[:PATHS_SHOWN]],
                 "counts": {**self._diverter.counts, **{f"picked_up.{k}": n for k, n in self._desk.counts.items()}},
                 "queue": self._losses(),
                 "seen_twice": [
@@ -96,6 +110,18 @@ class Reports:
                 ],
             },
         )
+
+    def _beats(self, now: float) -> bool:
+        """Or would, if another program were not in the way: that is not for the processes to mend."""
+        canaries = self._diverter.prover.canaries
+        settled = canaries.proven(now) > 0 or now - canaries.began_at > SETTLE_S
+        return self._diverter.switch.alive(now) and settled
+
+
+def _told(flight: Flight, queue: int) -> dict[str, Any]:
+    """What is known here of a canary that has not come back; where it was lost, the kernel's rules know."""
+    lost = {"name": f"{flight.path}, queue {queue + 1}", "path": str(flight.path), "sequence": flight.sequence}
+    return {**lost, "passes": flight.passes, "judged": flight.judged, "answered": flight.answered, "leg": flight.leg}
 
 
 class QueueLosses:
@@ -123,21 +149,39 @@ def main(argv: list[str] | None = None) -> int:
     places = [PortLegs(leg.port, leg.index, vlan) for leg in legs for vlan in (0, *arguments.vlan)]
     with Links() as links:
         arrivals = {links.index(leg.lane): (leg.index, leg.vlan) for leg in places}
+    queue = arguments.queue or 0
+    fly = _flying(legs, arguments.vlan, settings.intercept.ports, queue)
     desk = PickUpDesk(settings, {leg.index: leg.port for leg in legs}, own_addresses(settings))
     diverter = Diverter(
         decide=desk.decide,
         arrivals={index: place for index, place in arrivals.items() if index is not None},
-        mail_ports=settings.intercept.ports,
+        fly=fly,
         queue_length=named(settings.bridge.profile, profiles()).queue_length,
         block=settings.bridge.on_failure is OnFailure.BLOCK,
-        queue=arguments.queue or 0,
+        queue=queue,
     )
     proofs, reports = channel.adopt(arguments.proofs), channel.adopt(arguments.reports)
-    report = Reports(reports, diverter, desk, QueueLosses(QUEUE_NUMBER + (arguments.queue or 0)))
+    report = Reports(reports, diverter, desk, QueueLosses(QUEUE_NUMBER + queue), queue)
     settle_in(arguments, Capability.NET_ADMIN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     diverter.run(proofs, lambda: _hear(proofs, diverter, desk), report)
     return 0
+
+
+def _flying(
+    legs: list[PortLegs], vlans: list[int], ports: tuple[int, ...], queue: int
+) -> Callable[[RawSockets, Callable[[float], bool]], Prover]:
+    """The canaries of this queue, with their sockets open."""
+    versions = (4, 6) if IPV6_FILE.exists() else (4,)
+    secret = macs(seed())
+    links = {leg.wire: (leg.index, False) for leg in legs}
+    if vlans:
+        links |= {PortLegs(leg.port, leg.index, vlans[0]).wire: (leg.index, True) for leg in legs}
+    taps = Taps(links, secret[0])
+    canaries = Canaries(
+        paths(vlans, versions, ports), tuple(leg.index for leg in legs), secrets.randbits, time.monotonic()
+    )
+    return lambda raw, alive: Prover(canaries, taps, raw, alive, macs=secret, queue=queue)
 
 
 def _hear(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:

@@ -16,7 +16,7 @@ MEANS = {
     Exit.DONE: "done",
     Exit.FAILED: "failed or refused",
     Exit.MISUSE: "misuse (of `run --boot` and `hw keep` also: only a person can mend the configuration)",
-    Exit.NOT_INSPECTING: "`status`: mail is not being inspected",
+    Exit.NOT_INSPECTING: "`status`: mail, or a part of it, is not being inspected",
 }
 # What a shell reports of a signal: SIGINT, which Ctrl-C sends, is 130 and SIGTERM 143.
 INTERRUPTED = "128 + the signal's number: interrupted, and what was begun is taken back"

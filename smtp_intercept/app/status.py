@@ -88,9 +88,10 @@ def _seen(run_dir: RunDir, spool: Path | None) -> dict[str, Any]:
 
 
 def inspecting(page: dict[str, Any]) -> bool:
-    """Whether mail is being inspected, all of it or a part."""
+    """Whether mail is being inspected: not, where a part of it is known not to be."""
     bypassed = bool(page["relays"]) and all(relay["state"] == "bypassed" for relay in page["relays"])
-    return page["up"] and page["running"] and page["ready"] and page["live"] and not bypassed
+    whole = not bypassed and not watching.lost(page["watch"])
+    return page["up"] and page["running"] and page["ready"] and page["live"] and whole
 
 
 def _lanes(ports: list[str], labels: dict[str, str]) -> list[dict[str, Any]]:
@@ -145,6 +146,8 @@ def _headline(page: dict[str, Any]) -> str:
 
 
 def _why_not(page: dict[str, Any]) -> str:
+    if page["live"] and page["ready"] and (lost := watching.lost(page["watch"])):
+        return f"inspecting IN PART, but not {' nor '.join(lost)}"
     if page["live"] and page["ready"]:
         return "running, but out of the path: mail is not inspected"
     return "running, but the switch is open: mail is not inspected"

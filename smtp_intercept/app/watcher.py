@@ -21,12 +21,14 @@ from bridge.host import Host, Refused
 from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.links import Links
-from bridge.monitor import Monitor, generation
+from bridge.monitor import Monitor
 from bridge.namespace import Namespace
+from bridge.nfdump import generation
 from bridge.plan import LinkFacts, Plan
 from bridge.steps import AddQueueRule, CreateLink, LoadRuleset, Step, from_json, plain, to_json
 from bridge.watch import TRUCE_BLOCKING_S, TRUCE_S, Differences, Expected, Pace, Truce, differences
 from hwprofiles.nic import Nics
+from smtp_intercept.app import lost
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 
 TOLD = 20  # healings that `status` remembers
@@ -60,8 +62,9 @@ def _is_ruleset(step: Step) -> bool:
 
 class Watcher(threading.Thread):
     """``held`` gives the ports that the daemon itself holds down; ``home`` is the host's network namespace, ``room``
-    the name and the namespace that the wire has for itself. ``page`` is what `status` shows of it; ``remade``
-    counts how often a lane's links have been made anew, which those who are bound to the old ones must hear of."""
+    the name and the namespace that the wire has for itself; ``failing`` are the canaries that have not come back, as
+    diverters tell of them. ``page`` is what `status` shows; ``remade`` counts how often a lane's links have been made
+    anew, which those who are bound to the old ones must hear of."""
 
     def __init__(
         self,
@@ -80,6 +83,8 @@ class Watcher(threading.Thread):
         self._gone: tuple[str, ...] = ()
         self._told: deque[dict[str, Any]] = deque(maxlen=TOLD)
         self._ending = threading.Event()
+        self.failing: list[dict[str, Any]] = []
+        self._lost: list[dict[str, str]] = []
         self.remade = 0
         self.page: dict[str, Any] = {}
 
@@ -133,6 +138,7 @@ class Watcher(threading.Thread):
             self._put_right(expected)
         if expected is None:
             self.page = {"at": time.time(), "expected": False}
+        self._follow_canaries()
         now = time.monotonic()
         self._pace.compared(now, now - began_at, whole=whole)
 
@@ -241,6 +247,19 @@ class Watcher(threading.Thread):
             pause_s = self._truce.pause_s
             _LOG.error("%s: again and again, somebody else undoes it: from now on once in %d s", step, pause_s)
 
+    def _follow_canaries(self) -> None:
+        """What is lost is told of when it begins, changes and ends; it is also a reason to look at the whole."""
+        with self._within():
+            before, self._lost = self._lost, lost.told(self.failing)
+        for each in self._lost:
+            if each not in before:
+                by = f"; in the way may be: {each['by']}" if each["by"] else ""
+                _LOG.error("%s: a canary was lost: %s%s", each["path"], each["why"], by)
+                self._pace.hear(time.monotonic())
+        for path in {each["path"] for each in before} - {each["path"] for each in self._lost}:
+            _LOG.warning("%s: canaries come back again", path)
+        self.page = {**self.page, "lost": self._lost}
+
     def _tell(self, found: Differences) -> None:
         now = time.monotonic()
         for port in set(found.gone) - set(self._gone):
@@ -253,4 +272,5 @@ class Watcher(threading.Thread):
             "differences": found.words(),
             "contended": [str(step) for step in found.lacking if self._truce.contended(step, now)],
             "healed": list(self._told),
+            "lost": self._lost,
         }

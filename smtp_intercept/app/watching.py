@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+PASSING = "passed"  # the stage of canaries that pass (`bridge.stages`)
 SHOWN = 5  # one cause, a lane taken away, has dozens of steps
 
 
@@ -16,6 +17,9 @@ def warnings(watch: Mapping[str, Any]) -> Iterator[str]:
         yield f"nobody watches over the gateway's own rules and links: {failure}"
     if watch.get("expected") is False:
         yield "nobody watches over the gateway's own rules and links: no `up` has come to its end; tollbridge up"
+    for lost in watch.get("lost", []):
+        by = f"; in the way may be: {lost['by']}" if lost["by"] else ""
+        yield f"{lost['path']}: a canary was lost: {lost['why']}{by}"
     contended = watch.get("contended", [])
     others = [said for said in watch.get("differences", []) if said not in contended]
     yield from (f"somebody else undoes it again and again: {step}" for step in _first(contended))
@@ -25,6 +29,11 @@ def warnings(watch: Mapping[str, Any]) -> Iterator[str]:
 def _first(items: list[str]) -> list[str]:
     more = len(items) - SHOWN
     return [*items[:SHOWN], f"and {more} more"] if more > 0 else items
+
+
+def lost(watch: Mapping[str, Any]) -> list[str]:
+    """What of mail is not inspected, or does not cross, because its canary does not come back."""
+    return [f"{each['path']}{' (if it passes)' if each['stage'] == PASSING else ''}" for each in watch.get("lost", [])]
 
 
 def healings(watch: Mapping[str, Any]) -> list[tuple[str, str]]:

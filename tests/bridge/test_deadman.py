@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.deadman import BEAT_EVERY_S, PROOF_MAX_AGE_S, STALL_S, DeadMansSwitch
+from bridge.deadman import PROOF_MAX_AGE_S, STALL_S, DeadMansSwitch
 
 
 def proven(at: float = 0.0) -> DeadMansSwitch:
@@ -11,22 +11,14 @@ def proven(at: float = 0.0) -> DeadMansSwitch:
     return switch
 
 
-def test_no_proof_no_beat() -> None:
-    assert not DeadMansSwitch().beat(100.0)
+def test_no_proof_no_life() -> None:
+    assert not DeadMansSwitch().alive(100.0)
 
 
-def test_beats_come_at_their_interval_while_the_interceptor_is_proven() -> None:
-    switch = proven(at=10.0)
-    assert switch.beat(10.0)
-    assert not switch.beat(10.0 + BEAT_EVERY_S * 0.9)
-    assert switch.beat(10.0 + BEAT_EVERY_S)
-
-
-def test_a_silent_interceptor_stops_the_beat_at_the_edge() -> None:
+def test_a_silent_interceptor_is_dead_at_the_edge() -> None:
     switch = proven(at=10.0)
     assert switch.alive(10.0 + PROOF_MAX_AGE_S)
     assert not switch.alive(10.0 + PROOF_MAX_AGE_S + 0.001)
-    assert not switch.beat(10.0 + PROOF_MAX_AGE_S + 0.001)
 
 
 def test_an_old_proof_does_not_undo_a_newer_one() -> None:

@@ -12,7 +12,7 @@ import struct
 import time
 from ipaddress import ip_address, ip_network
 
-from bridge.refuse import checksum
+from bridge.segment import checksum
 
 SYN = 0x02
 TICK_S = 0.01
