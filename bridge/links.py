@@ -17,6 +17,7 @@ from bridge.lane import PREFERENCE
 from bridge.plan import LinkFacts
 from bridge.steps import PolicyRule, Route
 
+ARPHRD_ETHER = 1  # linux/if_arp.h
 PERMANENT = 0x80  # NUD_PERMANENT and IFA_F_PERMANENT alike (linux/neighbour.h, linux/if_addr.h)
 _NOARP = 0x40  # NUD_NOARP: of a bridge's table, an entry that is static (br_fdb_add)
 _ONLINK = 4  # RTNH_F_ONLINK
@@ -125,6 +126,7 @@ class Links:
                 filters_vlans=bool(_READ["vlan_filtering"](link, self)),
                 parent="" if elsewhere(link) else names.get(link.get_attr("IFLA_LINK") or 0, ""),
                 vlan=_READ["vlan_id"](link, self) or 0,
+                ethernet=link["ifi_type"] == ARPHRD_ETHER,
                 addresses=tuple(addresses.get(link["index"], ())),
                 routes=tuple(routes.get(link["index"], ())),
                 neighbours=tuple(neighbours.get(link["index"], ())),

@@ -67,6 +67,7 @@ class LinkFacts:
     filters_vlans: bool = False
     parent: str = ""
     vlan: int = 0
+    ethernet: bool = True
     addresses: tuple[str, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[tuple[str, str], ...] = ()
@@ -86,11 +87,12 @@ class Present:
 
 
 class PlanError(Exception):
-    """The plan cannot be made: ``key`` of the configuration, the reason, the remedy."""
+    """The plan cannot be made: ``key`` of the configuration, the reason, the remedy; ``every`` has the others too."""
 
-    def __init__(self, key: str, reason: str, remedy: str) -> None:
-        super().__init__(f"{key}: {reason}; {remedy}")
+    def __init__(self, key: str, reason: str, remedy: str, others: Iterable[PlanError] = ()) -> None:
         self.key, self.reason, self.remedy = key, reason, remedy
+        self.every = (self, *others)
+        super().__init__("\n".join(f"{each.key}: {each.reason}; {each.remedy}" for each in self.every))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Plan:
 
 def make_plan(wanted: Wanted, present: Present) -> Plan:
     """Every step, in order; steps that already hold are left to the shell to skip. Raises `PlanError`."""
-    ports = [_port(name, wanted, present) for name in wanted.ports]
+    ports = _each_port(wanted, present)
     if len({port.name for port in ports}) < len(ports):
         raise PlanError("bridge.ports", "two entries name the same port", "name each port once")
     legs = tuple(PortLegs(port.name, index) for index, port in enumerate(ports))
@@ -166,6 +168,19 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
 # --- what must be true of the host --------------------------------------------------------------------------
 
 
+def _each_port(wanted: Wanted, present: Present) -> list[LinkFacts]:
+    ports, refused = [], []
+    for name in wanted.ports:
+        try:
+            ports.append(_port(name, wanted, present))
+        except PlanError as error:
+            refused.append(error)
+    if refused:
+        first, *others = refused
+        raise PlanError(first.key, first.reason, first.remedy, others)
+    return ports
+
+
 def _port(name: str, wanted: Wanted, present: Present) -> LinkFacts:
     link = present.links.get(name) or next((link for link in present.links.values() if link.mac == name.lower()), None)
     match link:
@@ -178,6 +193,9 @@ def _port(name: str, wanted: Wanted, present: Present) -> LinkFacts:
                 f"{link.name} is a {kind}, which the kernel moves into no other network namespace",
                 'set bridge.namespace = "host"',
             )
+        case LinkFacts(kind="bridge") | LinkFacts(ethernet=False):  # br_add_if() in net/bridge/br_if.c
+            what = "is a bridge itself" if link.kind == "bridge" else "is not Ethernet"
+            raise PlanError("bridge.ports", f"{link.name} {what}, and cannot be a port", "name an Ethernet port")
         case LinkFacts(master=master) if master not in ("", wanted.bridge):
             raise PlanError(
                 "bridge.ports",

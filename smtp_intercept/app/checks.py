@@ -5,8 +5,8 @@ Reads data only. Each check looks at the tables that it names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address
+from collections.abc import Callable, Collection, Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collapse_addresses, ip_network
 
 from bridge.flow import MAX_PORTS, Action
 from bridge.lane import MAX_VLANS
@@ -258,6 +258,32 @@ def _warn_protected(config: Config) -> Iterator[str]:
             yield f"protected[{index}].servers: {entry.domain} has none, so no connection is incoming because of it"
 
 
+def _warn_everybody(config: Config) -> Iterator[str]:
+    """A direction that all mail has is none."""
+    for index, entry in enumerate(config.protected):
+        networks = [ip_network(item) for item in entry.servers if "/" in item]
+        whole: list[IPv4Network | IPv6Network] = []
+        whole += collapse_addresses(network for network in networks if isinstance(network, IPv4Network))
+        whole += collapse_addresses(network for network in networks if isinstance(network, IPv6Network))
+        for network in whole:
+            if network.prefixlen == 0:
+                every = f"every IPv{network.version} host is a protected server, so that no connection is outgoing"
+                yield f"protected[{index}].servers: {network}: {every}"
+
+
+def _warn_own(config: Config) -> Iterator[str]:
+    own = {str(interface.ip) for interface in config.bridge.management}
+    for index, number in own_servers(config, own):
+        address = config.protected[index].servers[number]
+        yield f"protected[{index}].servers[{number}]: {address} is this box itself (bridge.management): {OWN_MAIL}"
+
+
+def own_servers(config: Config, own: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Which servers, by their numbers, are addresses of the box. A network that it stands in is as it should be."""
+    for index, entry in enumerate(config.protected):
+        yield from ((index, number) for number, item in enumerate(entry.servers) if item.partition("/")[0] in own)
+
+
 def _warn_names(config: Config) -> Iterator[str]:
     _, questions = split(protected_servers(config))
     if questions:
@@ -323,8 +349,11 @@ def _warn_session(config: Config) -> Iterator[str]:
         yield f"limits.errors: mail to a list with {config.limits.errors} unknown addresses does not get through"
 
 
+OWN_MAIL = "mail to it is local (pickup.local) and never inspected"
 _WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
     _warn_protected,
+    _warn_everybody,
+    _warn_own,
     _warn_names,
     _warn_nothing_inspected,
     _warn_rules,

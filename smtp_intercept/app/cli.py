@@ -22,6 +22,7 @@ from hwprofiles.box import FactsError
 from hwprofiles.profile import ProfileError
 from smtp_intercept.app import (
     boot,
+    checking,
     here,
     hw_words,
     lastgood,
@@ -37,7 +38,7 @@ from smtp_intercept.app.config import DEFAULT_PATH
 from smtp_intercept.app.daemon import StartError
 from smtp_intercept.app.exits import Exit, FailedError, listed
 from smtp_intercept.app.lockout import LockOutError
-from smtp_intercept.app.mistakes import ConfigErrors
+from smtp_intercept.app.mistakes import ConfigErrors, RefusedError
 from smtp_intercept.app.rundir import AlreadyRunningError
 from smtp_intercept.app.signals import Interrupted
 from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb, whole
@@ -58,6 +59,7 @@ _EXPECTED = (
     NetlinkError,
     PlanError,
     ProfileError,
+    RefusedError,
     SpoolError,
     StartError,
     StepError,
@@ -132,7 +134,13 @@ def _add_setting_up(sub: Subcommands) -> None:
     questions.add_argument(
         "--yes", action="store_true", help="ask nothing: take the defaults, keep the old file as .old"
     )
-    add_verb(sub, "check", verbs.check, "validate the configuration and print the whole that is in force", json=True)
+    add_verb(
+        sub,
+        "check",
+        checking.check,
+        "find all that `up` and `run` would refuse, and print the whole that would be in force",
+        json=True,
+    )
     add_verb(sub, "plan", verbs.plan, "print every step of `up` and the nft text, touching nothing", json=True)
     up = add_verb(sub, "up", boot.up, "make the bridge and the mail lane; safe to run again")
     up.add_argument(

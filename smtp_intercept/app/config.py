@@ -119,11 +119,14 @@ def located(mistakes: Iterable[Mistake], text: str, path: Path) -> ConfigErrors:
     """The mistakes with their lines in the file's text, and in the order of these."""
     found = list(mistakes)
     told = found[:MOST_MISTAKES]
-    errors = [ConfigError(m.key, cut(m.reason, MOST_REASON), m.remedy, line_of(text, m.at), path) for m in told]
+    errors = [
+        ConfigError(m.key, cut(m.reason, MOST_REASON), m.remedy, line_of(text, m.at), path if m.at else None)
+        for m in told
+    ]
     errors.sort(key=lambda error: error.line or 0)
     if more := len(found) - len(told):
         errors.append(ConfigError("", f"has {more} mistakes more", "mend these first", None, path))
-    return ConfigErrors(errors)
+    return ConfigErrors(errors, len(found))
 
 
 def _syntax(path: Path, text: str, message: str) -> ConfigErrors:

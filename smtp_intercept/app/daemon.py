@@ -211,14 +211,14 @@ class Daemon:
     # --- starting and stopping -------------------------------------------------------------------------------------
 
     def _children(self) -> list[Child]:
-        config, (uid, gid) = self._config, _user()
+        config, (uid, gid) = self._config, user()
         log = open_log(Path(config.log.mail))
         common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
         common += ["--parent", str(os.getpid()), *(word for leg in self._legs for word in ("--port", leg.port))]
         common += [word for vlan in self._vlans for word in ("--vlan", str(vlan))]
         workers = range(config.interceptor.workers or 1)
         proving = [channel.pair() for _ in range(config.diverter.queues or 1)]
-        handing = [handover.pair() for _ in workers] if _needs_mta(config) else []
+        handing = [handover.pair() for _ in workers] if needs_mta(config) else []
         naming = [channel.pair() for _ in workers]
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
         outwards = [lending.pair() for _ in workers] if self._outside and not config.intercept.hidden else []
@@ -320,7 +320,7 @@ def _cable(config: Config, legs: tuple[PortLegs, ...], run_dir: RunDir, room: st
             return None
 
 
-def _needs_mta(config: Config) -> bool:
+def needs_mta(config: Config) -> bool:
     """Some mail gets it, or it has some left from a time when it did."""
     spool = Path(config.mta.spool)
     if uses_mta(config) or not spool.exists():
@@ -335,7 +335,7 @@ def _needs_mta(config: Config) -> bool:
         return False
 
 
-def _user() -> tuple[int, int]:
+def user() -> tuple[int, int]:
     """Whom the processes become: a user of their own if there is one."""
     for name in (USER, FALLBACK_USER):
         try:

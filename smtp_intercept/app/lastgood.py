@@ -17,13 +17,13 @@ from typing import TypeVar
 
 from bridge.plan import PlanError
 from hwprofiles.profile import ProfileError
-from smtp_intercept.app.mistakes import ConfigErrors
+from smtp_intercept.app.mistakes import ConfigErrors, RefusedError
 from smtp_intercept.app.rundir import RunDir, write_json
 
 DEFAULT = Path("/var/lib/tollbridge")
 FILE = "last-good.toml"
 # What a file can be that `check` or `plan` would have told of.
-BROKEN = (ConfigErrors, PlanError, ProfileError)
+BROKEN = (ConfigErrors, PlanError, ProfileError, RefusedError)
 _T = TypeVar("_T")
 
 

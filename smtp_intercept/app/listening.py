@@ -19,24 +19,33 @@ from smtp_intercept.transparent import listen
 
 def listeners(settings: Config, vlans: Iterable[int]) -> list[socket.socket]:
     """Of the lane, and of those of the VLANs. OSError, to be told by `reason`."""
+    return listeners_on([Lane().link, *(Lane(vlan).link for vlan in vlans)], settings)
+
+
+def listeners_on(links: Iterable[str], settings: Config) -> list[socket.socket]:
+    """At those links alone."""
     families = [socket.AF_INET] + ([socket.AF_INET6] if Path("/proc/net/if_inet6").exists() else [])
     # Without a mark of its own: a socket that has one does not take the SYN's (inet_request_mark in the kernel).
-    lanes = [Lane().link, *(Lane(vlan).link for vlan in vlans)]
     ports = settings.intercept.ports
-    return [listen(family, port, lane, None) for lane in lanes for port in ports for family in families]
+    return [listen(family, port, link, None) for link in links for port in ports for family in families]
 
 
 def reason(error: OSError, settings: Config) -> str:
     """Why the listeners cannot be had, and what to do."""
     if error.errno == errno.EADDRINUSE:
-        ports = settings.intercept.ports
-        found = "; ".join(map(str, holders(ports))) or f"another service listens on one of {', '.join(map(str, ports))}"
-        return (
-            f"intercept.ports: {found}; the lane's listener takes the port on every address, so that even a service on "
-            "127.0.0.1 alone (Debian's exim4) is in its way; stop that service (systemctl disable --now NAME), or have "
-            "it listen on another port"
-        )
+        return f"intercept.ports: {'; '.join(taken(settings))}"
     return f"cannot open the lane's sockets: {error}; has `tollbridge up` been run?"
+
+
+def taken(settings: Config) -> tuple[str, str]:
+    """Who has the mail ports, and what to do."""
+    ports = settings.intercept.ports
+    found = "; ".join(map(str, holders(ports))) or f"another service listens on one of {', '.join(map(str, ports))}"
+    return (
+        f"{found}; the lane's listener takes the port on every address, so that even a service on 127.0.0.1 alone "
+        "(Debian's exim4) is in its way",
+        "stop that service (systemctl disable --now NAME), or have it listen on another port",
+    )
 
 
 class Shared:

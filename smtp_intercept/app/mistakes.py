@@ -36,23 +36,33 @@ class MistakeError(ValueError):
 
 @dataclass(eq=False)
 class ConfigError(ValueError):
-    """One mistake: ``key`` is "" for the file as a whole, ``line`` counts from 1, None if there is none to show."""
+    """One mistake: ``key`` is "" for the file as a whole, ``line`` counts from 1, None if there is none to show,
+    and no ``path`` if it is of the host and of no file."""
 
     key: str
     reason: str
     remedy: str
     line: int | None
-    path: Path
+    path: Path | None
 
     def __str__(self) -> str:
-        where = f"{self.path}:{self.line}" if self.line else str(self.path)
-        key = f"{self.key}: " if self.key else ""
-        return f"{where}: {key}{self.reason}; {self.remedy}"
+        where = f"{self.path}:{self.line}: " if self.line else f"{self.path}: " if self.path else ""
+        key, remedy = (f"{self.key}: " if self.key else "", f"; {self.remedy}" if self.remedy else "")
+        return f"{where}{key}{self.reason}{remedy}"
 
 
-class ConfigErrors(ValueError):  # noqa: N818 it holds them
-    """Every mistake of a file, in the order of their lines; one line of text each."""
+class ManyError(ValueError):
+    """Every mistake, in the order of their lines; one line of text each. ``count`` has also those that are not told."""
 
-    def __init__(self, errors: Iterable[ConfigError]) -> None:
+    def __init__(self, errors: Iterable[ConfigError], count: int = 0) -> None:
         self.errors = tuple(errors)
+        self.count = count or len(self.errors)
         super().__init__("\n".join(map(str, self.errors)))
+
+
+class ConfigErrors(ManyError):  # noqa: N818 it holds them
+    """Those of the file's text."""
+
+
+class RefusedError(ManyError):
+    """Those that the file and this host make together: what is named is not there, or cannot be had."""

@@ -13,7 +13,6 @@ import random
 import secrets
 import signal
 import socket
-import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -27,14 +26,14 @@ import uvloop
 from bridge.links import Links
 from bridge.privilege import Capability, allow_files
 from smtp_intercept.app import channel, config
+from smtp_intercept.app.certificate import certificate
 from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import BareNewline, Queue, Source, VerifyFailure
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
-from smtp_intercept.app.mistakes import Mistake, MistakeError
+from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.password import relay_password
-from smtp_intercept.app.schema import Mta as MtaTable
 from smtp_intercept.direction import Servers, message_direction
 from smtp_intercept.limits import Limits
 from smtp_intercept.mta import courier as carrying
@@ -247,20 +246,6 @@ def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, An
     token = partial(secrets.token_hex, 8)
     quota = Quota(mta.notices_per_hour)
     return Settling(spool, schedule, reporter, log, time.time, random.random, token, quota=quota)
-
-
-def certificate(mta: MtaTable) -> ssl.SSLContext | None:
-    """What STARTTLS shows to clients, if anything."""
-    if mta.certificate is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(mta.certificate, mta.key)
-    except (OSError, ssl.SSLError) as error:
-        reason = f"{mta.certificate} and {mta.key} cannot be used: {error.strerror or error}"
-        remedy = "both are PEM files, the key without a pass phrase and the certificate's own"
-        raise MistakeError(Mistake(("mta", "certificate"), reason, remedy)) from None
-    return context
 
 
 def main(argv: list[str] | None = None) -> int:

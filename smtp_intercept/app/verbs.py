@@ -18,7 +18,7 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
-from bridge import firewall, ifupdown, namespace
+from bridge import firewall, ifupdown
 from bridge.host import Host, Refused
 from bridge.lane import LANE, Lane, Wanted
 from bridge.ledger import Ledger
@@ -27,7 +27,6 @@ from bridge.plan import LinkFacts, Plan
 from bridge.steps import Step, to_json
 from hwprofiles.case import Case
 from hwprofiles.nic import Nics
-from hwprofiles.profile import Profile
 from hwprofiles.tuning import Unfit
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
@@ -38,6 +37,7 @@ from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.exits import Exit, FailedError, UsageError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
+from smtp_intercept.app.objections import Asked, Verb, probe, refuse
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.signals import Change, undisturbed
 from smtp_intercept.app.wanted import Fit, fit, own_addresses, profile_of, tuned, wanted
@@ -62,53 +62,16 @@ def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
     return found, tuned(config, found, RunDir(arguments.run_dir).room)
 
 
-def probe(want: Wanted) -> bool:
-    """`firewall.probe`, in a network namespace like the one that the lanes will have."""
-    return namespace.ask_fresh(firewall.probe) if want.room else firewall.probe()
-
-
 def warn(findings: Iterable[Refused | Unfit | str]) -> None:
     """Of what is not as it should be, hardware or another program; nothing fails by it."""
     for finding in findings:
         print(f"tollbridge: warning: {finding}", file=sys.stderr)
 
 
-# --- the configuration --------------------------------------------------------------------------
+# --- what `up` would do ---------------------------------------------------------------------------
 
 
-def _limits(config: Config, profile: Profile) -> dict[str, object]:
-    return {**config.limits.model_dump(mode="json"), **_asdict(configuration.limits(config, profile))}
-
-
-def check(arguments: argparse.Namespace) -> int:
-    """Errors end in an exception; warnings do not fail."""
-    config = naming.load(arguments.config)
-    profile, why = profile_of(config)
-    case = naming.case_here(profile)
-    relays_here = relays.relays(config, profile, case)
-    warnings = [*configuration.warnings(config), *relays_here.missed]
-    if arguments.json:
-        whole = {**config.model_dump(mode="json"), "limits": _limits(config, profile)}
-        whole["interceptor"]["workers"] = configuration.workers(config, profile)
-        whole["diverter"]["queues"] = configuration.queues(config, profile)
-        chosen = {"profile": profile.name, "profile_because": why, "labels": case.links}
-        print(json.dumps({"config": whole, **chosen, "warnings": warnings}))
-        return 0
-    print(configuration.effective(config, profile), end="")
-    print(f"# hardware profile {profile.name}: {why}")
-    _say_ports(config, case)
-    for wiring in relays_here.wirings:
-        print(f"# bypass relay {wiring}: {wiring.kind}")
-    for warning in warnings:
-        print(f"tollbridge: warning: {warning}", file=sys.stderr)
-    return 0
-
-
-def _asdict(limits: object) -> dict[str, int]:
-    return {name: getattr(limits, name) for name in limits.__slots__}  # type: ignore[attr-defined]
-
-
-def _say_ports(config: Config, case: Case) -> None:
+def say_ports(config: Config, case: Case) -> None:
     if case.links:
         print(f"# ports as on the case: {', '.join(map(case.titled, config.bridge.ports))}")
 
@@ -128,7 +91,7 @@ def plan(arguments: argparse.Namespace) -> int:
         steps = [{**to_json(step), "holds": done} for step, done in zip(made.steps, held, strict=True)]
         print(json.dumps({"steps": steps, "ruleset": made.ruleset}))
         return 0
-    _say_ports(found.config, case)
+    say_ports(found.config, case)
     for step, done in zip(made.steps, held, strict=True):
         print(f"{'=' if done else '+'} {step}")
     for wiring in relays.relays(found.config, found.profile, case).wirings:
@@ -148,7 +111,10 @@ def up(arguments: argparse.Namespace) -> int:
     warn(found.tuning.unfit)
     run_dir = RunDir(arguments.run_dir)
     with undisturbed() as change, run_dir.lock("up"), host_of(run_dir) as host:
-        made = host.plan(want, nft_queue=probe(want))
+        nft_queue = probe(want)
+        asked = Asked(found.config, want, host, run_dir)
+        refuse(asked, Verb.UP, configuration.read(arguments.config), arguments.config)
+        made = host.plan(want, nft_queue=nft_queue)
         warn(ifupdown.conflicts([leg.port for leg in made.legs]))
         _mind_the_way_in(host.pending(made.steps), arguments)
         run_dir.plan.unlink(missing_ok=True)  # half of one plan and half of another is nothing to keep
@@ -314,6 +280,7 @@ def run(arguments: argparse.Namespace) -> int:
     run_dir = RunDir(arguments.run_dir)
     want = wanted(config, profile, run_dir.room)
     with run_dir.lock("run"), host_of(run_dir) as host:
+        refuse(Asked(config, want, host, run_dir), Verb.RUN, text, arguments.config)
         made = host.plan(want, nft_queue=True)
         _need_lanes(host, made, want.room)
         if not (instead := getattr(arguments, "instead", False)):

@@ -22,6 +22,7 @@ from smtp_intercept.app import cli
 from smtp_intercept.app.exits import MEANS, Exit
 from smtp_intercept.app.subcommands import Parser
 
+REMEDY = "create it, or name another with --config"
 VERBS = ("setup", "check", "plan", "up", "confirm", "down", "run", "status", "explain", "queue", "demo")
 FOR_MACHINES = ("check", "plan", "status", "explain", "demo")
 
@@ -100,19 +101,30 @@ def test_the_edges_of_the_time_to_confirm(seconds: int) -> None:
     assert cli._parser().parse_args(["up", "--confirm", str(seconds)]).confirm == seconds
 
 
-def test_check_prints_the_whole_that_is_in_force(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["--config", str(config), "check"]) == 0
-    text = capsys.readouterr().out
+def test_check_prints_the_whole_that_would_be_in_force_and_ends_in_one_line(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here are no such ports; where there are, `tests/kernel/test_check.py`."""
+    assert cli.main(["--config", str(config), "check"]) == Exit.FAILED
+    text, error = capsys.readouterr()
     assert 'on_failure = "pass"' in text
     assert "drain_s = " in text
-    assert cli.main(["--config", str(config), "check", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["config"]["bridge"]["ports"] == ["p0", "p1"]
+    mistakes = [line for line in error.splitlines() if "warning" not in line]
+    assert text.splitlines()[-1] == f"refused: {len(mistakes)} mistakes"
+    for port, line in zip(("p0", "p1"), mistakes, strict=False):
+        assert line.startswith(f"tollbridge: {config}:2: bridge.ports: there is no interface {port}; present are: ")
+    assert cli.main(["--config", str(config), "check", "--json"]) == Exit.FAILED
+    page = json.loads(capsys.readouterr().out)
+    assert page["config"]["bridge"]["ports"] == ["p0", "p1"]
+    assert page["config"]["limits"]["recipients"], "those that no profile has, too"
+    assert page["verdict"] == f"refused: {len(page['mistakes'])} mistakes"
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--config", str(tmp_path / "none.toml"), "check"]) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"tollbridge: {tmp_path}/none.toml: ")
+    out, error = capsys.readouterr()
+    assert error == f"tollbridge: {tmp_path}/none.toml: cannot be read: No such file or directory; {REMEDY}\n"
+    assert out == "refused: 1 mistake\n"
 
 
 @pytest.mark.parametrize(
@@ -191,4 +203,4 @@ def test_a_reader_who_has_seen_enough_is_no_error(config: Path) -> None:
     os.close(write)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
-    assert done.returncode == 0
+    assert done.returncode in (Exit.DONE, Exit.FAILED)

@@ -130,7 +130,7 @@ def test_check_shows_labels_and_relays(
     monkeypatch.setattr("smtp_intercept.app.naming.present", dict)
     path = tmp_path / "x.toml"
     path.write_text('[bridge]\nports = ["port2", "port1", "port3"]\n')
-    assert cli.main(["--config", str(path), "check"]) == 0
+    assert cli.main(["--config", str(path), "check"]) == 1  # no such ports here
     said = capsys.readouterr()
     assert "# ports as on the case: ens1f1 (port2), ens1f0 (port1), ens1f2 (port3)" in said.out
     assert "# bypass relay ens1f0-ens1f1: silicom" in said.out

@@ -265,7 +265,7 @@ def test_a_mail_log_that_cannot_be_opened(box: Lab) -> None:
     gateway.tollbridge("up")
     before = snapshot(gateway.namespace)
     assert_said(
-        gateway.tollbridge("run", check=False), r"log\.mail: cannot open /proc/nowhere/mail\.log: .*; choose another"
+        gateway.tollbridge("run", check=False), r"log\.mail: /proc/nowhere/mail\.log cannot be made: .*; choose another"
     )
     assert settled_difference(gateway.namespace, before) == []
 
