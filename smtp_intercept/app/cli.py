@@ -21,6 +21,7 @@ from bridge.plan import PlanError
 from hwprofiles.box import FactsError
 from hwprofiles.profile import ProfileError
 from smtp_intercept.app import (
+    asking,
     boot,
     checking,
     here,
@@ -170,9 +171,9 @@ def _add_setting_up(sub: Subcommands) -> None:
 
 
 def _add_asking(sub: Subcommands) -> None:
-    add_verb(sub, "status", verbs.status, "show lanes, switch, sessions and counters", json=True)
+    add_verb(sub, "status", asking.status, "show lanes, switch, sessions and counters", json=True)
     explain = add_verb(
-        sub, "explain", verbs.explain, "say what would happen to a connection, sending nothing", json=True
+        sub, "explain", asking.explain, "say what would happen to a connection, sending nothing", json=True
     )
     explain.add_argument("--from", dest="client", required=True, metavar="A", help="the client's address")
     explain.add_argument("--to", dest="server", required=True, metavar="B", help="the address it dials")
@@ -180,12 +181,15 @@ def _add_asking(sub: Subcommands) -> None:
     explain.add_argument(
         "--vlan", type=whole(0, MAX_VLAN), default=0, metavar="V", help="the VLAN that it is tagged with [untagged]"
     )
+    explain.add_argument(
+        "--running", action="store_true", help="by what the daemon runs with, not by the file as it is"
+    )
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(add_group(sub, "queue", queue))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"
     hw_words.add(add_group(sub, "hw", hardware))
     demo = add_verb(
-        sub, "demo", verbs.demo, "build a small network of namespaces and show the gateway at work", json=True
+        sub, "demo", asking.demo, "build a small network of namespaces and show the gateway at work", json=True
     )
     demo.add_argument("--keep", action="store_true", help="leave the files of the run behind")

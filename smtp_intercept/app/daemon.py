@@ -169,7 +169,7 @@ class Daemon:
         return {
             "ready": ready and serving(children),
             "started_at": self._started_at,
-            "config": str(self._source),
+            "config": str(self._source.absolute()),
             "ports": [leg.port for leg in self._legs],
             "vlans": self._vlans,
             "processes": {"supervisor": os.getpid(), **pids},

@@ -58,6 +58,16 @@ class RunDir:
         return self.path / "effective.toml"
 
     @property
+    def running(self) -> Path:
+        """The text that the running daemon was started with."""
+        return self.path / "running.toml"
+
+    @property
+    def made(self) -> Path:
+        """The text that the last `up` was made from."""
+        return self.path / "made.toml"
+
+    @property
     def status(self) -> Path:
         return self.path / "status.json"
 

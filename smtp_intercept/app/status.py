@@ -17,7 +17,7 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.ruleset import FULL, NOT_INSPECTED
-from smtp_intercept.app import here, relays, unfinished, watching
+from smtp_intercept.app import here, inforce, relays, unfinished, watching
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
 
@@ -36,14 +36,15 @@ REASONS = {
 }
 
 
-def read(run_dir: RunDir, spool: Path | None = None) -> dict[str, Any]:
-    """The whole page as JSON data. ``spool`` is where mail may wait that no running MTA tells of."""
+def read(run_dir: RunDir, spool: Path | None = None, file: Path | None = None) -> dict[str, Any]:
+    """The whole page as JSON data. ``spool`` is where mail may wait that no running MTA tells of, ``file`` the
+    configuration that was asked for; the running daemon knows its own."""
     room = Ledger(run_dir.ledger).room
     with here.inside() as there:
-        return {"namespace": room or None, "namespace_gone": bool(room) and not there, **_seen(run_dir, spool)}
+        return {"namespace": room or None, "namespace_gone": bool(room) and not there, **_seen(run_dir, spool, file)}
 
 
-def _seen(run_dir: RunDir, spool: Path | None) -> dict[str, Any]:
+def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, Any]:
     """From where the lanes are."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
     kinds = ("diverter", "interceptor", "mta", "resolver")
@@ -82,9 +83,19 @@ def _seen(run_dir: RunDir, spool: Path | None) -> dict[str, Any]:
         "protected": resolver.get("protected", []),
         "change": unfinished.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
-        "instead": read_json(run_dir.instead),
+        "instead": (instead := read_json(run_dir.instead)),
+        "drift": None if instead else _drift(run_dir, daemon, file),
         "watch": (daemon or {}).get("watch", {}),
     }
+
+
+def _drift(run_dir: RunDir, daemon: dict[str, Any] | None, file: Path | None) -> dict[str, Any] | None:
+    """What the file says and is not in force; None if all of it is."""
+    path = Path(daemon["config"]) if daemon else file
+    if path is None:
+        return None
+    found = {"run": inforce.of_run(run_dir, path), "up": inforce.of_up(run_dir, path)}
+    return {"file": str(path), **found} if any(found.values()) else None
 
 
 def inspecting(page: dict[str, Any]) -> bool:
@@ -158,6 +169,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     if page["live"] and (not_whole := unfinished.headline(page["change"])):
         found.append(not_whole)
     found += [f"{FULL[name]} ({n} times)" for name, n in page["full"].items()]
+    found += _edited(page["drift"]) if page["drift"] else []
     found += [f"{lane['port']} is missing or down" for lane in page["lanes"] if not (lane["present"] and lane["up"])]
     found += watching.warnings(page["watch"])
     found += [f"diverter-{number} has no heart-beat: its part is not inspected" for number in page["queues_open"]]
@@ -175,6 +187,14 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
     return found
+
+
+def _edited(drift: dict[str, Any]) -> list[str]:
+    """Each key once; whatever `up` is needed for `run` is too, if it runs."""
+    done = "tollbridge up, then restart `tollbridge run`" if drift["up"] else "restart `tollbridge run`"
+    remedy = done if drift["run"] else "tollbridge up"
+    said = f"{drift['file']} differs from what is in force, until: {remedy}"
+    return [said, *(f"  {line}" for line in dict.fromkeys([*drift["run"], *drift["up"]]))]
 
 
 def _out_of_order(relay: dict[str, Any]) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import logging
 import os
 import secrets
 import signal
@@ -15,8 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from ipaddress import ip_address
-from pathlib import Path
 
 from bridge import firewall, ifupdown
 from bridge.host import Host, Refused
@@ -28,19 +24,15 @@ from bridge.steps import Step, to_json
 from hwprofiles.case import Case
 from hwprofiles.nic import Nics
 from hwprofiles.tuning import Unfit
-from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import hangup, lastgood, lockout, naming, relays, unfinished, watcher
-from smtp_intercept.app import status as status_page
-from smtp_intercept.app.config import Config, ConfigErrors
+from smtp_intercept.app import hangup, inforce, lastgood, lockout, naming, relays, unfinished, watcher
+from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
-from smtp_intercept.app.exits import Exit, FailedError, UsageError
-from smtp_intercept.app.explain import Mail
-from smtp_intercept.app.explain import explain as explain_connection
+from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.objections import Asked, Verb, probe, refuse
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.signals import Change, undisturbed
-from smtp_intercept.app.wanted import Fit, fit, own_addresses, profile_of, tuned, wanted
+from smtp_intercept.app.wanted import Fit, fit, profile_of, tuned, wanted
 
 GUARD_EVERY_S = 0.1
 STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
@@ -113,7 +105,8 @@ def up(arguments: argparse.Namespace) -> int:
     with undisturbed() as change, run_dir.lock("up"), host_of(run_dir) as host:
         nft_queue = probe(want)
         asked = Asked(found.config, want, host, run_dir)
-        refuse(asked, Verb.UP, configuration.read(arguments.config), arguments.config)
+        text = configuration.read(arguments.config)
+        refuse(asked, Verb.UP, text, arguments.config)
         made = host.plan(want, nft_queue=nft_queue)
         warn(ifupdown.conflicts([leg.port for leg in made.legs]))
         _mind_the_way_in(host.pending(made.steps), arguments)
@@ -125,10 +118,15 @@ def up(arguments: argparse.Namespace) -> int:
             if begun.first:
                 change.check()
             watcher.write_down(run_dir, made, refused, block=want.block)
+            run_dir.made.write_text(text, encoding="utf-8")
         warn(refused)
         wanted_relays = relays.relays(found.config, found.profile, naming.case_here(found.profile))
         warn(relays.begin(arguments, run_dir, found.config, wanted_relays))
-        _say_up(made, want)
+        _say_up(made, want, run_dir)
+        warn(
+            f"{arguments.config}: {each}: restart `tollbridge run`"
+            for each in inforce.of_run(run_dir, arguments.config)
+        )
         if arguments.confirm:
             print(f"undone by itself in {arguments.confirm} s; to keep it: tollbridge confirm")
     return 0
@@ -148,11 +146,16 @@ def _mind_the_way_in(pending: list[Step], arguments: argparse.Namespace) -> None
             lockout.refuse(pending)
 
 
-def _say_up(made: Plan, want: Wanted) -> None:
+def _say_up(made: Plan, want: Wanted, run_dir: RunDir) -> None:
     ports = ", ".join(leg.port for leg in made.legs)
-    fate = "stops" if want.block else "crosses uninspected"
     tagged = f", untagged and of VLAN {_list(made.vlans)}," if made.vlans else ""
-    print(f"up: {want.bridge} over {ports}; mail{tagged} {fate} until `tollbridge run` inspects it")
+    fate = f"{'stops' if want.block else 'crosses uninspected'} until `tollbridge run` inspects it"
+    if pid := run_dir.holder("run"):
+        ready = (read_json(run_dir.status) or {}).get("ready")
+        fate = (
+            f"is inspected by the daemon that runs (process {pid})" if ready else f"waits for process {pid} to be ready"
+        )
+    print(f"up: {want.bridge} over {ports}; mail{tagged} {fate}")
     if lost := [vlan for vlan in want.vlans if vlan not in made.vlans]:
         warn(
             [f"bridge.vlans: this kernel has no 802.1Q (module 8021q): mail of VLAN {_list(lost)} {_uninspected(want)}"]
@@ -173,6 +176,7 @@ def down(arguments: argparse.Namespace) -> int:
     with undisturbed(), run_dir.lock("up"), host_of(run_dir) as host:
         run_dir.pending.unlink(missing_ok=True)
         run_dir.plan.unlink(missing_ok=True)
+        run_dir.made.unlink(missing_ok=True)
         with suppress(OSError):  # a full disk does not keep anybody from undoing
             unfinished.begin(run_dir, "down")
         if not (failures := [*relays.release(run_dir), *host.down(print_step)]):
@@ -287,6 +291,7 @@ def run(arguments: argparse.Namespace) -> int:
             run_dir.instead.unlink(missing_ok=True)
         named = config.model_copy(update={"bridge": config.bridge.model_copy(update={"profile": profile.name})})
         run_dir.effective.write_text(configuration.effective(named, profile), encoding="utf-8")
+        run_dir.running.write_text(text, encoding="utf-8")
         case = naming.case_here(profile)
         write_json(run_dir.labels, {leg.port: case.label(leg.port) for leg in made.legs if case.label(leg.port)})
         # What is in force instead of it is kept already.
@@ -310,68 +315,3 @@ def _need_lanes(host: Host, made: Plan, room: str) -> None:
 def _links() -> Mapping[str, LinkFacts]:
     with Links() as links:
         return links.facts()
-
-
-def status(arguments: argparse.Namespace) -> int:
-    """`Exit.NOT_INSPECTING` unless mail is being inspected."""
-    run_dir = RunDir(arguments.run_dir)
-    page = status_page.read(run_dir, _spool(arguments, run_dir))
-    print(json.dumps(page) if arguments.json else status_page.as_text(page))
-    return Exit.DONE if status_page.inspecting(page) else Exit.NOT_INSPECTING
-
-
-def _spool(arguments: argparse.Namespace, run_dir: RunDir) -> Path | None:
-    """The spool of what runs or ran last, else the configuration's; None if neither can be read."""
-    for path in (run_dir.effective, arguments.config):
-        with suppress(ConfigErrors):
-            return Path(configuration.load(path).mta.spool)
-    return None
-
-
-# --- asking --------------------------------------------------------------------------
-
-
-def explain(arguments: argparse.Namespace) -> int:
-    config = naming.load(arguments.config)
-    for name, text in (("--from", arguments.client), ("--to", arguments.server)):
-        try:
-            ip_address(text)
-        except ValueError:
-            raise UsageError(
-                f"{name}: {text} is not an IP address; the pick-up is decided by addresses alone"
-            ) from None
-    port = naming.link_of(arguments.port, config) if arguments.port else config.bridge.ports[0]
-    if port not in config.bridge.ports:
-        raise UsageError(f"--port: {port} is not one of bridge.ports ({', '.join(config.bridge.ports)})")
-    if arguments.vlan and arguments.vlan not in config.bridge.vlans:
-        listed = _list(config.bridge.vlans) or "none"
-        raise UsageError(f"--vlan: {arguments.vlan} is not one of bridge.vlans ({listed}): its mail is not inspected")
-    logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
-    servers = protected.ProtectedServers(configuration.protected_servers(config))
-    table = asyncio.run(servers.resolve_once())
-    for known in servers.state():
-        if known.error:
-            print(f"tollbridge: warning: {known.name}: {known.error}", file=sys.stderr)
-    own = own_addresses(config)
-    try:
-        explanation = explain_connection(
-            configuration.policy(config, table, own),
-            Mail(configuration.handling(config), configuration.routes(config), configuration.relay_rule(config)),
-            config,
-            client=arguments.client,
-            server=arguments.server,
-            port=port,
-            vlan=arguments.vlan,
-            served=servers.serving.by(ip_address(arguments.server).packed),
-            recipients=arguments.rcpt,
-        )
-    except ValueError as error:
-        raise UsageError(str(error)) from None
-    print(json.dumps(explanation.as_json()) if arguments.json else explanation.as_text())
-    return 0
-
-
-def demo(arguments: argparse.Namespace) -> int:
-    from smtp_intercept.app import demo as show  # scapy and the lab: nothing that the daemon should load
-
-    return show.run(arguments)

@@ -285,7 +285,7 @@ async def _no_answer(*_: object, **__: object) -> None:
 def stubbed() -> Iterator[None]:
     """Nothing that builds a lab, waits, or asks others."""
     stubs = {
-        "smtp_intercept.app.verbs.demo": lambda _: 0,
+        "smtp_intercept.app.asking.demo": lambda _: 0,
         "smtp_intercept.app.hw.tune": lambda _: 0,
         "smtp_intercept.app.boot.PORTS_S": 0.0,
         "smtp_intercept.app.boot.LANE_S": 0.0,

@@ -1,0 +1,99 @@
+"""The verbs that ask and change nothing: `status`, `explain`; and `demo`, which asks a lab."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+
+from smtp_intercept import protected
+from smtp_intercept.app import config as configuration
+from smtp_intercept.app import inforce, naming
+from smtp_intercept.app import status as status_page
+from smtp_intercept.app.config import Config, ConfigErrors
+from smtp_intercept.app.exits import Exit, FailedError, UsageError
+from smtp_intercept.app.explain import Mail
+from smtp_intercept.app.explain import explain as explain_connection
+from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.verbs import warn
+from smtp_intercept.app.wanted import own_addresses
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """`Exit.NOT_INSPECTING` unless mail is being inspected."""
+    run_dir = RunDir(arguments.run_dir)
+    page = status_page.read(run_dir, _spool(arguments, run_dir), arguments.config)
+    print(json.dumps(page) if arguments.json else status_page.as_text(page))
+    return Exit.DONE if status_page.inspecting(page) else Exit.NOT_INSPECTING
+
+
+def _spool(arguments: argparse.Namespace, run_dir: RunDir) -> Path | None:
+    """The spool of what runs or ran last, else the configuration's; None if neither can be read."""
+    for path in (run_dir.effective, arguments.config):
+        with suppress(ConfigErrors):
+            return Path(configuration.load(path).mta.spool)
+    return None
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Of the file as it is, which need not be what is in force; ``running``: of what is."""
+    run_dir = RunDir(arguments.run_dir)
+    config = _in_force(run_dir) if arguments.running else naming.load(arguments.config)
+    drift = [] if arguments.running else inforce.of_run(run_dir, arguments.config)
+    warn(f"{arguments.config}: {each} (explain --running; restart `tollbridge run`)" for each in drift)
+    for name, text in (("--from", arguments.client), ("--to", arguments.server)):
+        try:
+            ip_address(text)
+        except ValueError:
+            raise UsageError(
+                f"{name}: {text} is not an IP address; the pick-up is decided by addresses alone"
+            ) from None
+    port = naming.link_of(arguments.port, config) if arguments.port else config.bridge.ports[0]
+    if port not in config.bridge.ports:
+        raise UsageError(f"--port: {port} is not one of bridge.ports ({', '.join(config.bridge.ports)})")
+    if arguments.vlan and arguments.vlan not in config.bridge.vlans:
+        listed = ", ".join(map(str, config.bridge.vlans)) or "none"
+        raise UsageError(f"--vlan: {arguments.vlan} is not one of bridge.vlans ({listed}): its mail is not inspected")
+    logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
+    servers = protected.ProtectedServers(configuration.protected_servers(config))
+    table = asyncio.run(servers.resolve_once())
+    for known in servers.state():
+        if known.error:
+            print(f"tollbridge: warning: {known.name}: {known.error}", file=sys.stderr)
+    own = own_addresses(config)
+    try:
+        explanation = explain_connection(
+            configuration.policy(config, table, own),
+            Mail(configuration.handling(config), configuration.routes(config), configuration.relay_rule(config)),
+            config,
+            client=arguments.client,
+            server=arguments.server,
+            port=port,
+            vlan=arguments.vlan,
+            served=servers.serving.by(ip_address(arguments.server).packed),
+            recipients=arguments.rcpt,
+        )
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    told = {**explanation.as_json(), "running": arguments.running, "drift": drift}
+    print(json.dumps(told) if arguments.json else explanation.as_text())
+    return 0
+
+
+def _in_force(run_dir: RunDir) -> Config:
+    if not run_dir.holder("run"):
+        raise FailedError("--running: no daemon runs, so that nothing is in force (tollbridge run)")
+    if (text := inforce.running(run_dir)) is None:
+        raise FailedError(f"--running: {run_dir.running} cannot be read: ask as root")
+    return naming.parse(text, run_dir.running)
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    from smtp_intercept.app import demo as show  # scapy and the lab: nothing that the daemon should load
+
+    return show.run(arguments)
