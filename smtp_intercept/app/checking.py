@@ -126,15 +126,18 @@ def _sandbox(config: Config) -> Iterator[str]:
     read = {"mta.certificate": config.mta.certificate, "mta.key": config.mta.key, "relay.password_file": password}
     for key, given in read.items():
         if given is not None and (why := _unreadable(Path(given))):
-            yield f"{key}: {given} {why}, so the unit cannot read it"
+            yield f"{key}: {given}: {why}, so the unit cannot read it"
 
 
 def _unreadable(path: Path) -> str:
     """Root without its power over other users' files."""
     if str(path).startswith(tuple(f"{directory}/" for directory in HIDDEN)):
-        return "is in a home directory"
+        return "it is in a home directory"
     try:
-        found = path.stat()
+        found = [(path, path.stat(), 0o004), *((above, above.stat(), 0o001) for above in path.resolve().parents)]
     except OSError:  # a mistake, told of already
         return ""
-    return f"belongs to user {found.st_uid} alone" if found.st_uid and not found.st_mode & 0o004 else ""
+    closed = (
+        f"{place} is user {at.st_uid}'s alone" for place, at, open_ in found if at.st_uid and not at.st_mode & open_
+    )
+    return next(closed, "")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from importlib import resources
@@ -131,10 +132,20 @@ def located(mistakes: Iterable[Mistake], text: str, path: Path) -> ConfigErrors:
 
 def _syntax(path: Path, text: str, message: str) -> ConfigErrors:
     at = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)$", message)
-    line = int(at[1]) if at and at[1] else len(text.splitlines())
-    return _whole_file(
-        path, message[: at.start()] if at else message, "correct the TOML syntax (https://toml.io)", line
-    )
+    lines = text.splitlines()
+    line = int(at[1]) if at and at[1] else len(lines)
+    reason = message[: at.start()] if at else message
+    if strange := _lookalikes(lines[line - 1] if 0 < line <= len(lines) else ""):
+        return _whole_file(
+            path, f"{reason}: the line has {strange}", "type it anew; it was pasted from somewhere", line
+        )
+    return _whole_file(path, reason, "correct the TOML syntax (https://toml.io)", line)
+
+
+def _lookalikes(line: str) -> str:
+    """Letters that look like quotes, spaces or nothing, and are not, by their names."""
+    found = dict.fromkeys(c for c in line if not c.isascii() and unicodedata.category(c) in ("Pi", "Pf", "Zs", "Cf"))
+    return ", ".join(f"U+{ord(c):04X} ({unicodedata.name(c, 'without a name').lower()})" for c in found)
 
 
 def _whole_file(path: Path, reason: str, remedy: str, line: int | None = None) -> ConfigErrors:

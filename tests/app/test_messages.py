@@ -156,3 +156,19 @@ def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:
     path.write_bytes("[bridge]\n".encode("utf-16"))
     with pytest.raises(ConfigErrors, match=r"t\.toml:1: byte 0xff is not UTF-8; save it as UTF-8"):
         configuration.load(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("ports = [\u201cp0\u201d, 'p1']", "U+201C (left double quotation mark), U+201D (right double quotation mark)"),
+        ("ports\u00a0= ['p0', 'p1']", "U+00A0 (no-break space)"),
+        ("\ufeffports = ['p0', 'p1']", "U+FEFF (zero width no-break space)"),
+        ("\u200bports = ['p0', 'p1']", "U+200B (zero width space)"),
+    ],
+)
+def test_letters_that_only_look_right_are_named(line: str, named: str) -> None:
+    """Pasted from a page, or glued together from two files."""
+    (error,) = mistakes(f"[bridge]\n{line}\n")
+    assert str(error).startswith("/etc/t.toml:2: ")
+    assert f": the line has {named}; type it anew" in str(error)

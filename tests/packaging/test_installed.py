@@ -296,6 +296,35 @@ class TestAtWork:
         under_load(installed, "systemctl", "restart", "tollbridge")
         assert active(installed, "tollbridge") == "active"
 
+    def test_what_ends_it_and_what_does_not(self, installed: Debian) -> None:
+        """SIGHUP, to it and to all its processes, does not; a kill is made good; a stop and a refused file stay."""
+        before = main_pid(installed)
+        installed.run("systemctl", "kill", "-s", "HUP", "tollbridge")
+        installed.run("systemctl", "kill", "-s", "HUP", "tollbridge-bridge", check=False)
+        assert_inspected(installed)
+        assert main_pid(installed) == before
+        assert "SIGHUP is ignored" in installed.journal()
+        installed.run("kill", "-PIPE", before)
+        installed.run("sh", "-c", "until tollbridge status >/dev/null; do sleep 0.2; done")
+        assert main_pid(installed) not in (before, "0")
+        assert_inspected(installed)
+        installed.run("tollbridge", "down")
+        time.sleep(5)
+        assert active(installed, "tollbridge") == "inactive", "an administrator's `down` is not undone"
+        configuration, good = installed.root / "etc/tollbridge/tollbridge.toml", installed.root / "var/lib/tollbridge"
+        text = configuration.read_text()
+        configuration.write_text(text.replace("management", "managment"))
+        (good / "last-good.toml").rename(good / "kept")
+        installed.run("systemctl", "start", "--no-block", "tollbridge")
+        installed.run("sh", "-c", "until systemctl -q is-failed tollbridge; do sleep 0.2; done", timeout_s=60)
+        time.sleep(5)
+        assert active(installed, "tollbridge") == "failed", "what only a person can mend is not tried again"
+        (good / "kept").rename(good / "last-good.toml")
+        configuration.write_text(text)
+        installed.run("systemctl", "restart", "tollbridge-bridge")
+        installed.run("systemctl", "start", "tollbridge")
+        assert_inspected(installed)
+
     @pytest.mark.parametrize("file", ["next.deb", "tollbridge.deb"], ids=["up", "down"])
     def test_an_upgrade_under_load_loses_nothing(self, installed: Debian, file: str) -> None:
         """To the next version, and back."""
