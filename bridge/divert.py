@@ -8,61 +8,25 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from netfilterqueue import COPY_PACKET, NetfilterQueue
 
 from bridge.deadman import DeadMansSwitch
-from bridge.flow import Action, MalformedPacketError, Mark, Syn, Verdict, parse_syn
+from bridge.flow import Action, AuthenticatedError, MalformedPacketError, Mark, Syn, Verdict, parse_syn
 from bridge.lane import QUEUE_NUMBER
 from bridge.proving import Prover, RawSockets
 from bridge.refuse import reset
 
-COPY_OCTETS = 256  # IP and TCP headers with all the options and extensions that `parse_syn` follows
+COPY_OCTETS = 1500  # IP and TCP headers with all the options and extensions that fit into a frame
 SOCKET_OCTETS = 4 << 20  # the queue socket's buffer: the whole queue of headers fits
 TURN_S = 0.1  # the loop turns so often, whatever comes
 TICK_SYNS = 64  # and once in so many SYNs
-SEEN_S = 30.0  # how long a SYN is remembered to recognise the same connection on another port
-SEEN = 65536  # connections remembered; at the default rate limit more than `SEEN_S` of real ones
-TWICE = 4096  # pairs of hosts whose connections pass the box more than once
 
 Place: TypeAlias = tuple[int, int]  # the index of the port of arrival, and the VID (0: untagged)
 Decide: TypeAlias = Callable[[Syn, Place], Verdict]
-
-
-@dataclass
-class Crossings:
-    """Recognises a connection that has been picked up on one port and comes by again on another.
-
-    Such a pair of hosts is bridged from then on: one message is picked up once, and two crossings of one connection
-    would share one set of addresses in the socket table. The same addresses in another VLAN are another connection.
-    """
-
-    _seen: OrderedDict[tuple[bytes, int, bytes, int, int], tuple[int, float]] = field(default_factory=OrderedDict)
-    pairs: OrderedDict[tuple[bytes, bytes, int], None] = field(default_factory=OrderedDict)
-
-    def again(self, syn: Syn, place: Place, now: float) -> bool:
-        """True if this pair of hosts must be bridged. Call it only for SYNs that would be intercepted."""
-        port, vlan = place
-        if (syn.client, syn.server, vlan) in self.pairs:
-            return True
-        flow = (syn.client, syn.client_port, syn.server, syn.server_port, vlan)
-        first, at = self._seen.get(flow, (port, now))
-        if first != port and now - at < SEEN_S:
-            self.pairs[syn.client, syn.server, vlan] = None
-            _bound(self.pairs, TWICE)
-            return True
-        self._seen[flow] = (port, now)
-        _bound(self._seen, SEEN)
-        return False
-
-
-def _bound(table: OrderedDict[Any, Any], size: int) -> None:
-    while len(table) > size:
-        table.popitem(last=False)
 
 
 class Diverter:
@@ -85,7 +49,6 @@ class Diverter:
         self._stranded = Action.DROP if block else Action.PASS
         self._stale = False
         self.switch = DeadMansSwitch()
-        self.crossings = Crossings()
         self.counts: Counter[str] = Counter()
         self._raw = RawSockets()
         self.prover = fly(self._raw, self.switch.alive)
@@ -131,8 +94,11 @@ class Diverter:
                 packet.accept()
                 return
             verdict = self._judge(syn, place)
-        except MalformedPacketError:
-            syn, place, verdict = None, (0, 0), self._strand("malformed")
+        except AuthenticatedError:
+            syn, place, verdict = None, (0, 0), self._strand("authenticated")
+        except MalformedPacketError:  # no host makes such: neither inspected nor bridged
+            syn, place, verdict = None, (0, 0), Verdict(Action.DROP)
+            self.counts["dropped.malformed"] += 1
         except Exception:  # our bug: count it, let the mail go on
             syn, place, verdict = None, (0, 0), self._strand("failed")
         self._answer(packet, syn, place, verdict)
@@ -151,9 +117,6 @@ class Diverter:
             return self._strand("interceptor_silent")
         if not self.switch.accepting(now):
             return self._strand("interceptor_full")
-        if self.crossings.again(syn, place, now):
-            self.counts["not_inspected.seen_twice"] += 1
-            return Verdict(Action.PASS)
         return verdict
 
     def _strand(self, why: str) -> Verdict:

@@ -12,6 +12,9 @@ from bridge.lane import LANE_MAC, NEXT_HOP_MAC, Lane, PortLegs
 from bridge.rules import SYN, Rules, chain
 
 _TAGS = ("8021q", "8021ad")  # each compared: a set's look-up costs as much as ten comparisons
+_OPENS = "tcp flags & syn == syn"
+_LANES_OWN = f"ether daddr & ff:ff:ff:ff:ff:fc == {LANE_MAC[:-2]}00"  # one comparison for both
+assert LANE_MAC[:-1] == NEXT_HOP_MAC[:-1]
 _NO_STATION = "ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00"
 # nft reads one tag. Of a frame with two it has taken off the outer one: offsets are from behind that, in bits, and an
 # IPv4 header has no options.
@@ -35,19 +38,44 @@ def astray(rules: Rules) -> str:
 
 
 def to_lane(rules: Rules, legs: PortLegs) -> list[str]:
-    """All but what is nobody's or a neighbour's."""
-    syn = f"tcp dport {rules.mail} {SYN}"
+    """All but what is nobody's. What opens a connection is looked at more closely, in a chain of its own."""
     return [
-        # What the lane would learn from these, it would send from; and its own two MACs are not on any wire.
-        f"{_NO_STATION} {syn} counter name no_station {astray(rules)}",
+        f"{_OPENS} goto {_opened(legs)}",
         f"{_NO_STATION} accept",
-        f"ether daddr {{ {LANE_MAC}, {NEXT_HOP_MAC} }} accept",
-        f"{syn} jump {seen(legs)}",
-        f"tcp sport {rules.mail} tcp flags & (syn | ack) == (syn | ack) jump {seen(legs)}",
-        # Mail between neighbours on this wire, which their switch has flooded: theirs alone, as any bridge knows.
-        f"ether daddr @{behind(legs)} accept",
+        f"{_LANES_OWN} counter name lane_macs drop",
         f'fwd to "{legs.wire}"',
     ]
+
+
+def _opened(legs: PortLegs) -> str:
+    return f"opened{legs.index}{Lane(legs.vlan).suffix}"
+
+
+def opened(rules: Rules, legs: PortLegs) -> list[str]:
+    """The chain of SYN and SYN-ACK."""
+    syn = f"tcp dport {rules.mail} {SYN}"
+    others = [PortLegs(other.port, other.index, legs.vlan) for other in rules.legs if other.index != legs.index]
+    elsewhere = " ".join(f"ether daddr != @{behind(other)}" for other in others)
+    return chain(
+        _opened(legs),
+        "",
+        [
+            # On later fragments the kernel reads flags where there are none (nft_payload_fast_eval).
+            f'ip frag-off & 0x1fff != 0 fwd to "{legs.wire}"',
+            f'frag frag-off != 0 fwd to "{legs.wire}"',
+            # What the lane would learn from these, it would send from; and its own two MACs are not on any wire.
+            f"{_NO_STATION} {syn} counter name no_station {astray(rules)}",
+            f"{_NO_STATION} accept",
+            f"{_LANES_OWN} counter name lane_macs drop",
+            "tcp flags & (syn | fin) == (syn | fin) counter name odd_flags drop",
+            "tcp flags & (syn | rst) == (syn | rst) counter name odd_flags drop",
+            f"jump {seen(legs)}",
+            # Between neighbours on this wire, whose switch has flooded it: theirs alone, as any bridge knows. Who seems
+            # to live behind two ports is none: one frame with his MAC must not keep his mail from being inspected.
+            f"{syn} ether daddr @{behind(legs)} {elsewhere} counter name neighbours drop",
+            f'fwd to "{legs.wire}"',
+        ],
+    )
 
 
 def tagged_mail(legs: PortLegs) -> list[str]:
@@ -55,7 +83,7 @@ def tagged_mail(legs: PortLegs) -> list[str]:
     return [f"ether type {tag} goto port{legs.index}_tagged" for tag in _TAGS]
 
 
-def tagged_where(legs: PortLegs) -> list[str]:
+def tagged_where(rules: Rules, legs: PortLegs) -> list[str]:
     """The same of what tells where hosts live."""
     return [f"ether type {tag} goto port{legs.index}_tagged_where" for tag in _TAGS]
 
@@ -66,16 +94,18 @@ def tagged(rules: Rules, legs: PortLegs) -> list[str]:
     each = [PortLegs(legs.port, legs.index, vlan) for vlan in rules.vlans]
     count = f"tcp dport {rules.mail} {SYN} counter name tagged {astray(rules)}"
     return [
+        *(line for own in each for line in opened(rules, own)),
         *(line for own in each for line in chain(f"{name}{Lane(own.vlan).suffix}", "", to_lane(rules, own))),
-        *(line for own in each for line in _where(f"{name}_where", own)),
+        *(line for own in each for line in _where(rules, f"{name}_where", own)),
         *chain(name, "", [*_by_vlan(name, each), count]),
         *chain(f"{name}_where", "", [*_by_vlan(f"{name}_where", each), "accept"]),
         *_stacked_chain(rules, legs),
     ]
 
 
-def _where(name: str, legs: PortLegs) -> list[str]:
-    return chain(f"{name}{Lane(legs.vlan).suffix}", "", [f'dup to "{legs.wire}"', f"goto {seen(legs)}"])
+def _where(rules: Rules, name: str, legs: PortLegs) -> list[str]:
+    copy = [] if rules.is_wire else [f'dup to "{legs.wire}"']
+    return chain(f"{name}{Lane(legs.vlan).suffix}", "", [*copy, f"goto {seen(legs)}"])
 
 
 def _by_vlan(name: str, each: Iterable[PortLegs]) -> list[str]:

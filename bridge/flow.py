@@ -12,7 +12,7 @@ from enum import Enum
 TCP = 6
 # IPv6 extension headers that may stand before TCP and whose length is in units of 8 octets (RFC 8200 §4).
 _EXTENSIONS = frozenset({0, 43, 60})
-_FRAGMENT = 44
+_FRAGMENT, _AUTHENTICATION = 44, 51
 # What no single host may have: this network, loopback, multicast and above; in IPv6 unspecified, loopback and an IPv4
 # address in disguise (RFC 1122 §3.2.1.3, RFC 4291 §2.5 and §2.7, RFC 4942 §2.2).
 _NOBODY4 = frozenset({0, 127, *range(224, 256)})
@@ -28,6 +28,7 @@ LEARNED = 0x4  # both next hops of this SYN are known
 AWAY = 0x8  # sent towards the server: by any port but the one of arrival
 TAG_SHIFT, TAG_BITS = 4, 4
 PORT_SHIFT, PORT_BITS = 8, 6
+ROUND = 0x80  # our own connection's, that has left the box and comes by again: bridged
 LIMITED = 0x4000  # this SYN is more than the rate lets in
 CANARY = 0x8000  # no connection: it proves that the lane would take one (`bridge.canary`)
 IPV6 = 0x10  # in a beat's mark: the part of the switch that is IPv6's
@@ -85,6 +86,10 @@ class Syn:
 
 class MalformedPacketError(ValueError):
     """The bytes are not a SYN that can be read. A peer's fault, never ours."""
+
+
+class AuthenticatedError(ValueError):
+    """Readable, and not to be answered by anybody else: IPsec's AH (RFC 4302)."""
 
 
 def parse_syn(packet: bytes) -> Syn:
@@ -155,6 +160,8 @@ def _ipv6(packet: bytes) -> tuple[bytes, bytes, int, int]:
             following, offset = packet[offset], offset + 8
         elif following in _EXTENSIONS:
             following, offset = packet[offset], offset + 8 * (packet[offset + 1] + 1)
+        elif following == _AUTHENTICATION:
+            raise AuthenticatedError
         else:
             raise MalformedPacketError(f"IPv6 next header {following}")
     raise MalformedPacketError("more IPv6 extension headers than any sender's")

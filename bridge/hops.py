@@ -15,6 +15,7 @@ from bridge.rules import FAMILIES, LEARN, LIMIT, SYN, Rules, chain, counters
 # A connection, by who sends the frame: the hash of both addresses (`_hash_of`) and the client's port.
 _KEY = {"client": "meta priority . tcp sport", "server": "meta priority . tcp dport"}
 _PAIR = "meta priority"
+_DIALLED = "meta priority . tcp sport . tcp sequence"
 _ENDS = ("src", "dst")
 _NAKED = f"ether saddr {LANE_MAC}"  # a frame of ours that no map has dressed yet
 _LAST = "tcp flags & (fin | rst) != 0"
@@ -30,7 +31,7 @@ def declared(rules: Rules) -> list[str]:
     key, kind = f"typeof {_KEY['client']}", "flags dynamic,timeout;"
     taught, hops, kept = limits.taught(rules.learned_s), limits.hops(rules.learned_s), limits.kept
     sizes = {"client": hops, "server": kept}
-    lines = counters("rate_network", "rate", "networks_full", "sent", "no_next_hop", "hushed", "not_kept")
+    lines = counters("rate_network", "rate", "networks_full", "sent", "no_next_hop", "hushed", "not_kept", "came_round")
     for end in _ENDS:
         lines += [
             *(
@@ -43,6 +44,9 @@ def declared(rules: Rules) -> list[str]:
     lines += [
         f"set kept {{ {key}; {kind} size {kept}; timeout {at.NEXT_HOP_S}s; }}",
         f"set ended {{ {key}; {kind} size {kept}; timeout {at.REST_S}s; }}",
+        f"set dialled {{ typeof {_DIALLED}; {kind} size {limits.dialled}; timeout {at.DIALLED_S}s; }}",
+        f"set round {{ {key}; {kind} size {at.ROUND}; timeout {at.NEXT_HOP_S}s; }}",
+        f"set again {{ typeof {_KEY['client']} . meta mark; {kind} size {at.ROUND}; timeout {at.NEXT_HOP_S}s; }}",
         *(f"set fresh_{who} {{ {key}; {kind} size {kept}; timeout {at.FRESH_S}s; }}" for who in _KEY),
         f"limit pace {{ rate over {limits.new_connections_per_s}/second "
         f"burst {limits.new_connections_per_s} packets; }}",
@@ -66,8 +70,9 @@ def known() -> list[str]:
     lines += [
         line for who in _KEY for line in (*_retaught(who, "rest", at.REST_S), *_retaught(who, "on", at.NEXT_HOP_S))
     ]
-    lines += [line for who in _KEY for line in (*_heard(who), *_keep(who), *_lost(who))]
-    return [*lines, *_dressed()]
+    for who in _KEY:
+        lines += [*_round(who), *_heard(who), *_keep(who), *_lost(who)]
+    return [*lines, *_dressed(), *_came_round()]
 
 
 def _macs(who: str, verb: str, seconds: int, map_of: str) -> str:
@@ -95,23 +100,33 @@ def _ended(who: str) -> list[str]:
 def _retaught(who: str, name: str, seconds: int) -> list[str]:
     """`update` would keep the old MAC (nft_dynset.c): deleted, and added anew."""
     key = _KEY[who]
-    away = " ".join(
-        f"delete @{who}_{end} {{ {key} : ether {mac} }}" for end, mac in zip(_ENDS, ("saddr", "daddr"), strict=True)
-    )
     return chain(
         f"{name}_{who}",
         "",
-        [away, _macs(who, "add", seconds, who), f"update @kept {{ {key} timeout {seconds}s }}", *_OUT],
+        [_forgotten(who), _macs(who, "add", seconds, who), f"update @kept {{ {key} timeout {seconds}s }}", *_OUT],
     )
 
 
+def _ticked(who: str) -> str:
+    """Matches once a second: nobody is to fill a bucket with deleted elements of one key."""
+    return f"{_KEY[who]} != @fresh_{who} add @fresh_{who} {{ {_KEY[who]} timeout {at.FRESH_S}s }}"
+
+
+def _forgotten(who: str) -> str:
+    ends = zip(_ENDS, ("saddr", "daddr"), strict=True)
+    return " ".join(f"delete @{who}_{end} {{ {_KEY[who]} : ether {mac} }}" for end, mac in ends)
+
+
 def _heard(who: str) -> list[str]:
-    """What it says of its peer is taken once a second: nobody fills a bucket with deleted elements of one key."""
+    """What it says of its peer is taken once a second."""
     key = _KEY[who]
+    # What comes by once more tells nothing: of the client's where our own SYN came in, of the server's elsewhere.
+    where = "" if who == "client" else "!= "
     return chain(
         f"heard_{who}",
         "",
         [
+            f"{key} @round {key} . meta mark {where}@again goto round_{who}",
             f"{_LAST} jump end_{who}",
             f"{key} @fresh_{who} {_OUT[0]}",
             f"add @fresh_{who} {{ {key} timeout {at.FRESH_S}s }} {key} @ended goto rest_{who}",
@@ -119,6 +134,31 @@ def _heard(who: str) -> list[str]:
             *_OUT,
         ],
     )
+
+
+# --- our own, once more --------------------------------------------------------------------------------------------
+
+_ROUND = f"meta mark set meta mark | {flow.ROUND:#x}"
+
+
+def _came_round() -> list[str]:
+    """A SYN with a sequence number that our own stack has chosen: it left the box, a router on a stick sent it back,
+    and it crosses now for the second time. The connection is inspected where it crossed first."""
+    key, age = _KEY["client"], f"timeout {at.NEXT_HOP_S}s"
+    noted = f"update @round {{ {key} {age} }} update @again {{ {key} . meta mark {age} }}"
+    return chain("came_round", "", [f"{noted} counter name came_round {_ROUND} {_OUT[0]}"])
+
+
+def _round(who: str) -> list[str]:
+    """The frames that go with it: bridged, as long as the connection lives."""
+    key = _KEY[who]
+
+    def noted(seconds: int) -> str:
+        again = f" update @again {{ {key} . meta mark timeout {seconds}s }}" if who == "client" else ""
+        return f"update @round {{ {key} timeout {seconds}s }}{again}"
+
+    rest, on = f"{_LAST} {noted(at.REST_S)}", f"{key} != @ended {noted(at.NEXT_HOP_S)}"
+    return chain(f"round_{who}", "", [on, rest, f"{_ROUND} {_OUT[0]}"])
 
 
 def arrive(rules: Rules, lane: Lane) -> list[str]:
@@ -167,13 +207,15 @@ def _teach(rules: Rules, lane: Lane) -> list[str]:
             f"limit name unmeasured counter name rate_network {LIMIT} return",
         ]
     age = f"timeout {rules.learned_s}s"
-    # Added, never deleted and added anew: deleted elements of one key pile up in one bucket until they are collected.
+    # The latest SYN of a connection that is none yet: one that was spoofed before it harms it for a second.
     teach += [
         f"limit name pace counter name rate {LIMIT} return",
         f"add @pair_src {{ {_PAIR} {age} : ether saddr }} add @pair_dst {{ {_PAIR} {age} : ether daddr }}",
+        f"{key} != @kept {_ticked('client')} {_forgotten('client')}",
         f"add @client_src {{ {key} {age} : ether saddr }} add @client_dst {{ {key} {age} : ether daddr }} {LEARN}",
     ]
-    opening = [*_hash_of(rules, lane, "client"), f"jump teach{lane.suffix}", _END]
+    own = f"{_DIALLED} @dialled goto came_round"
+    opening = [*_hash_of(rules, lane, "client"), own, f"jump teach{lane.suffix}", _END]
     return [*chain(f"teach{lane.suffix}", "", teach), *chain(f"opening{lane.suffix}", "", opening)]
 
 
@@ -211,10 +253,10 @@ def _copied(who: str, map_of: str) -> str:
     return f"ether {src} set {key} map @{map_of}_src ether {dst} set {key} map @{map_of}_dst"
 
 
-# A server is dialled for a client that has completed a handshake, and but for SYN and RST nothing is sent before one:
-# what a spoofed SYN taught is never kept.
-_GOES_ON = "tcp flags & (fin | rst) == 0"
-_HAS_BEGUN = "tcp flags & (syn | fin | rst) == 0"
+# A server is dialled for a client that has completed a handshake, and data is sent only after one: what a spoofed SYN
+# taught is never kept. An ACK proves nothing: half-open sockets send it to a second SYN, and those in TIME_WAIT.
+_DIALS = "tcp flags & (syn | ack) == syn"
+_SPEAKS = "tcp flags & (syn | rst | psh) == psh"
 
 
 def _as_client() -> list[str]:
@@ -223,7 +265,8 @@ def _as_client() -> list[str]:
         _copied("client", "client"),
         f"{_NAKED} jump lost_client",
         "jump dressed",
-        f"{_GOES_ON} {key} != @kept jump keep_client",
+        f"{_DIALS} update @dialled {{ {_DIALLED} timeout {at.DIALLED_S}s }}",
+        *(f"{what} {key} != @kept jump keep_client" for what in (_DIALS, _SPEAKS)),
         f"{_LAST} {key} @kept jump end_client",
         _END,
     ]
@@ -234,7 +277,7 @@ def _as_server() -> list[str]:
     key = _KEY["server"]
     return [
         _copied("server", "client"),
-        f"ether saddr != {LANE_MAC} {_HAS_BEGUN} {key} != @kept jump keep_server",
+        f"ether saddr != {LANE_MAC} {_SPEAKS} {key} != @kept jump keep_server",
         _copied("server", "server"),
         f"{_NAKED} jump lost_server",
         "jump dressed",
@@ -259,7 +302,7 @@ def _keep(who: str) -> list[str]:
 def _lost(who: str) -> list[str]:
     """A dial from a fresh source port, or a connection that was forgotten: as the pair's last SYN went, or as its own
     peer's frame of this moment."""
-    again = [f"ether saddr != {LANE_MAC} {_HAS_BEGUN} {_KEY[who]} != @kept jump keep_{who}"] if who == "server" else []
+    again = [f"ether saddr != {LANE_MAC} {_SPEAKS} {_KEY[who]} != @kept jump keep_{who}"] if who == "server" else []
     return chain(f"lost_{who}", "", [_copied(who, "pair"), _copied(who, "heard"), *again])
 
 

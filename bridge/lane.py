@@ -48,6 +48,14 @@ SILENT_ENDS = NEXT_HOP_S // 900
 ADMITTED_S = 10
 # Longer than TIME_WAIT (60 s, include/net/tcp.h).
 BRIDGED_S = 120
+# The same addresses may be bridged after they were inspected, or the other way round, once in this time.
+CHANGED_S = 1
+# From a packet's first fragment to its last; so many packets of mail at a time.
+FRAGMENTS_S, FRAGMENTS = 5, 16384
+# A SYN of ours that a router on a stick sends back is known by its sequence number, for so long.
+DIALLED_S = 10
+# Connections of ours that cross the box twice.
+ROUND = 16384
 # A switch forgets a silent host after 300 s and then floods what is sent to it; we remember longer.
 BEHIND_S = 1800
 # Hosts that are remembered behind one port.
@@ -147,6 +155,11 @@ class Limits:
         """All SYNs that the rate lets in during `ADMITTED_S`."""
         return self.new_connections_per_s * (ADMITTED_S + COLLECTED_S)
 
+    @property
+    def dialled(self) -> int:
+        """The servers that are dialled during `DIALLED_S`, a connection each."""
+        return self.new_connections_per_s * (DIALLED_S + COLLECTED_S)
+
     def _bounded(self, size: int) -> int:
         return size if self.next_hops is None else min(size, self.next_hops)
 
@@ -179,3 +192,8 @@ class Wanted:
     tuned_first: tuple[SetNic, ...] = ()
     tuned_last: tuple[SetNic, ...] = ()
     room: str = ""
+
+    @property
+    def is_wire(self) -> bool:
+        """Two ports of its own and no ring: what comes in by one goes out by the other, whatever its MACs."""
+        return len(self.ports) == 2 and not self.stp and not self.adopt

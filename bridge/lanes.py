@@ -17,6 +17,8 @@ from bridge.steps import AddNeighbour, AddRoute, AddRule, CreateLink, PolicyRule
 GROUPS_BRIDGE = 0xFFF8
 # … and all but pause for a single port (net/bridge/br_private.h, BR_GROUPFWD_RESTRICTED and _MACPAUSE).
 GROUPS_PORT = 0xFFFD
+# Of the first lane's; each lane has its own, or the kernel would take them for one route.
+LINK_LOCAL_METRIC = 1024
 # As fast as a wire and as quiet: no wait before forwarding, no querier, no table of groups.
 WIRE = (("forward_delay", 0), ("mcast_snooping", 0))
 
@@ -39,18 +41,20 @@ def quiet(link: str, *, has_ipv6: bool, ipv6: bool) -> Iterator[Step]:
             yield SetSysctl(f"net.ipv6.conf.{name}.disable_ipv6", "1")
 
 
-def lane_steps(legs: Iterable[PortLegs], mtu: int, *, has_ipv6: bool) -> Iterator[Step]:
+def lane_steps(legs: Iterable[PortLegs], mtu: int, *, has_ipv6: bool, learning: bool = True) -> Iterator[Step]:
     """The lane of untagged mail, with its legs."""
     yield from _bridge(Lane(), has_ipv6)
     for leg in legs:
         yield from _pair(leg.wire, leg.lane, mtu, has_ipv6)
-        yield from _joined(leg.lane, Lane())
+        yield from _joined(leg.lane, Lane(), learning)
         yield SetLink(leg.wire, "up", True)
         yield SetLink(leg.lane, "up", True)
     yield SetLink(LANE, "up", True)
 
 
-def tagged_steps(legs: Iterable[PortLegs], vlans: Iterable[int], mtu: int, *, has_ipv6: bool) -> Iterator[Step]:
+def tagged_steps(
+    legs: Iterable[PortLegs], vlans: Iterable[int], mtu: int, *, has_ipv6: bool, learning: bool = True
+) -> Iterator[Step]:
     """The lanes of these VLANs, with the legs that they share."""
     trunks = [PortLegs(leg.port, leg.index, vlan=1) for leg in legs]
     lanes = [Lane(vlan) for vlan in vlans]
@@ -67,7 +71,7 @@ def tagged_steps(legs: Iterable[PortLegs], vlans: Iterable[int], mtu: int, *, ha
             yield CreateLink(port, "vlan", parent=trunk.trunk, vlan=lane.vlan)
             yield SetLink(port, "mtu", mtu)
             yield from _silent(port, has_ipv6)
-            yield from _joined(port, lane)
+            yield from _joined(port, lane, learning)
             yield SetLink(port, "up", True)
         yield SetLink(lane.link, "up", True)
 
@@ -106,9 +110,11 @@ def _silent(end: str, has_ipv6: bool) -> Iterator[Step]:
     yield SetSysctl(f"net.ipv4.conf.{sysctl_name(end)}.arp_ignore", "8")
 
 
-def _joined(port: str, lane: Lane) -> Iterator[Step]:
+def _joined(port: str, lane: Lane, learning: bool) -> Iterator[Step]:
     yield SetLink(port, "master", lane.link)
     yield SetLink(port, "port_group_fwd_mask", GROUPS_PORT)
+    if not learning:
+        yield SetLink(port, "port_learning", 0)
 
 
 def inwards_and_out(lane: Lane, *, has_ipv6: bool) -> Iterator[Step]:
@@ -121,6 +127,9 @@ def inwards_and_out(lane: Lane, *, has_ipv6: bool) -> Iterator[Step]:
                 yield SetSysctl("net.ipv6.conf.lo.disable_ipv6", "0")
             scope = 254 if family == 4 else 0
             yield AddRoute(Route(everything, "lo", table=at.INWARD_TABLE, kind="local", scope=scope))
+        if family == 6:  # a route for link-local addresses holds for one device (net/ipv6/route.c, rt6_need_strict)
+            metric = LINK_LOCAL_METRIC + lane.vlan
+            yield AddRoute(Route("fe80::/10", lane.link, table=at.INWARD_TABLE, kind="local", metric=metric))
         yield AddRule(PolicyRule(family, lane.link, mark, mask, at.INWARD_TABLE))
         yield AddNeighbour(lane.link, next_hop, at.NEXT_HOP_MAC)
         yield AddRoute(Route(everything, lane.link, table=lane.outward, gateway=next_hop, onlink=True))

@@ -159,6 +159,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         closed=frozenset(leg.port for name, leg in zip(wanted.ports, legs, strict=True) if name in wanted.closed),
         block=wanted.block,
         stp=wanted.stp,
+        is_wire=wanted.is_wire,
         silent=bool(wanted.room) or (not addresses and not wanted.adopt),
         nft_queue=present.nft_queue,
         queues=wanted.queues,
@@ -337,6 +338,8 @@ def _plain(wanted: Wanted, present: Present, ports: list[LinkFacts], mac: str) -
         yield SetLink(port.name, "up", True)
         yield SetLink(port.name, "master", bridge)
         yield SetLink(port.name, "port_group_fwd_mask", GROUPS_PORT & ~_STP_GROUP if wanted.stp else GROUPS_PORT)
+        if wanted.is_wire:
+            yield SetLink(port.name, "port_learning", 0)
     yield SetLink(bridge, "up", True)
 
 
@@ -379,9 +382,9 @@ def _lanes(rules: Rules, present: Present, mtu: int, *, in_host: bool) -> Iterat
     for link in links_of(rules.legs, rules.vlans) if in_host else ():
         _foreign(link, present, "bridge.name", "rename it: the mail lanes have it")
     has_ipv6 = _has_ipv6(present)
-    yield from lane_steps(rules.legs, mtu, has_ipv6=has_ipv6)
+    yield from lane_steps(rules.legs, mtu, has_ipv6=has_ipv6, learning=not rules.is_wire)
     yield from inwards_and_out(Lane(), has_ipv6=has_ipv6)
-    yield from tagged_steps(rules.legs, rules.vlans, mtu, has_ipv6=has_ipv6)
+    yield from tagged_steps(rules.legs, rules.vlans, mtu, has_ipv6=has_ipv6, learning=not rules.is_wire)
     for vlan in rules.vlans:
         yield from inwards_and_out(Lane(vlan), has_ipv6=has_ipv6)
 

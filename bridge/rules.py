@@ -13,17 +13,26 @@ SYN = "tcp flags & (fin | syn | rst | ack) == syn"
 NOT_SYN = "tcp flags & (fin | syn | rst | ack) != syn"
 LIMIT = f"meta mark set meta mark | {flow.LIMITED:#x}"
 LIMITED = f"meta mark & {flow.LIMITED:#x} == {flow.LIMITED:#x}"
+ROUND = f"meta mark & {flow.ROUND:#x} == {flow.ROUND:#x}"
 LEARN = f"meta mark set meta mark | {flow.LEARNED:#x}"
 UNLEARNED = f"meta mark & {flow.LEARNED:#x} == 0"
+# What no host makes that means to be understood, and what only looks as if it had to cross: counter → words for people.
+DROPPED = {
+    "odd_flags": "a SYN with FIN or RST",
+    "tiny_fragments": "TCP in fragments that part its flags from its ports (RFC 1858, RFC 3128)",
+    "late_header": "an IPv6 fragment whose TCP header is in a later one (RFC 7112)",
+    "lane_macs": "sent to a MAC that is the lane's own",
+    "neighbours": "a SYN between two hosts behind the same port",
+}
 FAMILIES = ((4, "ip"), (6, "ip6"))
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """Everything the text depends on. ``bridge_mac`` is the plain bridge's own address; ``silent`` that it has no
-    business of its own on the wire (no management address); ``seed`` 32 secret bits, the same at every rendering;
-    ``nft_queue`` that the kernel has the queue expression; ``queues`` the number of diverters, each with its own;
-    ``vlans`` are the VIDs whose mail has a lane."""
+    business of its own on the wire (no management address); ``is_wire`` that no bridge of ours learns; ``seed`` 32
+    secret bits, the same at every rendering; ``nft_queue`` that the kernel has the queue expression; ``queues`` the
+    number of diverters, each with its own; ``vlans`` are the VIDs whose mail has a lane."""
 
     bridge: str
     bridge_mac: str
@@ -36,6 +45,7 @@ class Rules:
     closed: frozenset[str] = frozenset()
     block: bool = False
     stp: bool = False
+    is_wire: bool = False
     silent: bool = False
     nft_queue: bool = False
     queues: int = 1

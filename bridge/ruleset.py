@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from bridge import flow, stages
 from bridge import lane as at
 from bridge.lane import LANE_MAC, Lane
-from bridge.rules import FAMILIES, LIMITED, NOT_SYN, SYN, UNLEARNED, Rules, chain, counters
+from bridge.rules import DROPPED, FAMILIES, LIMITED, NOT_SYN, ROUND, SYN, UNLEARNED, Rules, chain, counters
+from bridge.tunnels import INSIDE
 from bridge.wires import netdev
 
-__all__ = ["COUNTERS", "NAME", "NOT_INSPECTED", "TABLES", "Rules", "digest", "render", "unload"]
+__all__ = ["COUNTERS", "DROPPED", "FULL", "NAME", "NOT_INSPECTED", "TABLES", "Rules", "digest", "render", "unload"]
 
 TABLES = ("netdev", "inet", "bridge")
 NAME = "tollbridge"
@@ -31,6 +32,7 @@ NOT_INSPECTED = {
     "not_learned": "the table of next hops is full",
     "not_live": "the gateway is not alive (no heart-beat)",
     "no_listener": "no interceptor listens",
+    **INSIDE,
     "not_forwarding": "its port does not forward (STP), or the daemon has not said that it does",
 }
 # A table that has no place left, and what that costs: counter → words for people. `status` has them in its headline.
@@ -38,12 +40,16 @@ FULL = {
     "not_learned": "the table of next hops is full: connections are not inspected",
     "not_kept": "the table of running connections is full: they hold only while both ends speak",
     "networks_full": "the table of client networks is full: those without a place share one network's rate",
+    "stations_full": "the table of hosts behind a port is full: mail between neighbours may be inspected",
+    "fragments_full": "the table of mail in fragments is full: it is lost",
+    "not_spared": "the table of connections bridged in spite of an old socket is full: their SYNs are dropped",
 }
-COUNTERS = tuple(
-    dict.fromkeys(
-        (*NOT_INSPECTED, *FULL, "queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped")
-    )
+_OTHERS = (
+    "came_round",  # connections that cross twice, and are inspected where they cross first
+    *("queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped"),
+    *("changed", "changed_again"),  # another verdict for the same addresses; and SYNs of those that do it all the time
 )
+COUNTERS = tuple(dict.fromkeys((*NOT_INSPECTED, *DROPPED, *FULL, *_OTHERS)))
 
 
 def render(rules: Rules) -> str:
@@ -100,7 +106,8 @@ def _table(family: str, lines: Iterable[str]) -> str:
 
 def _inet_sets(rules: Rules) -> list[str]:
     lines = [
-        *counters("queued", "turned_inwards", "not_learned", "not_live", "no_listener"),
+        *counters("queued", "turned_inwards", "not_learned", "not_live", "no_listener", "not_spared"),
+        *counters("changed", "changed_again"),
         f"set live {{ type inet_service . mark; flags dynamic,timeout; timeout {at.LIVE_TIMEOUT_S}s; "
         f"size {_live(rules)}; }}",
     ]
@@ -109,6 +116,7 @@ def _inet_sets(rules: Rules) -> list[str]:
         lines += [
             f"set admitted{v} {{ {kind}; timeout {at.ADMITTED_S}s; size {rules.limits.admitted}; }}",
             f"set bridged{v} {{ {kind}; timeout {at.BRIDGED_S}s; size {at.BRIDGED}; }}",
+            f"set changed{v} {{ {kind}; timeout {at.CHANGED_S}s; size {at.BRIDGED}; }}",
         ]
     return lines
 
@@ -139,7 +147,7 @@ def _sockets(rules: Rules) -> list[str]:
     for v, ends, _ in _tuples(rules):
         # The ACK of a SYN-cookie handshake finds only the listener; the ACK of a bridged connection finds it too.
         listener.append(f"{ends} @admitted{v} {turn} return")
-        inwards.append(f"{ends} @bridged{v} return")
+        inwards.append(f"{ends} @bridged{v} update @bridged{v} {{ {ends} timeout {at.BRIDGED_S}s }} return")
     return [
         *chain("listener", "", listener),
         *chain("inwards", "", [*inwards, turn]),
@@ -149,6 +157,7 @@ def _sockets(rules: Rules) -> list[str]:
             [
                 f"iifname != {rules.any_lane} return",
                 "notrack",
+                f"{ROUND} return",
                 # Never matches; a tproxy expression makes the kernel put fragments together before these hooks.
                 "ip daddr 0.0.0.0 meta l4proto tcp tproxy ip to :9 return",
                 "ip6 daddr :: meta l4proto tcp tproxy ip6 to :9 return",
@@ -186,6 +195,7 @@ def _syn(rules: Rules, lane: Lane) -> list[str]:
     ]
     return [
         stages.asks(rules),
+        f"{ROUND} return",
         f"{LIMITED} meta mark set 0 {out}",
         f"{UNLEARNED} counter name not_learned {out}",
         *_share(rules),
@@ -215,14 +225,17 @@ def _share(rules: Rules) -> list[str]:
 def _verdict(rules: Rules) -> list[str]:
     """After the queue. An accepted packet goes on at the next hook, so this is a chain of its own."""
     tuples = list(_tuples(rules))
-    admit = [f"update @admitted{v} {{ {ends} timeout {at.ADMITTED_S}s }}" for v, ends, _ in tuples]
     # These addresses again, and this time inspected: what was spared for the last connection would strand this one.
-    admit += [f"{ends} @bridged{v} delete @bridged{v} {{ {ends} }}" for v, *both in tuples for ends in both]
+    admit = _took_back("bridged", tuples)
+    admit += [f"update @admitted{v} {{ {ends} timeout {at.ADMITTED_S}s }}" for v, ends, _ in tuples]
     # Bridged, though an old socket of ours has the same addresses: its packets must not be turned inwards.
-    spare = [f"update @bridged{v} {{ {ends} timeout {at.BRIDGED_S}s }}" for v, *both in tuples for ends in both]
+    spare = [
+        " ".join(f"update @bridged{v} {{ {ends} timeout {at.BRIDGED_S}s }}" for ends in both) + " return"
+        for v, *both in tuples
+    ]
     return [
         *chain("admit", "", admit),
-        *chain("spare", "", spare),
+        *chain("spare", "", [*spare, "counter name not_spared drop"]),
         *chain(
             "verdict",
             "prerouting priority -290",
@@ -231,11 +244,30 @@ def _verdict(rules: Rules) -> list[str]:
                 f"{NOT_SYN} return",
                 f"{stages.is_canary(rules)} return",
                 f"{rules.ours} goto admit",
+                f"{ROUND} return",
+                # And bridged: the client's answer to the server must not be taken for one to us.
+                *_took_back("admitted", tuples),
                 "socket wildcard 1 return",
                 "socket transparent 1 jump spare",
             ],
         ),
     ]
+
+
+def _took_back(name: str, tuples: Iterable[tuple[int, str, str]]) -> list[str]:
+    """What an earlier SYN of these addresses has left is deleted, once in `lane.CHANGED_S`: deleted elements of one key
+    pile up. More often than that no client changes its mind, and its SYN can wait."""
+    lines = []
+    for v, ends, answers in tuples:
+        both = [ends, answers] if name == "bridged" else [ends]
+        lines += [
+            f"{ends} @{name}{v} {ends} @changed{v} counter name changed_again drop",
+            f"{ends} @{name}{v} add @changed{v} {{ {ends} timeout {at.CHANGED_S}s }} "
+            + " ".join(f"delete @{name}{v} {{ {each} }}" for each in both)
+            + " counter name changed",
+            f"{ends} @{name}{v} counter name changed_again drop",  # the table of changes is full
+        ]
+    return lines
 
 
 def _untracked(rules: Rules) -> list[str]:

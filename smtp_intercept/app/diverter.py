@@ -38,7 +38,6 @@ from smtp_intercept.pickup import Policy, decide
 
 IPV6_FILE = Path("/proc/net/if_inet6")
 QUEUE_FILE = Path("/proc/net/netfilter/nfnetlink_queue")
-PAIRS_SHOWN = 20
 PATHS_SHOWN = 8
 SETTLE_S = 3.0  # a canary that is going to come back has done so
 WORKERS = 64  # as many as may be configured
@@ -95,7 +94,6 @@ class Reports:
             return
         self._at = now
         failing = self._diverter.prover.canaries.failing(now)
-        pairs = list(self._diverter.crossings.pairs)[-PAIRS_SHOWN:]
         channel.tell(
             self._end,
             {
@@ -105,9 +103,6 @@ class Reports:
                 "failing": [_told(flight, self._queue) for flight in failing[:PATHS_SHOWN]],
                 "counts": {**self._diverter.counts, **{f"picked_up.{k}": n for k, n in self._desk.counts.items()}},
                 "queue": self._losses(),
-                "seen_twice": [
-                    [str(ip_address(client)), str(ip_address(server)), vlan] for client, server, vlan in pairs
-                ],
             },
         )
 

@@ -16,20 +16,19 @@ from bridge import firewall
 from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.links import Links
-from bridge.ruleset import FULL, NOT_INSPECTED
+from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from smtp_intercept.app import here, inforce, relays, unfinished, watching
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
 
 # Why the diverter or the interceptor left a connection uninspected.
 REASONS = {
+    "authenticated": "authenticated as it is (IPsec AH): not an octet of it may be another",
     **NOT_INSPECTED,
-    "malformed": "its SYN cannot be read",
     "stale": "the diverter stood still",
     "failed": "an error of the gateway; please report it",
     "interceptor_silent": "the interceptor does not answer",
     "interceptor_full": "as many sessions as limits.sessions",
-    "seen_twice": "inspected on another port already",
     "encrypted": "encrypted after STARTTLS",
     "sasl_layer": "behind a security layer of SASL's",
     "in_doubt": "the dialogue could not be followed, and on_doubt or on_client_doubt passes it",
@@ -72,13 +71,13 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
             name.removeprefix("picked_up."): n for name, n in counts.items() if name.startswith("picked_up.")
         },
         "not_inspected": _not_inspected(kernel, counts, mail),
+        "dropped": _dropped(kernel, counts),
         "mail": mail,
         "mta": {name: mta.get(name) for name in ("sessions", "counts", "queue")} if mta else None,
         "waiting": None if mta or spool is None else waiting(spool),
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
-        "seen_twice": diverter.get("seen_twice", []),
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
         "protected": resolver.get("protected", []),
         "change": unfinished.page(run_dir, rules=bool(kernel)),
@@ -130,6 +129,14 @@ def _not_inspected(kernel: dict[str, int], counts: dict[str, int], mail: dict[st
     return found
 
 
+UNREADABLE = {"malformed": "a SYN that cannot be read, or from an address that no host has"}
+
+
+def _dropped(kernel: dict[str, int], counts: dict[str, int]) -> dict[str, int]:
+    """Frames that no host makes, by reason."""
+    return {**{name: kernel.get(name, 0) for name in DROPPED}, "malformed": counts.get("dropped.malformed", 0)}
+
+
 def as_text(page: dict[str, Any]) -> str:
     """For people: what matters first."""
     console = Console(width=110, force_terminal=False, color_system=None)
@@ -175,8 +182,6 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     found += [f"diverter-{number} has no heart-beat: its part is not inspected" for number in page["queues_open"]]
     found += [_out_of_order(relay) for relay in page["relays"] if relay["state"] != "armed"]
     found += [_unresolved(name) for name in page["protected"] if name["error"]]
-    for client, server, vlan in page["seen_twice"]:
-        found.append(f"{client} to {server}{f' in VLAN {vlan}' if vlan else ''} passes this box twice: bridged")
     found += [f"{n} SYNs lost in the queue ({name})" for name, n in page["queue"].items() if n]
     if silent := page["mail"].get("mta_silent"):
         found.append(f"{silent} connections were not the MTA's: it did not answer")
@@ -247,6 +252,10 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     for name, number in page["not_inspected"].items():
         if number:
             missed.add_row(REASONS.get(name, name), str(number))
+    odd = Table("dropped, for no host makes such", "number")
+    for name, number in page["dropped"].items():
+        if number:
+            odd.add_row({**DROPPED, **UNREADABLE}[name], str(number))
     mail = Table("mail", "number")
     for name, number in page["mail"].items():
         if number or name in ("sessions", "messages"):
@@ -260,7 +269,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     workers = _workers_table(page["each"].get("interceptor", {}))
     return [
         table
-        for table in (lanes, healed, relayed, picked, missed, mail, unknown, workers, _mta_table(page["mta"]))
+        for table in (lanes, healed, relayed, picked, missed, odd, mail, unknown, workers, _mta_table(page["mta"]))
         if table.row_count
     ]
 

@@ -23,7 +23,7 @@ KNOWN, UNKNOWN = {"name": "mx of example.com", "age_s": 3.0}, {"name": "mail.exa
         ),
         ([{"pid": 1, "beating": True}, {"pid": 2, "beating": False}], {"beating": False}),
         ([{"protected": [KNOWN]}, {"protected": [KNOWN, UNKNOWN]}], {"protected": [KNOWN, UNKNOWN]}),
-        ([{"seen_twice": [["a", "b"]]}, {"seen_twice": [["c", "d"]]}], {"seen_twice": [["a", "b"], ["c", "d"]]}),
+        ([{"pairs": [["a", "b"]]}, {"pairs": [["c", "d"]]}], {"pairs": [["a", "b"], ["c", "d"]]}),
     ],
 )
 def test_the_table(reports: list[dict[str, Any]], sum_of_them: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from bridge import flow
 from bridge import lane as at
 from bridge.lane import Limits, PortLegs
 from bridge.ruleset import COUNTERS, NOT_INSPECTED, Rules, digest, render, unload
+from bridge.tunnels import INSIDE
 
 RULES = Rules("br0", "02:00:00:00:00:10", (PortLegs("p0", 0), PortLegs("p1", 1)), (25,), Limits())
 
@@ -38,7 +39,7 @@ def test_every_counter_that_status_names_is_declared() -> None:
     assert set(COUNTERS) == declared
 
 
-BEFORE_THE_LANE = {"rate_network", "rate", "tagged", "not_forwarding", "no_station"}
+BEFORE_THE_LANE = {"rate_network", "rate", "tagged", "not_forwarding", "no_station", *INSIDE}
 
 
 @pytest.mark.parametrize("reason", sorted(set(NOT_INSPECTED) - BEFORE_THE_LANE))
@@ -53,9 +54,11 @@ def test_a_rate_limited_syn_is_neither_learned_nor_queued_and_counted_once() -> 
     assert "limit pace { rate over 10000/second burst 10000 packets; }" in render(RULES)
     assert teach.index("counter name rate ") < teach.index("add @pair_src {") < teach.index("add @client_src {")
     for block, fate in ((False, "return"), (True, "drop")):
-        canary, syn = chain(render(replace(RULES, block=block)), "syn").strip().split("\n", 1)
+        syn = chain(render(replace(RULES, block=block)), "syn")
+        canary, again, limited, *_ = syn.strip().splitlines()
         assert canary.endswith("goto canary_asks")
-        assert syn.strip().startswith(f"meta mark & 0x4000 == 0x4000 meta mark set 0 {fate}\n")
+        assert again.strip() == "meta mark & 0x80 == 0x80 return"
+        assert limited.strip() == f"meta mark & 0x4000 == 0x4000 meta mark set 0 {fate}"
         assert "meta mark & 0x4 == 0 counter name not_learned" in syn
 
 
@@ -210,4 +213,27 @@ def test_what_a_syn_alone_has_taught_is_never_kept() -> None:
     for name in ("teach", "opening", "from_client", "from_server", "end_client", "end_server"):
         assert lasting not in chain(text, name)
     for rule in chain(text, "to_client").splitlines() + chain(text, "lost_server").splitlines():
-        assert "keep_server" not in rule or "tcp flags & (syn | fin | rst) == 0" in rule
+        assert "keep_server" not in rule or "tcp flags & (syn | rst | psh) == psh" in rule
+
+
+@pytest.mark.parametrize("inside", INSIDE)
+def test_mail_inside_of_something_is_counted_and_crosses_or_is_dropped_as_asked(inside: str) -> None:
+    for block, fate in ((False, "accept"), (True, "drop")):
+        text = render(replace(RULES, block=block))
+        rules = chain(text, f"port0_{inside}").splitlines()
+        assert len(rules) >= 2
+        assert all(rule.endswith(f"& 0x17 == 0x02 counter name {inside} {fate}") for rule in rules)
+        assert f"goto port0_{inside}" in chain(text, "port0")
+
+
+def test_a_wire_copies_nothing_to_learn_from_and_learns_nothing() -> None:
+    wire, switch = render(replace(RULES, is_wire=True)), render(RULES)
+    assert "dup to" not in wire
+    assert 'dup to "smtp0w0"' in chain(switch, "port0_where")
+
+
+def test_who_seems_to_live_behind_two_ports_is_no_neighbour() -> None:
+    legs = (*RULES.legs, PortLegs("p2", 2))
+    rule = "ether daddr @behind0 ether daddr != @behind1 ether daddr != @behind2 counter name neighbours drop"
+    assert rule in chain(render(replace(RULES, legs=legs)), "opened0")
+    assert "delete @behind" not in render(RULES)

@@ -29,7 +29,7 @@ from smtp_intercept.app.lab.capture import Frame, Way
 from smtp_intercept.app.lab.host import Host
 from smtp_intercept.app.lab.mail import MailServer
 from smtp_intercept.app.lab.network import Lab, Station, Wires
-from tests.kernel.frames import counters
+from tests.kernel.frames import counters, is_tcp
 
 pytestmark = pytest.mark.kernel
 
@@ -213,24 +213,28 @@ def hairpin(lanes: None) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_mail_that_passes_twice_gets_through_and_status_says_so(hairpin: Lab, version: int) -> None:
-    client, server = hairpin.host("client"), hairpin.host("server")
+def test_mail_that_passes_twice_is_inspected_where_it_passes_first(hairpin: Lab, version: int) -> None:
+    """From the first connection on. The router sees both ways of it, and every frame has the MACs of its wire."""
+    client, server, router = (hairpin.host(name) for name in ("client", "server", "router"))
     pair = [client.of_version(version)[0], server.of_version(version)[0]]
-    assert dial(client, ">".join(pair)) == "banner"
-    time.sleep(2.5)
-    status = hairpin.gateway.status()
-    assert [*pair, 0] in status["seen_twice"]  # untagged
-    assert f"{pair[0]} to {pair[1]} passes this box twice: bridged" in " ".join(
-        hairpin.gateway.tollbridge("status").stdout.split()
-    )
-    before = status["not_inspected"]["seen_twice"]
+    before = len(hairpin.gateway.mail_log("session"))
+    came_round = counters(hairpin)["came_round"]
     with hairpin.capture() as frames:
-        assert dial(client, ">".join(pair)) == "banner"  # bridged both times, from the first SYN on
-    sent = syns(frames, "p0", Way.IN, client.mac)
-    assert sent
-    assert sent <= syns(frames, "p2", Way.OUT, hairpin.host("router").mac)
-    time.sleep(2.5)
-    assert hairpin.gateway.status()["not_inspected"]["seen_twice"] >= before + 2
+        for _ in range(3):
+            assert dial(client, ">".join(pair)) == "banner"
+    sessions = hairpin.gateway.wait_log(type="session", timeout_s=5)[before:]
+    assert [entry["client"]["address"] for entry in sessions] == [pair[0]] * 3
+    assert counters(hairpin)["came_round"] - came_round == 3
+    assert not any(hairpin.gateway.status()["not_inspected"].values())
+    assert syns(frames, "p2", Way.OUT, router.mac) == syns(frames, "p1", Way.OUT, client.mac) != set()
+    leaving = [f for f in frames if f.host == "gateway" and f.way is Way.OUT and is_tcp(f)]
+    ways = {(f.interface, f.source, f.destination) for f in leaving}
+    assert ways == {
+        ("p0", router.mac, client.mac),
+        ("p1", client.mac, router.mac),
+        ("p1", server.mac, router.mac),
+        ("p2", router.mac, server.mac),
+    }
 
 
 def syns(frames: Sequence[Frame], port: str, way: Way, by: str) -> set[tuple[int, int]]:

@@ -17,6 +17,7 @@ from smtp_intercept.app.lab.network import Lab
 from tests.kernel import scaled
 from tests.kernel.conftest import DEFAULT
 from tests.kernel.frames import counters, entries
+from tests.tools import program
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
@@ -93,12 +94,33 @@ def test_at_its_rate_for_ever_and_nothing_is_left(gateway_lab: Lab, server: Mail
     assert fill(gateway_lab) == dict.fromkeys((*MAPS, *SETS), 0)
 
 
+def with_limits(lab: Lab, **limits: int) -> None:
+    lab.gateway.stop()
+    lab.gateway.configure({**CONFIG, "limits": {**CONFIG["limits"], **limits}})
+    lab.gateway.start()
+
+
+def test_what_is_over_the_rate_crosses_and_nothing_is_reset(gateway_lab: Lab, server: MailServer) -> None:
+    """Ports are used again at once: what an inspected SYN has left must not strand the same addresses' next one."""
+    client = gateway_lab.host("client")
+    source, environment = program("smtp-source")
+    with_limits(gateway_lab, new_connections_per_s_per_network=10)
+    before = counters(gateway_lab)
+    client.run(["sysctl", "-qw", "net.ipv4.ip_local_port_range=20000 20063"])
+    settings = [f"{name}={value}" for name, value in environment.items()]
+    load = [source, "-s", "20", "-m", "300", "-l", "4096", "-t", "user@example.com", "-f", "a@example.net"]
+    done = client.run(["env", *settings, *load, f"inet:{gateway_lab.host('server').ipv4}:25"], check=False)
+    client.run(["sysctl", "-qw", "net.ipv4.ip_local_port_range=10000 65000"])
+    after = counters(gateway_lab)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert after["rate"] + after["rate_network"] - before["rate"] - before["rate_network"] > 20
+    assert after["changed"] > before["changed"], "no port was used again in time: the test tests nothing"
+
+
 def test_when_a_table_is_full_it_is_counted_and_said_first(gateway_lab: Lab, server: MailServer) -> None:
     """The most that is allowed is less than the rate needs: what finds no place is bridged, until others have ended."""
     gateway = gateway_lab.gateway
-    gateway.stop()
-    gateway.configure({**CONFIG, "limits": {**CONFIG["limits"], "next_hops": 64}})
-    gateway.start()
+    with_limits(gateway_lab, next_hops=64)
     count = int(PER_S * 0.8 * LIFETIME_S * 1.5)
     before = len(gateway.mail_log("session"))
     assert dial(gateway_lab, count, PER_S * 0.8) == count

@@ -219,7 +219,7 @@ KINDS: dict[str, Kind] = {
     "TCP to other ports": lambda a, b: [
         make(a, b) / tcp(port, flags=flags) for make in (ip, ip6) for port in (24, 26, 80) for flags in ("S", "PA", "F")
     ],
-    "fragmented TCP to another port": lambda a, b: fragments4(a, b, tcp(80, 5000)),
+    "fragmented TCP to another port": lambda a, b: [*fragments4(a, b, tcp(80, 5000)), *fragments6(a, b, tcp(80, 5000))],
     "mail of a connection from before": lambda a, b: [
         *(make(a, b) / tcp(25, flags=flags) for make in (ip, ip6) for flags in ("A", "PA", "FA", "R")),
         ip(a, b, ttl=1) / tcp(25),
@@ -237,10 +237,9 @@ KINDS: dict[str, Kind] = {
     ),
     "odd frames": odd,
 }
-# The kernel puts IPv6 fragments of TCP together on the lane and cuts them again as they were, but under a number of its
-# own (br_ip6_fragment): all but the Identification crosses. TCP over IPv6 does not fragment unless somebody tampers.
+# The kernel puts IPv6 fragments of mail together on the lane and cuts them again as they were, but under a number of
+# its own (br_ip6_fragment): all but the Identification crosses. TCP over IPv6 does not fragment unless one tampers.
 KINDS6: dict[str, Kind] = {
-    "fragmented TCP to another port, IPv6": lambda a, b: fragments6(a, b, tcp(80, 5000)),
     "fragmented mail of a connection from before, IPv6": lambda a, b: fragments6(a, b, tcp(25, 5000)),
 }
 TAGGED_SYNS = 2 * 2  # IPv4 and IPv6, from either side
