@@ -355,7 +355,7 @@ def test_nothing_of_the_box_is_on_the_wires(shots: dict[tuple[int, bool], Shot],
 def test_the_processes_live_and_mail_is_inspected(gateway_lab: Lab, shots: object) -> None:
     status = gateway_lab.gateway.status()
     assert status["live"]
-    assert status["restarts"] == {"diverter": 0, "interceptor": 0}
+    assert not any(status["restarts"].values())
     assert not status["not_inspected"].get("failed")
     for version in (4, 6):
         sender = f"after{version}@example.net"
