@@ -31,7 +31,7 @@ MODULES = {
 }
 TESTS = [f"tests/kernel/{module}::{test}" for module, tests in MODULES.items() for test in tests]
 
-pytestmark = [pytest.mark.stock, pytest.mark.timeout(1600)]
+pytestmark = [pytest.mark.stock, pytest.mark.timeout(5700)]
 
 
 @pytest.fixture(scope="module")
