@@ -100,7 +100,7 @@ def _drift(run_dir: RunDir, daemon: dict[str, Any] | None, file: Path | None) ->
 def inspecting(page: dict[str, Any]) -> bool:
     """Whether mail is being inspected: not, where a part of it is known not to be."""
     bypassed = bool(page["relays"]) and all(relay["state"] == "bypassed" for relay in page["relays"])
-    whole = not bypassed and not watching.lost(page["watch"])
+    whole = not bypassed and not watching.lost(page["watch"]) and not page["watch"].get("gone")
     return page["up"] and page["running"] and page["ready"] and page["live"] and whole
 
 
@@ -164,6 +164,8 @@ def _headline(page: dict[str, Any]) -> str:
 
 
 def _why_not(page: dict[str, Any]) -> str:
+    if gone := page["watch"].get("gone"):
+        return f"running, but NO BRIDGE: {', '.join(gone)} not there"
     if page["live"] and page["ready"] and (lost := watching.lost(page["watch"])):
         return f"inspecting IN PART, but not {' nor '.join(lost)}"
     if page["live"] and page["ready"]:

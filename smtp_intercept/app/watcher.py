@@ -13,10 +13,8 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
-from pyroute2.netlink.exceptions import NetlinkError
-
 from bridge import firewall
-from bridge.firewall import FirewallError, MissingFeatureError
+from bridge.firewall import FirewallError
 from bridge.host import Host, Refused
 from bridge.lane import LANE
 from bridge.ledger import Ledger
@@ -36,7 +34,6 @@ POLL_S = 0.25  # an order to end waits no longer than this
 AGAIN_S = 0.1  # until it is tried again, where `up` is at work
 
 _LOG = logging.getLogger("tollbridge")
-_FAULTS = (OSError, NetlinkError, FirewallError, MissingFeatureError)
 
 
 def write_down(run_dir: RunDir, plan: Plan, refused: Collection[Refused], *, block: bool) -> None:
@@ -269,6 +266,7 @@ class Watcher(threading.Thread):
         self._gone = found.gone
         self.page = {
             "at": time.time(),
+            "gone": found.gone,
             "differences": found.words(),
             "contended": [str(step) for step in found.lacking if self._truce.contended(step, now)],
             "healed": list(self._told),

@@ -1,0 +1,87 @@
+"""Condition × policy: what becomes of mail, and what `status` says. The table is docs/conditions.md, word for word.
+
+``python -m tests.kernel.conditions > docs/conditions.md``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from smtp_intercept.app.simulate import CONDITIONS
+
+POLICIES = ("pass", "block")
+OPEN = "running, but the switch is open: mail is not inspected"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """``crosses``: a client that dials again is served, within seconds. ``counted``: why it was not inspected, or what
+    of it, by one of these names. ``headline`` is how it begins, ``status`` the exit status of `tollbridge status`."""
+
+    crosses: bool
+    inspected: bool
+    counted: tuple[str, ...]
+    headline: str
+    status: int
+
+    def __str__(self) -> str:
+        what = ("inspected" if self.inspected else "uninspected") if self.crosses else "**nothing**"
+        counted = " or ".join(f"`{name}`" for name in self.counted) or "–"
+        return f"{what} | {counted} | {self.headline}, {self.status}"
+
+
+def _well(*counted: str) -> Cell:
+    return Cell(True, True, counted, "inspecting", 0)
+
+
+def _open(*counted: str) -> tuple[Cell, Cell]:
+    """Fails open, or with "block" shut."""
+    return Cell(True, False, counted, OPEN, 3), Cell(False, False, counted, OPEN, 3)
+
+
+_IN_PART = "inspecting IN PART"
+_DOWN = "up, not running: mail is not inspected"
+# condition → with "pass", with "block".
+CELLS: dict[str, tuple[Cell, Cell]] = {
+    "none": (_well(), _well()),
+    "no-daemon": (Cell(True, False, ("not_live",), _DOWN, 3), Cell(False, False, ("not_live",), _DOWN, 3)),
+    "interceptor-dead": _open("no_listener", "not_live"),
+    "interceptor-hung": _open("interceptor_silent", "not_live"),
+    "diverter-dead": _open("not_live"),
+    "diverter-hung": _open("not_live"),
+    "mta-hung": (_well("mta_silent"), Cell(False, True, ("mta_silent",), "inspecting", 0)),
+    "foreign-input": _open("not_live"),
+    "foreign-forward": (Cell(True, True, (), _IN_PART, 3), Cell(True, True, (), _IN_PART, 3)),
+    "rules-flushed": (_well(), _well()),
+    "rules-of-routing-flushed": (_well(), _well()),
+    "port-gone": (
+        Cell(False, False, (), "running, but NO BRIDGE", 3),
+        Cell(False, False, (), "running, but NO BRIDGE", 3),
+    ),
+    "mtu-raised": (_well(), _well()),
+}
+
+HEAD = """# What becomes of mail when something is wrong
+
+Made from the table of `tests/kernel/conditions.py`, of which `tests/kernel/test_conditions.py` shows every cell in a
+running gateway: `python -m tests.kernel.conditions > docs/conditions.md`. A row says what holds when the condition has
+lasted three seconds, for mail that would be intercepted. "Counted" is the reason in `tollbridge status --json`, under
+`not_inspected` (under `mail`: `mta_silent`). Inspection comes back by itself after each of them, or with the next
+`tollbridge run`.
+
+| condition | `on_failure` | mail crosses | counted | `status`: headline, exit status |
+|---|---|---|---|---|
+"""
+
+
+def lines() -> Iterator[str]:
+    """The page."""
+    yield HEAD
+    for name, cells in CELLS.items():
+        for policy, cell in zip(POLICIES, cells, strict=True):
+            yield f"| {CONDITIONS[name].words if policy == POLICIES[0] else ''} | {policy} | {cell} |\n"
+
+
+if __name__ == "__main__":
+    print("".join(lines()), end="")
