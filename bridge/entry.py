@@ -39,12 +39,26 @@ def astray(rules: Rules) -> str:
 
 def to_lane(rules: Rules, legs: PortLegs) -> list[str]:
     """All but what is nobody's. What opens a connection is looked at more closely, in a chain of its own."""
+    seen_first = [f"jump {seen(legs)}"] if rules.adopted else []
     return [
         f"{_OPENS} goto {_opened(legs)}",
         f"{_NO_STATION} accept",
         f"{_LANES_OWN} counter name lane_macs drop",
-        f'fwd to "{legs.wire}"',
+        *seen_first,
+        *_forward(rules, legs),
     ]
+
+
+def _forward(rules: Rules, legs: PortLegs) -> list[str]:
+    """Into the lane. An adopted bridge has ports that the lane does not have: what is for a host that has not been
+    heard of behind another of ours is the bridge's."""
+    if not rules.adopted:
+        return [f'fwd to "{legs.wire}"']
+    return [*(f'ether daddr @{behind(other)} fwd to "{legs.wire}"' for other in _others(rules, legs)), "accept"]
+
+
+def _others(rules: Rules, legs: PortLegs) -> list[PortLegs]:
+    return [PortLegs(other.port, other.index, legs.vlan) for other in rules.legs if other.index != legs.index]
 
 
 def _opened(legs: PortLegs) -> str:
@@ -54,8 +68,7 @@ def _opened(legs: PortLegs) -> str:
 def opened(rules: Rules, legs: PortLegs) -> list[str]:
     """The chain of SYN and SYN-ACK."""
     syn = f"tcp dport {rules.mail} {SYN}"
-    others = [PortLegs(other.port, other.index, legs.vlan) for other in rules.legs if other.index != legs.index]
-    elsewhere = " ".join(f"ether daddr != @{behind(other)}" for other in others)
+    elsewhere = " ".join(f"ether daddr != @{behind(other)}" for other in _others(rules, legs))
     return chain(
         _opened(legs),
         "",
@@ -73,7 +86,7 @@ def opened(rules: Rules, legs: PortLegs) -> list[str]:
             # Between neighbours on this wire, whose switch has flooded it: theirs alone, as any bridge knows. Who seems
             # to live behind two ports is none: one frame with his MAC must not keep his mail from being inspected.
             f"{syn} ether daddr @{behind(legs)} {elsewhere} counter name neighbours drop",
-            f'fwd to "{legs.wire}"',
+            *_forward(rules, legs),
         ],
     )
 

@@ -160,6 +160,7 @@ def _rules(wanted: Wanted, present: Present, legs: tuple[PortLegs, ...], mac: st
         block=wanted.block,
         stp=wanted.stp,
         is_wire=wanted.is_wire,
+        adopted=wanted.adopt,
         silent=bool(wanted.room) or (not addresses and not wanted.adopt),
         nft_queue=present.nft_queue,
         queues=wanted.queues,
@@ -244,11 +245,12 @@ def _adopted(wanted: Wanted, present: Present, ports: Iterable[LinkFacts]) -> It
             f"{wanted.bridge} runs STP, and mail would go by ports that it blocks",
             "set bridge.stp = true",
         )
-    if present.links[wanted.bridge].filters_vlans and wanted.vlans:
+    if present.links[wanted.bridge].filters_vlans:
         raise PlanError(
-            "bridge.vlans",
-            f"{wanted.bridge} filters VLANs, and mail would go by ports that are not in its VLAN",
-            f"switch it off (ip link set {wanted.bridge} type bridge vlan_filtering 0), or list no VLAN",
+            "bridge.adopt",
+            f"{wanted.bridge} filters VLANs, and mail between ports of different VLANs would meet in the lane",
+            f"switch it off (ip link set {wanted.bridge} type bridge vlan_filtering 0), or let Tollbridge make its own "
+            "bridge, with the VLANs in bridge.vlans",
         )
     for port in ports:
         if port.master != wanted.bridge:

@@ -46,6 +46,7 @@ class Rules:
     block: bool = False
     stp: bool = False
     is_wire: bool = False
+    adopted: bool = False
     silent: bool = False
     nft_queue: bool = False
     queues: int = 1

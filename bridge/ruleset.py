@@ -26,6 +26,8 @@ _LANE_OF = "meta iif . "  # where there are several lanes: one tuple may be at h
 # Why a SYN to a mail port was not inspected: counter → words for people. `status` prints them.
 NOT_INSPECTED = {
     "tagged": "VLAN-tagged, and not in bridge.vlans",
+    "past": "the adopted bridge has sent it from one of bridge.ports to another: its host was not known",
+    "elsewhere": "from or to a port of the adopted bridge that is not in bridge.ports",
     "no_station": "sent to a MAC that is no host's (broadcast, multicast)",
     "rate_network": "its client network opens more connections per second than new_connections_per_s_per_network",
     "rate": "more connections per second than new_connections_per_s",
@@ -88,7 +90,7 @@ def _tables(rules: Rules) -> Iterable[tuple[str, list[str]]]:
             *_untracked(rules),
         ],
     )
-    yield "bridge", _inwards(rules)
+    yield "bridge", [*counters("past", "elsewhere"), *_inwards(rules), *_past(rules)]
 
 
 def _tuples(rules: Rules) -> Iterable[tuple[int, str, str]]:
@@ -283,3 +285,15 @@ def _inwards(rules: Rules) -> list[str]:
     # The mark first: this is asked of every frame of every bridge, and a comparison costs a tenth of a set's look-up.
     turn = f"{rules.ours} iifname {{ {legs} }} meta pkttype set host ether daddr set {LANE_MAC}"
     return chain("inwards", "prerouting priority 10", [turn])
+
+
+def _past(rules: Rules) -> list[str]:
+    """What an adopted bridge does with mail that is not the lane's."""
+    if not rules.adopted:
+        return []
+    ports, syn = ", ".join(f'"{legs.port}"' for legs in rules.legs), f"tcp dport {rules.mail} {SYN}"
+    sides = f"iifname {{ {ports} }}", f"oifname {{ {ports} }}"
+    fate = "drop" if rules.block else "accept"
+    each = [f"{syn} {side} counter name elsewhere accept" for side in sides]
+    rules_ = [f"{syn} {' '.join(sides)} counter name past {fate}", *each]
+    return chain("past", "forward priority 10", rules_)

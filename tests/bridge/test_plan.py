@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.lane import MAX_VLANS, Wanted
+from bridge.lane import MAX_VLANS, Lane, PortLegs, Wanted
 from bridge.ledger import original
 from bridge.plan import LinkFacts, PlanError, Present, make_plan
 from bridge.steps import (
@@ -107,9 +107,9 @@ def test_ports_may_be_named_by_their_mac() -> None:
             r"bridge.vlans: office takes VLAN 10 from p0, .*remove it, or put it on the bridge instead \(br0.10\)",
         ),
         (
-            replace(TAGGED, adopt=True),
+            replace(WANTED, adopt=True),
             with_link(LinkFacts("br0", kind="bridge", filters_vlans=True)),
-            "bridge.vlans: br0 filters VLANs, .*vlan_filtering 0",
+            "bridge.adopt: br0 filters VLANs, .*vlan_filtering 0",
         ),
     ],
 )
@@ -295,3 +295,24 @@ def test_no_two_steps_share_a_key_unless_they_agree() -> None:
     wanted: dict[str, object] = {}
     for step in steps:
         assert wanted.setdefault(key(step), step) == step
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_wire"),
+    [
+        (WANTED, True),
+        (TAGGED, True),
+        (replace(WANTED, ports=("p0", "p1", "p2")), False),
+        (replace(WANTED, stp=True), False),
+        (replace(WANTED, adopt=True), False),
+    ],
+)
+def test_two_ports_of_its_own_are_a_wire_and_learn_nothing(wanted: Wanted, is_wire: bool) -> None:
+    links = {f"p{n}": LinkFacts(f"p{n}", mac=f"02:00:00:00:00:1{n}", master="br0" * wanted.adopt) for n in range(3)}
+    links |= {"br0": LinkFacts("br0", kind="bridge")} if wanted.adopt else {}
+    steps = make_plan(wanted, replace(PRESENT, links=links)).steps
+    learning = [step for step in steps if isinstance(step, SetLink) and step.attribute == "port_learning"]
+    lanes = [Lane(vlan) for vlan in (0, *wanted.vlans)]
+    legs = [PortLegs(port, index, lane.vlan).lane for lane in lanes for index, port in enumerate(wanted.ports)]
+    assert sorted(step.link for step in learning) == (sorted([*wanted.ports, *legs]) if is_wire else [])
+    assert all(step.value == 0 for step in learning)

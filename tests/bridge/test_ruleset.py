@@ -39,7 +39,7 @@ def test_every_counter_that_status_names_is_declared() -> None:
     assert set(COUNTERS) == declared
 
 
-BEFORE_THE_LANE = {"rate_network", "rate", "tagged", "not_forwarding", "no_station", *INSIDE}
+BEFORE_THE_LANE = {"rate_network", "rate", "tagged", "not_forwarding", "no_station", "past", "elsewhere", *INSIDE}
 
 
 @pytest.mark.parametrize("reason", sorted(set(NOT_INSPECTED) - BEFORE_THE_LANE))
@@ -237,3 +237,14 @@ def test_who_seems_to_live_behind_two_ports_is_no_neighbour() -> None:
     rule = "ether daddr @behind0 ether daddr != @behind1 ether daddr != @behind2 counter name neighbours drop"
     assert rule in chain(render(replace(RULES, legs=legs)), "opened0")
     assert "delete @behind" not in render(RULES)
+
+
+def test_an_adopted_bridge_keeps_what_is_for_ports_that_are_not_listed() -> None:
+    """And where all that it forwards from one listed port to another is to be inspected, it forwards none of it."""
+    for block, fate in ((False, "accept"), (True, "drop")):
+        text = render(replace(RULES, adopted=True, block=block))
+        for name in ("opened0", "port0_mail"):
+            assert chain(text, name).endswith('ether daddr @behind1 fwd to "smtp0w0"\n\t\taccept')
+        between = 'iifname { "p0", "p1" } oifname { "p0", "p1" } counter name past ' + fate
+        assert between in chain(text, "past").splitlines()[1]
+    assert "chain past" not in render(RULES)

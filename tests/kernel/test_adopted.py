@@ -1,0 +1,71 @@
+r"""A bridge of the administrator's, with ports that Tollbridge is not told of (virtual machines', say).
+
+::
+
+    client .10 ── p0 ┐
+                     ├─ brx ── p2 ── vm .30       bridge.ports = ["p0", "p1"]
+    server .20 ── p1 ┘
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from smtp_intercept.app.lab.mail import MailServer, send
+from smtp_intercept.app.lab.network import THREE_WIRES, Lab
+
+pytestmark = pytest.mark.kernel
+
+CONFIG: dict[str, Any] = {
+    "bridge": {"ports": ["p0", "p1"], "name": "brx", "adopt": True},
+    "pickup": {"outgoing": "intercept"},
+    "protected": [{"domain": "example.com", "servers": ["192.0.2.20", "2001:db8::20"]}],
+}
+VERSIONS = (4, 6)
+
+
+@pytest.fixture(scope="module")
+def lab(lanes: None) -> Iterator[Lab]:
+    with Lab(THREE_WIRES) as lab:
+        lab.gateway.run(["ip", "link", "add", "brx", "type", "bridge", "forward_delay", "0"])
+        for port in lab.gateway.ports:
+            lab.gateway.run(["ip", "link", "set", port, "master", "brx", "up"])
+        lab.gateway.run(["ip", "link", "set", "brx", "up"])
+        for host in lab.hosts:
+            MailServer.start(host)
+        yield lab
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_mail_of_ports_that_are_not_listed_crosses_and_is_counted(gateway_lab: Lab, version: int) -> None:
+    ways = {
+        ("client", "server"): True,
+        ("server", "client"): True,
+        ("client", "other"): False,
+        ("other", "client"): False,
+        ("other", "server"): False,
+    }
+    before = gateway_lab.gateway.status()["not_inspected"]
+    for (source, to), inspected in ways.items():
+        sender = f"{source}-{to}-{version}@example.net"
+        (delivery,) = send(gateway_lab.host(source), gateway_lab.host(to).of_version(version)[0], sender=sender)
+        assert delivery["accepted"], sender
+        assert bool(gateway_lab.gateway.wait_log(type="message", sender=sender, timeout_s=1)) is inspected, sender
+    after = gateway_lab.gateway.status()["not_inspected"]
+    assert after["elsewhere"] - before["elsewhere"] >= 3
+    assert after["past"] == before["past"]
+
+
+def test_a_bridge_that_filters_vlans_is_refused(dot1q: None, gateway_lab: Lab) -> None:
+    """The last of this lab: its lanes are taken away."""
+    gateway = gateway_lab.gateway
+    gateway.stop()
+    gateway.run(["ip", "link", "set", "brx", "type", "bridge", "vlan_filtering", "1"])
+    said = gateway.tollbridge("up", check=False)
+    assert said.returncode == 1
+    assert "bridge.adopt: brx filters VLANs" in said.stderr
+    assert "smtp0" not in gateway.run(["ip", "link"]).stdout
+    gateway.run(["ip", "link", "set", "brx", "type", "bridge", "vlan_filtering", "0"])
