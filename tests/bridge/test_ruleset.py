@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +249,12 @@ def test_an_adopted_bridge_keeps_what_is_for_ports_that_are_not_listed() -> None
         between = 'iifname { "p0", "p1" } oifname { "p0", "p1" } counter name past ' + fate
         assert between in chain(text, "past").splitlines()[1]
     assert "chain past" not in render(RULES)
+
+
+def test_every_table_is_in_the_page_that_says_its_rate_and_lifetime() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text()
+    rules = replace(TAGGED, stp=True)
+    tables = re.findall(r"^\t(?:map|set) (\w+) ", render(rules), re.MULTILINE)
+    names = {re.sub(r"_v\d+$", "", name) for name in tables}
+    told = {"behind1": "behind0", **{name: "canary_*" for name in names if name.startswith("canary_")}}
+    assert {name for name in names if f"`{told.get(name, name)}`" not in page} == set()
