@@ -193,6 +193,11 @@ class Canaries:
         lost = [self._latest_lost(kind, now) for kind in late if kind in self._last]
         return [flight for flight in lost if flight.judged or not flight.passes]
 
+    def unproven(self, now: float) -> list[Flight]:
+        """The same, but of each path of which none has come back ever."""
+        lost = [self._latest_lost(kind, now) for kind in self._kinds if kind not in self._proven and kind in self._last]
+        return [flight for flight in lost if flight.judged or not flight.passes]
+
     def _latest_lost(self, kind: _Kind, now: float) -> Flight:
         had_time = [f for f in self._flights.values() if (f.path, f.passes) == kind and now - f.began_at > EVERY_S]
         return had_time[-1] if had_time else self._last[kind]

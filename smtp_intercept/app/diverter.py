@@ -6,37 +6,31 @@ Keeps CAP_NET_ADMIN and nothing else. What it hears from the interceptor is boun
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import socket
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-from bridge.canary import Canaries, Flight, macs, paths
 from bridge.divert import Diverter, Place
 from bridge.flow import Syn, Verdict
-from bridge.host import seed
 from bridge.lane import QUEUE_NUMBER, PortLegs
-from bridge.links import Links
 from bridge.privilege import Capability
-from bridge.proving import Prover, RawSockets
-from bridge.taps import Taps
 from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from smtp_intercept.app import channel, config
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure
+from smtp_intercept.app.flights import arrivals, flying, told
 from smtp_intercept.app.wanted import own_addresses
 from smtp_intercept.direction import TAGS, Servers
 from smtp_intercept.names import split
 from smtp_intercept.pickup import Policy, decide
 
-IPV6_FILE = Path("/proc/net/if_inet6")
 QUEUE_FILE = Path("/proc/net/netfilter/nfnetlink_queue")
 PATHS_SHOWN = 8
 SETTLE_S = 3.0  # a canary that is going to come back has done so
@@ -100,7 +94,7 @@ class Reports:
                 "pid": os.getpid(),
                 "beating": self._beats(now),
                 "proven": self._diverter.prover.canaries.proven(now),
-                "failing": [_told(flight, self._queue) for flight in failing[:PATHS_SHOWN]],
+                "failing": [told(flight, self._queue) for flight in failing[:PATHS_SHOWN]],
                 "counts": {**self._diverter.counts, **{f"picked_up.{k}": n for k, n in self._desk.counts.items()}},
                 "queue": self._losses(),
             },
@@ -111,12 +105,6 @@ class Reports:
         canaries = self._diverter.prover.canaries
         settled = canaries.proven(now) > 0 or now - canaries.began_at > SETTLE_S
         return self._diverter.switch.alive(now) and settled
-
-
-def _told(flight: Flight, queue: int) -> dict[str, Any]:
-    """What is known here of a canary that has not come back; where it was lost, the kernel's rules know."""
-    lost = {"name": f"{flight.path}, queue {queue + 1}", "path": str(flight.path), "sequence": flight.sequence}
-    return {**lost, "passes": flight.passes, "judged": flight.judged, "answered": flight.answered, "leg": flight.leg}
 
 
 class QueueLosses:
@@ -141,15 +129,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = read_arguments("diverter", argv, "proofs", optional=("queue",))
     settings = config.load(arguments.effective)
     legs = [PortLegs(port, index) for index, port in enumerate(arguments.port)]
-    places = [PortLegs(leg.port, leg.index, vlan) for leg in legs for vlan in (0, *arguments.vlan)]
-    with Links() as links:
-        arrivals = {links.index(leg.lane): (leg.index, leg.vlan) for leg in places}
     queue = arguments.queue or 0
-    fly = _flying(legs, arguments.vlan, settings.intercept.ports, queue)
+    fly = flying(legs, arguments.vlan, settings.intercept.ports, queue)
     desk = PickUpDesk(settings, {leg.index: leg.port for leg in legs}, own_addresses(settings))
     diverter = Diverter(
         decide=desk.decide,
-        arrivals={index: place for index, place in arrivals.items() if index is not None},
+        arrivals=arrivals(legs, arguments.vlan),
         fly=fly,
         queue_length=named(settings.bridge.profile, profiles()).queue_length,
         block=settings.bridge.on_failure is OnFailure.BLOCK,
@@ -161,22 +146,6 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     diverter.run(proofs, lambda: _hear(proofs, diverter, desk), report)
     return 0
-
-
-def _flying(
-    legs: list[PortLegs], vlans: list[int], ports: tuple[int, ...], queue: int
-) -> Callable[[RawSockets, Callable[[float], bool]], Prover]:
-    """The canaries of this queue, with their sockets open."""
-    versions = (4, 6) if IPV6_FILE.exists() else (4,)
-    secret = macs(seed())
-    links = {leg.wire: (leg.index, False) for leg in legs}
-    if vlans:
-        links |= {PortLegs(leg.port, leg.index, vlans[0]).wire: (leg.index, True) for leg in legs}
-    taps = Taps(links, secret[0])
-    canaries = Canaries(
-        paths(vlans, versions, ports), tuple(leg.index for leg in legs), secrets.randbits, time.monotonic()
-    )
-    return lambda raw, alive: Prover(canaries, taps, raw, alive, macs=secret, queue=queue)
 
 
 def _hear(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:

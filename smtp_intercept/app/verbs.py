@@ -25,7 +25,7 @@ from hwprofiles.case import Case
 from hwprofiles.nic import Nics
 from hwprofiles.tuning import Unfit
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import hangup, inforce, lastgood, lockout, naming, relays, unfinished, watcher
+from smtp_intercept.app import flights, hangup, inforce, lastgood, lockout, naming, relays, unfinished, watcher
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.exits import FailedError
@@ -123,6 +123,9 @@ def up(arguments: argparse.Namespace) -> int:
         wanted_relays = relays.relays(found.config, found.profile, naming.case_here(found.profile))
         warn(relays.begin(arguments, run_dir, found.config, wanted_relays))
         _say_up(made, want, run_dir)
+        if not arguments.boot and not run_dir.holder("run"):
+            with host.within(want.room):
+                warn(flights.in_the_way(found.config, made.legs, made.vlans))
         warn(
             f"{arguments.config}: {each}: restart `tollbridge run`"
             for each in inforce.of_run(run_dir, arguments.config)

@@ -26,7 +26,7 @@ from bridge.plan import LinkFacts, Plan
 from bridge.steps import AddQueueRule, CreateLink, LoadRuleset, Step, from_json, plain, to_json
 from bridge.watch import TRUCE_BLOCKING_S, TRUCE_S, Differences, Expected, Pace, Truce, differences
 from hwprofiles.nic import Nics
-from smtp_intercept.app import lost
+from smtp_intercept.app import lost, watching
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 
 TOLD = 20  # healings that `status` remembers
@@ -248,11 +248,9 @@ class Watcher(threading.Thread):
         """What is lost is told of when it begins, changes and ends; it is also a reason to look at the whole."""
         with self._within():
             before, self._lost = self._lost, lost.told(self.failing)
-        for each in self._lost:
-            if each not in before:
-                by = f"; in the way may be: {each['by']}" if each["by"] else ""
-                _LOG.error("%s: a canary was lost: %s%s", each["path"], each["why"], by)
-                self._pace.hear(time.monotonic())
+        for said in watching.losses(each for each in self._lost if each not in before):
+            _LOG.error("%s", said)
+            self._pace.hear(time.monotonic())
         for path in {each["path"] for each in before} - {each["path"] for each in self._lost}:
             _LOG.warning("%s: canaries come back again", path)
         self.page = {**self.page, "lost": self._lost}

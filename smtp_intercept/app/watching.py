@@ -4,7 +4,7 @@ right. Pure."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 PASSING = "passed"  # the stage of canaries that pass (`bridge.stages`)
@@ -17,9 +17,7 @@ def warnings(watch: Mapping[str, Any]) -> Iterator[str]:
         yield f"nobody watches over the gateway's own rules and links: {failure}"
     if watch.get("expected") is False:
         yield "nobody watches over the gateway's own rules and links: no `up` has come to its end; tollbridge up"
-    for lost in watch.get("lost", []):
-        by = f"; in the way may be: {lost['by']}" if lost["by"] else ""
-        yield f"{lost['path']}: a canary was lost: {lost['why']}{by}"
+    yield from losses(watch.get("lost", []))
     contended = watch.get("contended", [])
     others = [said for said in watch.get("differences", []) if said not in contended]
     yield from (f"somebody else undoes it again and again: {step}" for step in _first(contended))
@@ -29,6 +27,13 @@ def warnings(watch: Mapping[str, Any]) -> Iterator[str]:
 def _first(items: list[str]) -> list[str]:
     more = len(items) - SHOWN
     return [*items[:SHOWN], f"and {more} more"] if more > 0 else items
+
+
+def losses(lost: Iterable[Mapping[str, str]]) -> Iterator[str]:
+    """Of `lost.told`."""
+    for each in lost:
+        by = f"; in the way may be: {each['by']}" if each["by"] else ""
+        yield f"{each['path']}: a canary was lost: {each['why']}{by}"
 
 
 def lost(watch: Mapping[str, Any]) -> list[str]:

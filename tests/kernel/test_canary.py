@@ -27,7 +27,8 @@ from smtp_intercept.app.lab.network import Lab
 AGAIN_S = patient(15.0)
 SERVERS = {"IPv4": "192.0.2.20", "IPv6": "2001:db8::20"}
 BOTH = ("IPv4", "IPv6")
-CONFIG: dict[str, Any] = {"protected": [{"domain": "example.com", "servers": [*SERVERS.values()]}]}
+HOST = {"namespace": "host"}  # where other programs are
+CONFIG: dict[str, Any] = {"bridge": HOST, "protected": [{"domain": "example.com", "servers": [*SERVERS.values()]}]}
 FIREWALL = """
 table inet filter {
   chain input { type filter hook input priority filter; policy drop;
@@ -292,3 +293,24 @@ def test_it_costs_little(box: Lab) -> None:
 def spent_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_up_names_what_is_in_the_way_before_any_mail_vanishes(lanes: None) -> None:
+    """By canaries, with nobody serving the lane; and says nothing where nothing is."""
+    with Lab() as lab:
+        lab.gateway.configure(CONFIG)
+        said = lab.gateway.tollbridge("up")
+        assert "canary" not in said.stderr
+        do(lab, REJECTING)
+        do(lab, "ip6tables -P FORWARD DROP")
+        said = lab.gateway.tollbridge("up")
+        for version in BOTH:
+            assert f"warning: {version}, port 25: a canary was lost: it is lost on its way in" in said.stderr
+        assert "inet firewalld filter_INPUT (policy accept)" in said.stderr
+        assert "warning: IPv6, port 25: a canary was lost: mail that is not inspected does not cross" in said.stderr
+        assert "ip6 filter FORWARD (policy drop)" in said.stderr
+        assert said.stderr.count("canary") == 3
+        do(lab, "nft delete table inet firewalld")
+        do(lab, "ip6tables -P FORWARD ACCEPT")
+        assert "canary" not in lab.gateway.tollbridge("up").stderr
+        lab.gateway.tollbridge("down")

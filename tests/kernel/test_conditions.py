@@ -53,7 +53,7 @@ class Box:
         self.lab, self.gateway = lab, lab.gateway
         self.server = MailServer.start(lab.host("server"))
         mta = {"spool": str(lab.gateway.directory / "spool"), "hostname": "gateway.example.com"}
-        self.gateway.configure({**CONFIG, "mta": mta, "bridge": {"on_failure": policy}})
+        self.gateway.configure({**CONFIG, "mta": mta, "bridge": {"on_failure": policy, "namespace": "host"}})
         self.gateway.start()
         self.wait_well()
 

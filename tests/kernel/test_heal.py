@@ -24,7 +24,10 @@ from smtp_intercept.app.lab.network import Lab
 PROMISE_S = patient(2.0)
 AGAIN_S = patient(12.0)
 SERVER = "192.0.2.20"
-CONFIG: dict[str, Any] = {"protected": [{"domain": "example.com", "servers": [SERVER, "2001:db8::20"]}]}
+CONFIG: dict[str, Any] = {
+    "bridge": {"namespace": "host"},  # where other programs are
+    "protected": [{"domain": "example.com", "servers": [SERVER, "2001:db8::20"]}],
+}
 
 # What is done, by which command, and a word of the step that puts it right.
 DONE: dict[str, tuple[str, str]] = {
