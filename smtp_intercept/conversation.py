@@ -27,7 +27,7 @@ from smtp_intercept.wire import MAX_COUNT, Command, is_broken, is_chunk_line, li
 _FORGET = b"RSET\r\n"
 _CANCEL = b"*\r\n"  # RFC 4954 §4
 # Asked for with every command: see `session`.
-_BDAT, _AUTH = Verb.BDAT, Verb.AUTH
+_BDAT, _AUTH, _AFTER = Verb.BDAT, Verb.AUTH, dict(AFTER)
 _AUTH_VERBS = tuple(name for name, verb in VERBS.items() if verb is Verb.AUTH)
 _LONGEST_VERB = max(map(len, _AUTH_VERBS)) + 1
 # What an owed reply means for whoever waits for it; one that is not here is a reply like any other.
@@ -41,11 +41,21 @@ class Conversation(Replies):
     last command understood. ``cuts`` are the places in the buffer being read that must not cross, each with what
     crosses instead. ``at_end``: the client sends no more, and what it has sent last is a line even without its end."""
 
-    __slots__ = ("_last_chunk", "_may_open", "_opening", "_overlong", "_protection", "at_end", "cuts")
+    __slots__ = (
+        "_last_chunk",
+        "_longest_command",
+        "_may_open",
+        "_opening",
+        "_overlong",
+        "_protection",
+        "at_end",
+        "cuts",
+    )
 
     def __init__(self, protection: Protection, rules: Rules, now: float = 0.0) -> None:
         super().__init__(rules, now)
         self._protection = protection
+        self._longest_command = rules.limits.command_line_bytes
         self._last_chunk = self.at_end = False
         self._opening: Opening | None = None  # while the client speaks before the banner
         self._may_open = True
@@ -89,11 +99,12 @@ class Conversation(Replies):
     def _read_command(self, buffer: bytes, position: int, now: float) -> int:
         if self._may_open and (begun := self._open(buffer, position, now)) is not None:
             return begun
-        end = line_end(buffer, position, self._rules.limits.command_line_bytes)
-        if end <= 0 and not (end := self._end_odd_line(buffer, position, end)):
-            return position
-        if end < 0:
-            return self._skip_line(buffer, position, b"", now)
+        end = buffer.find(b"\n", position, position + self._longest_command) + 1
+        if not end:
+            if not (end := self._end_odd_line(buffer, position)):
+                return position
+            if end < 0:
+                return self._skip_line(buffer, position, b"", now)
         line = buffer[position:end]
         if self._opening is not None and (doubt := self._opening.line(line)):
             self.give_up(doubt, now)
@@ -147,9 +158,10 @@ class Conversation(Replies):
                 return position
         return None
 
-    def _end_odd_line(self, buffer: bytes, position: int, end: int) -> int:
+    def _end_odd_line(self, buffer: bytes, position: int) -> int:
         """Of a line that has no end, or none that is near enough: where it ends, 0 if that cannot be told yet, -1 if it
         is too long."""
+        end = line_end(buffer, position, self._longest_command)
         if end < 0 and any(name.startswith(_AUTH_VERBS) for name in self._keywords):
             words = buffer[position : position + _LONGEST_VERB].upper().split(None, 1)
             if words and words[0] in _AUTH_VERBS:
@@ -202,7 +214,7 @@ class Conversation(Replies):
         self._owed.append(owed)
         if not (plain and self.welcomed):
             self.ambiguous = True
-        if after := AFTER.get(owed.verb):
+        if after := _AFTER.get(owed.verb):
             self.reading = after
             if owed.verb is _AUTH:
                 self._exchange = Exchange(command.argument)

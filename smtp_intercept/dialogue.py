@@ -230,18 +230,16 @@ def _owe_octets(verb: Verb, argument: bytes, protection: Protection, now: float)
 
 
 # Of their arguments something is kept.
-_ARGUED: Mapping[Verb, Callable[[Verb, bytes, Protection, float], Owed]] = MappingProxyType(
-    {
-        Verb.MAIL: _owe_mail,
-        Verb.RCPT: _owe_recipient,
-        Verb.HELO: _owe_greeting,
-        Verb.EHLO: _owe_greeting,
-        Verb.LHLO: _owe_greeting,
-        Verb.BDAT: _owe_chunk,
-        Verb.BURL: _owe_url,
-        Verb.XEXCH50: _owe_octets,
-    }
-)
+_ARGUED: Mapping[Verb, Callable[[Verb, bytes, Protection, float], Owed]] = {
+    Verb.MAIL: _owe_mail,
+    Verb.RCPT: _owe_recipient,
+    Verb.HELO: _owe_greeting,
+    Verb.EHLO: _owe_greeting,
+    Verb.LHLO: _owe_greeting,
+    Verb.BDAT: _owe_chunk,
+    Verb.BURL: _owe_url,
+    Verb.XEXCH50: _owe_octets,
+}
 _OTHER, _VERBS = Verb.OTHER, dict(VERBS)  # asked for with every command: see `session`
 
 

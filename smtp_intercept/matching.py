@@ -20,7 +20,7 @@ from smtp_intercept.rules import Rules
 from smtp_intercept.sasl import Exchange
 from smtp_intercept.screen import Screen
 from smtp_intercept.transaction import Message, Transaction
-from smtp_intercept.wire import ReplyLine, line_end, parse_count, parse_reply_line
+from smtp_intercept.wire import ReplyLine, parse_reply_line
 
 # EHLO keywords remembered; servers have about fifteen.
 MAX_KEYWORDS = 64
@@ -56,6 +56,7 @@ class Matching:
         "_largest_bytes",
         "_lines",
         "_lmtp",
+        "_longest_reply",
         "_midway",
         "_offer",
         "_owed",
@@ -87,8 +88,9 @@ class Matching:
 
     def __init__(self, rules: Rules, now: float) -> None:
         self._rules, self._screen = rules, Screen(rules)
+        self._longest_reply = rules.limits.reply_line_bytes
         self._owed: deque[Owed] = deque([Owed(Verb.CONNECT, now)])
-        self._lines: list[bytes] = []  # of the EHLO reply under way: the first word of each
+        self._lines: list[bytes] = []  # of the EHLO reply under way
         self._keywords: Set[bytes] = _NONE
         self._largest_bytes = 0  # SIZE; 0 is none
         self._lmtp = self._verbose = self._midway = False
@@ -128,11 +130,11 @@ class Matching:
 
     def find_reply_line(self, buffer: bytes, position: int, now: float) -> int:
         """The index past the line that begins at ``position``; 0 if it is not whole, or too long."""
-        end = line_end(buffer, position, self._rules.limits.reply_line_bytes)
-        if end >= 0:
-            return end
-        self.give_up(_LONG_REPLY, now)
-        return 0
+        most = self._longest_reply
+        end = buffer.find(b"\n", position, position + most) + 1
+        if not end and len(buffer) - position >= most:
+            self.give_up(_LONG_REPLY, now)
+        return end
 
     def read_reply(self, line: bytes, now: float) -> None:
         """Give a whole line to the command that has waited longest. Sendmail's VERB has lines that answer nothing."""
@@ -158,9 +160,10 @@ class Matching:
             self._read_offer(line, reply)
         elif owed.silent and reply.code != 421:
             self.instead = b""
-        self._midway = not reply.final
-        if self._midway:
+        if not reply.final:
+            self._midway = True
             return
+        self._midway = False
         self._owed.popleft()
         self.moved_at = now
         self._apply(owed, reply, now)
@@ -169,10 +172,7 @@ class Matching:
 
     def _read_offer(self, line: bytes, reply: ReplyLine) -> None:
         if len(self._lines) <= MAX_KEYWORDS:
-            keyword, _, parameters = reply.text.partition(b" ")
-            self._lines.append(keyword := keyword.strip().upper())
-            if keyword == b"SIZE":
-                self._largest_bytes = parse_count(parameters) or 0
+            self._lines.append(reply.text)
         if self._rules.strip_starttls:
             self._offer = self._offer or Offer()
             self.instead = self._offer.cross(line, reply)

@@ -6,6 +6,7 @@ Pure. Which command a reply belongs to is found in `matching`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from types import MappingProxyType
 
 from smtp_intercept import answers
@@ -16,7 +17,7 @@ from smtp_intercept.extensions import unknown
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.matching import MAX_KEYWORDS, Matching
 from smtp_intercept.transaction import Recipient, Transaction
-from smtp_intercept.wire import ReplyLine
+from smtp_intercept.wire import ReplyLine, parse_count, parse_offers
 
 _COMMAND = Reading.COMMAND
 _JUDGING = 353  # draft-hall-prdr: the replies to the recipients follow
@@ -28,7 +29,7 @@ class Replies(Matching):
     __slots__ = ()
 
     def _perform(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        _EFFECTS[effect(owed.verb, reply.code)](self, owed, reply, now)
+        _effect_of(owed.verb, reply.code)(self, owed, reply, now)
 
     # The effects.
 
@@ -39,7 +40,9 @@ class Replies(Matching):
 
     def _greet(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.leave(now)
-        self.helo, self._keywords = owed.name, set(self._lines[1:])
+        offers = parse_offers(self._lines[1:])
+        self.helo, self._keywords = owed.name, offers.keys()
+        self._largest_bytes = parse_count(offers.get(b"SIZE", b"")) or 0
         self._lmtp = owed.verb is Verb.LHLO
         if (new := unknown(self._keywords)) and len(self.unknown) < MAX_KEYWORDS:
             self.unknown = self.unknown | new
@@ -202,3 +205,8 @@ class Replies(Matching):
 _EFFECTS: Mapping[Effect, Callable[[Replies, Owed, ReplyLine, float], None]] = MappingProxyType(
     {each: getattr(Replies, "_" + each.name.lower()) for each in Effect}
 )
+
+
+@cache
+def _effect_of(verb: Verb, code: int) -> Callable[[Replies, Owed, ReplyLine, float], None]:
+    return _EFFECTS[effect(verb, code)]

@@ -32,6 +32,7 @@ _PLAIN = re.compile(rb"(?:FROM|TO):<([a-z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-z0-9.-]+)>
 _CHUNK = re.compile(rb"([0-9]{1,18})(?: +(LAST))?", re.IGNORECASE)
 # No blank before it and none but spaces in it: what else some servers take for BDAT is no command to others.
 _CHUNK_LINE = re.compile(rb"BDAT +[0-9]{1,18}(?: +LAST)? *\r\n", re.IGNORECASE)
+_OFFER = re.compile(rb"^[ \t]*([^ \t\n]+)[ \t]*([^\n]*)", re.MULTILINE)
 _COUNT = re.compile(rb"[0-9]{1,10}(?![^ ])")
 
 
@@ -96,6 +97,11 @@ def parse_reply_line(line: bytes) -> ReplyLine | None:
     if more == b" " or more == b"-" or more == b"\t":
         return ReplyLine(code, more != b"-", text[:MAX_LOGGED_CHARACTERS])
     return None if line[3:].strip(b"\r\n") else ReplyLine(code, True, b"")
+
+
+def parse_offers(lines: list[bytes]) -> dict[bytes, bytes]:
+    """Lines of the EHLO reply but the first: the keywords with their parameters, in capitals (RFC 5321 §4.1.1.1)."""
+    return dict(_OFFER.findall(b"\n".join(lines).upper()))
 
 
 def parse_chunk(argument: bytes) -> Chunk | None:
