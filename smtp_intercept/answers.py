@@ -51,7 +51,7 @@ MESSAGE_FAILED = Answer(503, "5.5.1 The message was refused; RSET first")  # RFC
 TOO_MANY_RECIPIENTS = Answer(452, "4.5.3 Too many recipients")
 HEADER_TOO_LARGE = Answer(552, "5.3.4 Header too large", drops=True)
 LINE_TOO_LONG = Answer(500, "5.5.2 Line too long")  # RFC 5321 §4.5.3.1.9
-BROKEN_LINE = Answer(500, "5.5.2 CR inside a line")
+BROKEN_LINE = Answer(500, "5.5.2 CR or NUL inside a line")
 TOO_MANY_COMMANDS = Answer(421, "4.7.0 Too many commands without mail", closes=True)
 TOO_MANY_ERRORS = Answer(421, "4.7.0 Too many errors", closes=True)
 TIMED_OUT = Answer(421, "4.4.2 Timeout", closes=True, outcome="timeout")

@@ -1,7 +1,7 @@
 """One SMTP conversation followed: commands and content on one side, replies on the other, matched in order.
 
-Pure. This is the client's half; the server's is in `replies`. Reads whole lines and content where `session` shows them;
-forwards nothing, but says what must not cross.
+Pure. This is the client's half, its lines; content is read in `transfer`, and the server's half is in `replies`. Reads
+what `session` shows it; forwards nothing, but says what must not cross.
 """
 
 from __future__ import annotations
@@ -16,17 +16,27 @@ from smtp_intercept.dialogue import AFTER, VERBS, Owed, Reading, Verb, owe
 from smtp_intercept.direction import Protection
 from smtp_intercept.events import Announced, Doubt
 from smtp_intercept.inspection import Inspection
-from smtp_intercept.limits import Phase
+from smtp_intercept.limits import LOOK_AHEAD_BYTES, Phase
 from smtp_intercept.opening import UNFINISHED, Header, Hello, Opening
 from smtp_intercept.policy import Stage
-from smtp_intercept.replies import Replies
 from smtp_intercept.rules import Rules
-from smtp_intercept.sasl import FIRST_OCTET, Exchange
-from smtp_intercept.wire import MAX_COUNT, Command, is_broken, is_chunk_line, line_end, parse_command
+from smtp_intercept.sasl import FIRST_OCTET, Exchange, first_frame
+from smtp_intercept.transfer import Transfer
+from smtp_intercept.wire import (
+    MAX_COUNT,
+    PLAIN_BYTES,
+    Command,
+    is_broken,
+    is_chunk_line,
+    is_credentials,
+    line_end,
+    parse_command,
+    parse_count,
+)
 
-_FORGET = b"RSET\r\n"
 _CANCEL = b"*\r\n"  # RFC 4954 §4
 # Asked for with every command: see `session`.
+_PARTS = frozenset({Verb.BDAT, Verb.BURL})  # of a message
 _BDAT, _AUTH, _AFTER = Verb.BDAT, Verb.AUTH, dict(AFTER)
 _AUTH_VERBS = tuple(name for name, verb in VERBS.items() if verb is Verb.AUTH)
 _LONGEST_VERB = max(map(len, _AUTH_VERBS)) + 1
@@ -36,31 +46,28 @@ _PHASES: Mapping[Verb, Phase] = MappingProxyType(
 )
 
 
-class Conversation(Replies):
+class Conversation(Transfer):
     """What is known of the dialogue. ``ahead_bytes`` is kept by the session: client octets that have come behind the
-    last command understood. ``cuts`` are the places in the buffer being read that must not cross, each with what
-    crosses instead. ``at_end``: the client sends no more, and what it has sent last is a line even without its end."""
+    last command understood. ``at_end``: the client sends no more, and what it has sent last is a line even without its
+    end."""
 
     __slots__ = (
-        "_last_chunk",
         "_longest_command",
         "_may_open",
         "_opening",
         "_overlong",
         "_protection",
         "at_end",
-        "cuts",
     )
 
     def __init__(self, protection: Protection, rules: Rules, now: float = 0.0) -> None:
         super().__init__(rules, now)
         self._protection = protection
         self._longest_command = rules.limits.command_line_bytes
-        self._last_chunk = self.at_end = False
+        self.at_end = False
         self._opening: Opening | None = None  # while the client speaks before the banner
         self._may_open = True
         self._overlong = b""  # what crosses in the place of the line whose rest is being read
-        self.cuts: list[tuple[int, int, bytes]] = []
 
     @property
     def phase(self) -> Phase | None:
@@ -111,25 +118,26 @@ class Conversation(Replies):
             return position
         command = parse_command(line)
         owed = owe(command, self._protection, now)
-        if owed.verb is _BDAT and self._chunk_waits():
+        part = owed.verb in _PARTS
+        if part and self._part_waits():
             self.reading = self.wait()
             return position
         self.moved_at = now
         if self._inspection is not None and not self._screen.chunking:
             self._inspection = None
-        # Every server reads these octets as one command: no CR but before the LF, no NUL.
-        plain = line.find(b"\r") == len(line) - 2 and b"\0" not in line
-        if plain and owed.verb is not _BDAT:
+        # Every server reads these octets as one command: no CR but before the LF, no NUL, not so long that it is cut.
+        plain = 0 <= line.find(b"\r") == end - position - 2 < PLAIN_BYTES and b"\0" not in line
+        if plain and not part:
             answer = self._screen.judge(owed.verb, command)
         else:
             answer = self._judge_odd(owed, command, line, plain)
         if answer is not None:
             self.cuts.append((position, end, b""))
             self._answer(owed, answer, end, now)
-        elif owed.verb is _BDAT and owed.size_bytes is not None:
+        elif part and owed.verb is _BDAT and owed.size_bytes is not None:
             self._cross_chunk(owed, position, end, now)
         else:
-            self._cross(owed, command, plain)
+            self._cross(owed, command, line, plain)
         return end
 
     def _open(self, buffer: bytes, position: int, now: float) -> int | None:
@@ -162,13 +170,26 @@ class Conversation(Replies):
         """Of a line that has no end, or none that is near enough: where it ends, 0 if that cannot be told yet, -1 if it
         is too long."""
         end = line_end(buffer, position, self._longest_command)
-        if end < 0 and any(name.startswith(_AUTH_VERBS) for name in self._keywords):
+        if end < 0 and self._may_authenticate():
             words = buffer[position : position + _LONGEST_VERB].upper().split(None, 1)
             if words and words[0] in _AUTH_VERBS:
-                end = line_end(buffer, position, self._rules.limits.auth_line_bytes)
+                end = self._end_long_line(buffer, position)
         return len(buffer) if end == 0 and self.at_end else end
 
-    def _chunk_waits(self) -> bool:
+    def _may_authenticate(self) -> bool:
+        """Not in a transaction (RFC 4954 §4): nothing that a server could cut from so long a line is then of use."""
+        idle = not (self._transaction and self._transaction.opened)
+        idle = idle and not any(owed.verb is Verb.MAIL for owed in self._owed)
+        return idle and any(name.startswith(_AUTH_VERBS) for name in self._keywords)
+
+    def _end_long_line(self, buffer: bytes, position: int) -> int:
+        """Of credentials: longer than some servers' lines, what these take for the next command is no more than a word
+        in base64 (Exim, behind 16,384 octets)."""
+        end = line_end(buffer, position, self._rules.limits.auth_line_bytes)
+        long = end - position > self._longest_command
+        return -1 if long and not is_credentials(buffer[position:end]) else end
+
+    def _part_waits(self) -> bool:
         """The replies to a greeting and to an envelope tell whether a chunk is wanted, and will be read as one."""
         return not self.alone and any(owed.verb is not _BDAT or owed.last for owed in self._owed)
 
@@ -177,16 +198,16 @@ class Conversation(Replies):
         if not plain and is_broken(line):
             answer = answers.BROKEN_LINE
         elif owed.verb is _BDAT and not self.alone:
-            answer = self._judge_chunk(owed, line)
+            answer = self._judge_chunk(owed, command, line)
         answer = answer or self._screen.judge(owed.verb, command)
-        if answer is None and owed.verb is _BDAT and not (self._transaction and self._transaction.at_server):
+        if answer is None and owed.verb in _PARTS and not (self._transaction and self._transaction.at_server):
             return answers.NO_RECIPIENTS
         return answer
 
-    def _judge_chunk(self, owed: Owed, line: bytes) -> Answer | None:
+    def _judge_chunk(self, owed: Owed, command: Command, line: bytes) -> Answer | None:
         """What follows is taken for octets as soon as BDAT has crossed: nobody may read it otherwise."""
         if owed.size_bytes is None or not is_chunk_line(line):
-            owed.size_bytes = None
+            owed.size_bytes = parse_count(command.argument)
             return answers.BAD_CHUNK
         if owed.size_bytes > MAX_COUNT:
             return answers.WIDE_CHUNK
@@ -208,11 +229,16 @@ class Conversation(Replies):
         if owed.verb is _BDAT:
             self._end_swallowed(owed, end, now)
 
-    def _cross(self, owed: Owed, command: Command, plain: bool) -> None:
+    def _measure(self, line: bytes) -> None:
+        if len(line) > PLAIN_BYTES:
+            self.ambiguous = self.cut = True
+
+    def _cross(self, owed: Owed, command: Command, line: bytes, plain: bool) -> None:
         """Servers that throw away what comes before their banner answer less than is counted here. Those that end lines
         otherwise might take what follows for something else: it waits until this is answered."""
         self._owed.append(owed)
         if not (plain and self.welcomed):
+            self._measure(line)
             self.ambiguous = True
         if after := _AFTER.get(owed.verb):
             self.reading = after
@@ -236,13 +262,14 @@ class Conversation(Replies):
             self._end_empty_chunk(position, end, now)
 
     def _read_credentials(self, buffer: bytes, position: int, now: float) -> int:
-        end = line_end(buffer, position, self._rules.limits.auth_line_bytes)
+        end = self._end_long_line(buffer, position)
         if not end and self.at_end:
             end = len(buffer)
         if end < 0 or (end and is_broken(buffer[position:end])):
             return self._skip_line(buffer, position, _CANCEL, now)
         if end:
             self._exchange.hear(buffer[position:end])
+            self._measure(buffer[position:end])
             self._owe_credentials(now)
         return end or position
 
@@ -251,10 +278,16 @@ class Conversation(Replies):
         self.reading, self.moved_at = Reading.WAITING, now
 
     def _read_first_octet(self, buffer: bytes, position: int, now: float) -> int:
-        """A security layer has lengths, none of which fills its first octet; a command begins with a letter."""
-        self.reading = self.next_command()
-        if buffer[position] == FIRST_OCTET:
-            self.layer, self.reading = True, Reading.OPAQUE
+        """A security layer has lengths, none of which fills its first octet; a command begins with a letter. What is
+        said to be the layer's first buffer crosses alone: the server's answer is one too, or there is no layer."""
+        size_bytes = first_frame(buffer[position : position + LOOK_AHEAD_BYTES], LOOK_AHEAD_BYTES)
+        if buffer[position] != FIRST_OCTET or (self.at_end and not size_bytes):
+            self.reading = self.next_command()
+        elif size_bytes is None:
+            self.give_up(Doubt.NO_LAYER, now)
+        elif size_bytes:
+            self.reading, self.framed = Reading.HELLO, True
+            return position + size_bytes
         return position
 
     def _read_octets(self, buffer: bytes, position: int, now: float) -> int:
@@ -285,146 +318,6 @@ class Conversation(Replies):
             answer = self._screen.judge(Verb.OTHER, _NO_COMMAND) or answers.LINE_TOO_LONG
             self._answer(Owed(Verb.OTHER, now), answer, upto, now)
         return upto
-
-    # Content.
-
-    def _read_data(self, buffer: bytes, position: int, now: float) -> int:
-        self.moved_at, before = now, self._dot.size_bytes
-        end = self._dot.find(buffer, position, holding=self._inspection is not None)
-        upto = self._dot.read_to
-        if self._fate is not None:
-            self.cuts.append((position, upto, b""))
-        elif self._rules.reject_bare_newline and (at := self._doubtful.find(buffer[:upto], position, end)) >= 0:
-            self._dot.size_bytes = before + at - position
-            return self._break_off(at, upto, now)
-        elif self._inspection is not None:
-            self._inspect_data(buffer, position, end, upto)
-        if self._transaction:
-            self._transaction.size_bytes = self._dot.size_bytes
-        if end:
-            self._end_data(end, now)
-        return upto
-
-    def _break_off(self, at: int, upto: int, now: float) -> int:
-        """Told at once: a client that ends its data otherwise than with CRLF.CRLF would wait for ever."""
-        if self._transaction:
-            self._transaction.size_bytes = self._dot.size_bytes
-        self.cuts.append((at, upto, b""))
-        self._owed.clear()
-        self._owed.append(Owed(Verb.CONTENT, now, answer=answers.BARE_NEWLINE))
-        self.settle(now)
-        return upto
-
-    def _inspect_data(self, buffer: bytes, position: int, end: int, upto: int) -> None:
-        assert self._inspection is not None
-        begun = max(position, end - len(b"\r\n.\r\n")) if end else upto
-        cut = self._inspection.read(buffer[position : end - len(b".\r\n") if end else upto])
-        if cut is None and end and (answer := self._inspection.finish()):
-            cut = begun - position, answer
-        if cut is not None:
-            at, self._fate = cut
-            self.cuts.append((min(position + at, begun), upto, b""))
-
-    def _end_data(self, end: int, now: float) -> None:
-        self.reading, self._inspection = self.next_command(), None
-        if self._fate is not None:
-            self._end_unheard(end, now)
-        else:
-            if self._owed:
-                self._owed[-1].ended = True
-            self._screen.forget()
-            if self._transaction and self._transaction.refusal and not self._owed:
-                self._end(self._transaction.refusal, now)
-
-    def _end_unheard(self, end: int, now: float) -> None:
-        """The content has come, and the server has not had all of it, or none."""
-        fate, self._fate = self._fate, None
-        assert fate is not None
-        self._answer_last(fate, now)
-        if not fate.drops and self.reading is not Reading.OVER:
-            self._forget_at(end, now)
-
-    def _answer_last(self, answer: Answer | None, now: float) -> None:
-        """Ours, not the server's, is the reply to what crossed last. Nobody waits for one if it came early."""
-        if answer is None:
-            return
-        if not self._owed:
-            if self._transaction and self._transaction.refusal:
-                self._end(self._transaction.refusal, now)
-            self._drop_server(answers.COME_AGAIN)
-            return
-        while len(self._owed) > 1 and self._owed[-2].verb is Verb.VERDICT:
-            del self._owed[-2]
-        self._owed[-1] = replace(self._owed[-1], answer=answer)
-        self.settle(now)
-
-    def _forget_at(self, end: int, now: float) -> None:
-        """The client believes the transaction to be over: so must the server, or the next MAIL is a mistake to it."""
-        if self._screen.server_waits:
-            self.cuts.append((end, end, _FORGET))
-            self._owed.append(Owed(Verb.RSET, now, silent=True))
-        self._screen.forget()
-
-    # Chunks.
-
-    def _read_chunk(self, buffer: bytes, position: int, now: float) -> int:
-        self.moved_at = now
-        end = self._chunk.find(buffer, position)
-        if self._swallowed is not None or self._fate is not None:
-            self.cuts.append((position, end, b""))
-        elif self._inspection is not None:
-            self._inspect_chunk(buffer, position, end)
-        if not self._chunk.left_bytes:
-            self.reading = self.next_command()
-            self._end_chunk(end, now)
-        return end
-
-    def _inspect_chunk(self, buffer: bytes, position: int, end: int) -> None:
-        """The last octet of the last chunk does not cross before the policy has spoken."""
-        assert self._inspection is not None
-        cut = self._inspection.read(buffer[position:end])
-        if cut is None and self._last_chunk and not self._chunk.left_bytes and (answer := self._inspection.finish()):
-            cut = end - 1 - position, answer
-        if cut is not None:
-            at, self._fate = cut
-            self.cuts.append((position + at, end, b""))
-
-    def _end_chunk(self, end: int, now: float) -> None:
-        if self._swallowed is not None:
-            owed, self._swallowed = self._swallowed, None
-            self._owed.append(owed)
-            self.settle(now)
-            self._end_swallowed(owed, end, now)
-        elif self._fate is not None:
-            fate, self._fate = self._fate, None
-            self._break_chunks(fate, now)
-        elif self._last_chunk:
-            self._end_chunks()
-
-    def _end_chunks(self) -> None:
-        """The last of a message has crossed whole."""
-        if self._owed:
-            self._owed[-1].ended = True
-        self._screen.forget()
-
-    def _end_swallowed(self, owed: Owed, end: int, now: float) -> None:
-        """The last chunk of a message that was discarded."""
-        if owed.last and owed.answer is answers.CHUNK_OK and self.reading is not Reading.OVER:
-            self._forget_at(end, now)
-
-    def _end_empty_chunk(self, position: int, end: int, now: float) -> None:
-        """``BDAT 0 LAST``: the command itself is what must not cross."""
-        if self._inspection is None or (answer := self._inspection.finish()) is None:
-            self._end_chunks()
-            return
-        self.cuts.append((position, end, b""))
-        self._break_chunks(answer, now)
-
-    def _break_chunks(self, fate: Answer, now: float) -> None:
-        """The server waits for octets that will not come: nothing may cross until its leg is gone, and that has to
-        wait for its replies to what came before."""
-        self.reading = Reading.WAITING
-        self._answer_last(fate, now)
 
 
 _NO_COMMAND = Command(b"", b"")

@@ -92,7 +92,7 @@ class Reading(Enum):
     LAYER_OR_COMMAND = auto()  # after AUTH: the next octet tells whether there is a security layer
     HELD = auto()  # after STARTTLS, or before the end that we have decided upon
     FULL = auto()  # commands, but too many replies are owed, or one that decides
-    HELLO = auto()  # TLS from the start, if the server's first octet says so
+    HELLO = auto()  # TLS from the start, or a security layer, if the server's first octet says so
     HANDSHAKE = auto()  # of TLS; the server has nothing to say before the client (RFC 8446 §4.1)
     OPAQUE = auto()
     OVER = auto()

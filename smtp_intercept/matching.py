@@ -17,7 +17,7 @@ from smtp_intercept.inspection import Inspection
 from smtp_intercept.offer import Offer
 from smtp_intercept.opening import begins_tls
 from smtp_intercept.rules import Rules
-from smtp_intercept.sasl import Exchange
+from smtp_intercept.sasl import FIRST_OCTET, Exchange
 from smtp_intercept.screen import Screen
 from smtp_intercept.transaction import Message, Transaction
 from smtp_intercept.wire import ReplyLine, parse_reply_line
@@ -27,7 +27,7 @@ MAX_KEYWORDS = 64
 # What a server may say unasked before it closes: RFC 5321 §3.8; Exchange's 451 4.7.0, when it has waited too long.
 LAST_WORDS = frozenset({421, 451})
 # The doubtful reply reaches the client all the same: it is the word on a message, or on its own command.
-_HEARD = frozenset({Doubt.EARLY, Doubt.WEB})
+_HEARD = frozenset({Doubt.EARLY, Doubt.WEB, Doubt.CUT})
 
 # Asked for with every line: see `session`.
 _EHLO, _LHLO, _FULL, _LONG_REPLY = Verb.EHLO, Verb.LHLO, Reading.FULL, Doubt.LONG_REPLY
@@ -41,8 +41,10 @@ class Matching:
     """For the session to take away: ``spoken``, our own replies; ``instead``, what crosses in the place of the
     server's line (None: the line); ``ended``, messages to be told; ``orders``, what the shell must do. ``moved_at`` is
     when the dialogue last went on. ``welcomed``: the banner has come. ``alone``: the server's leg is gone. ``tls``:
-    none, offered, stripped, refused or started. ``layer``: a SASL security layer has begun. ``doubted`` is to blame
-    for the ``doubt``. ``ambiguous``: the client has sent what servers read in different ways."""
+    none, offered, stripped, refused or started. ``layer``: a SASL security layer has begun; ``framed``: its client
+    says so. ``doubted`` is to blame
+    for the ``doubt``. ``ambiguous``: the client has sent what servers read in different ways; ``cut``: a line so long
+    that to some it is two commands, with a reply more than is owed."""
 
     __slots__ = (
         "_chunk",
@@ -69,9 +71,11 @@ class Matching:
         "ahead_bytes",
         "alone",
         "ambiguous",
+        "cut",
         "doubt",
         "doubted",
         "ended",
+        "framed",
         "helo",
         "instead",
         "layer",
@@ -112,8 +116,8 @@ class Matching:
         self.orders: list[Abort | Announced | DropServer | Leave | Pause] = []
         self.doubt: Doubt | None = None
         self.doubted: Side | None = None
-        self.ambiguous = False
-        self.layer = False
+        self.ambiguous = self.cut = False
+        self.layer = self.framed = False
         self.unknown: Set[bytes] = _NONE  # keywords that the register does not have
         self.helo, self.tls, self.quitted, self.alone = "", "none", False, False
         self.welcomed = False
@@ -272,11 +276,13 @@ class Matching:
             self._tell(self._transaction.leave(self.messages + 1, now))
 
     def hear_first(self, octets: bytes, now: float) -> None:
-        """The server's answer to a ClientHello."""
-        if not begins_tls(octets):
-            return self.give_up(Doubt.FOREIGN, now)
+        """The server's answer to a ClientHello, or to the first buffer of a security layer."""
+        if not (octets[0] == FIRST_OCTET if self.framed else begins_tls(octets)):
+            return self.give_up(Doubt.NO_LAYER if self.framed else Doubt.FOREIGN, now)
         self._owed.clear()
-        self.tls, self.reading = "started", Reading.OPAQUE
+        self.layer, self.reading = self.framed, Reading.OPAQUE
+        if not self.framed:
+            self.tls = "started"
         return None
 
     def give_up(self, doubt: Doubt, now: float) -> None:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from smtp_intercept.events import Doubt
+from smtp_intercept.wire import begins_transaction
 
 # A handshake record of any version (RFC 8446 §5.1), what a server begins with, and its alert.
 TLS = b"\x16\x03"
 _TLS_SERVERS = (0x16, 0x15)
 _RECORD_HEADER, _CLIENT_HELLO = 5, 1
-# An SMTP server reads a ClientHello as lines; with one of these in it, it could read a message.
-_TRANSACTION = re.compile(rb"(?:MAIL|SEND|SOML|SAML)\s*FROM", re.IGNORECASE)
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"  # the PROXY protocol's specification, §2.2
 _NO_LINES = len(b"\r\n\r\n\0\r\n")  # of it: nobody else begins so
 # §2.1: the longest line of version 1.
@@ -87,7 +86,7 @@ def read_hello(stream: bytes) -> Header | Hello | Doubt:
         return Doubt.FOREIGN
     if len(stream) <= _RECORD_HEADER or len(stream) < size_bytes:
         return UNFINISHED
-    return Doubt.FOREIGN if _TRANSACTION.search(stream, 0, size_bytes) else Hello(size_bytes)
+    return Doubt.FOREIGN if begins_transaction(stream[:size_bytes]) else Hello(size_bytes)
 
 
 def begins_tls(octets: bytes) -> bool:

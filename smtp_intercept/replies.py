@@ -68,8 +68,7 @@ class Replies(Matching):
         if accepted or self._transaction is None or not self._transaction.opened:
             self.leave(now)
             self._transaction = Transaction(owed.name, owed.sent_at, accepted, None if accepted else reply)
-            if owed.prdr:
-                self._transaction.prdr = b"PRDR" in self._keywords
+            self._transaction.prdr = owed.prdr
 
     def _recipient(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if self._transaction:
@@ -97,6 +96,8 @@ class Replies(Matching):
         if owed.answer is None:
             self._screen.mail_answered(False)  # whether the server still has its transaction is not known
         self.reading = self.next_command()
+        if self.cut:  # was that DATA's own reply, or is the server waiting for content?
+            self.give_up(Doubt.CUT, now)
 
     def _end_message(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         """A refusal may come early; the client reads it at the end of its data. An early acceptance means that

@@ -10,8 +10,10 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from smtp_intercept.wire import begins_transaction
+
 # RFC 4422 §3.7: a length of four octets, and no layer known takes more than 2^24 - 1.
-FIRST_OCTET = 0
+FIRST_OCTET, LENGTH_BYTES = 0, 4
 _DIRECTIVE = re.compile(rb'\s*([a-z-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^,]*)\s*(?:,|$)', re.DOTALL)
 _SEALED = 0x02  # RFC 4121 §4.2.2
 _NO_LAYER = 0x01  # RFC 4752 §3.3, a bit mask
@@ -44,6 +46,17 @@ _LAYERED: Mapping[bytes, Callable[[bytes], bool | None]] = MappingProxyType(
         b"SRP": lambda token: None,
     }
 )
+
+
+def first_frame(octets: bytes, most_bytes: int) -> int | None:
+    """How many octets of the client's its first protected buffer has, 0 if it is not whole; None: these are none, or
+    such that a server without a layer could read a message in them. RFC 4954 §4: the first command is EHLO."""
+    size_bytes = LENGTH_BYTES + int.from_bytes(octets[:LENGTH_BYTES])
+    if len(octets) < LENGTH_BYTES:
+        return 0
+    if size_bytes > most_bytes or begins_transaction(octets[:size_bytes]):
+        return None
+    return size_bytes if len(octets) >= size_bytes else 0
 
 
 class Exchange:

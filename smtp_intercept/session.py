@@ -14,7 +14,6 @@ from smtp_intercept.direction import Protection
 from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, Side, ToClient, ToServer
 from smtp_intercept.limits import LOOK_AHEAD_BYTES
 from smtp_intercept.rules import TRANSPARENT, Rules
-from smtp_intercept.sasl import FIRST_OCTET
 
 # The octets that have come wait for a reply; without one they never cross, not even at the stream's end.
 _KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.HELLO, Reading.OVER})
@@ -30,7 +29,6 @@ class Session:
     not be read: it is as far ahead of the server's replies as it may be."""
 
     __slots__ = (
-        "_layer_seen",
         "_partial",
         "_rules",
         "_server_told",
@@ -45,7 +43,7 @@ class Session:
         self._talk, self._rules = Conversation(protection, rules, now), rules
         self._unread = b""  # from the client
         self._partial = b""  # from the server: a line that is not whole
-        self._server_told = self._layer_seen = False
+        self._server_told = False
         self.wants_client = True
         self.bytes_from_client = self.bytes_from_server = 0
 
@@ -125,8 +123,6 @@ class Session:
             if not talk.alone:
                 self._follow_server(data, now, out)
         elif talk.reading is _OPAQUE:
-            if talk.layer and not self._layer_seen:
-                return self._see_layer(data, now)
             out.append(ToClient(data))
         elif talk.reading is Reading.HELLO and data:
             self._hear_first(data, now, out)
@@ -141,17 +137,6 @@ class Session:
             out.append(ToClient(data))
             self._follow_client(b"", now, out)
         self._speak(out)
-
-    def _see_layer(self, data: bytes, now: float) -> list[Out]:
-        """The server's octets must have lengths too, or there is no layer and the client has lied."""
-        out: list[Out] = []
-        self._layer_seen = True
-        if data[:1] != bytes([FIRST_OCTET]):
-            self._talk.give_up(Doubt.NO_LAYER, now)
-        if self._talk.reading is _OPAQUE:
-            out.append(ToClient(data))
-        self._speak(out)
-        return out
 
     def client_closed(self, now: float) -> list[Out]:
         """The client has sent all it will; replies may still come."""

@@ -13,6 +13,8 @@ MAX_LOGGED_CHARACTERS = 512
 
 # The narrowest width that a server reads a number with: Exim's are 32 bits, and some of it has a sign.
 MAX_COUNT = 2**31 - 1
+# RFC 5321 §4.5.3.1.4 has 512 for a command, extensions add to it; servers have cut lines from 1,000 on.
+PLAIN_BYTES = 1_000
 # RFC 5321 §4.2.
 _CODES = {b"%d" % code: code for code in range(200, 600)}
 _KEYWORD = re.compile(rb"\s*(?:FROM|TO)(?:\s*:|\s+(?=<))", re.IGNORECASE)
@@ -32,6 +34,8 @@ _PLAIN = re.compile(rb"(?:FROM|TO):<([a-z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-z0-9.-]+)>
 _CHUNK = re.compile(rb"([0-9]{1,18})(?: +(LAST))?", re.IGNORECASE)
 # No blank before it and none but spaces in it: what else some servers take for BDAT is no command to others.
 _CHUNK_LINE = re.compile(rb"BDAT +[0-9]{1,18}(?: +LAST)? *\r\n", re.IGNORECASE)
+_TRANSACTION = re.compile(rb"(?:MAIL|SEND|SOML|SAML)\s*FROM", re.IGNORECASE)
+_CREDENTIALS = re.compile(rb"(?:[A-Za-z-]+ +[A-Za-z0-9_-]+ +)?[A-Za-z0-9+/=]+\r\n")
 _OFFER = re.compile(rb"^[ \t]*([^ \t\n]+)[ \t]*([^\n]*)", re.MULTILINE)
 _COUNT = re.compile(rb"[0-9]{1,10}(?![^ ])")
 
@@ -75,8 +79,9 @@ def line_end(buffer: bytes, start: int, most_bytes: int) -> int:
 
 
 def is_broken(line: bytes) -> bool:
-    """A CR stands inside: to some servers these are two commands."""
-    return b"\r" in line.rstrip(b"\r\n")
+    """A CR stands elsewhere than before the LF, so that to some servers these are two commands; or a NUL, which some
+    drop and to others is the command's end."""
+    return b"\r" in line.removesuffix(b"\n").removesuffix(b"\r") or b"\0" in line
 
 
 def parse_command(line: bytes) -> Command:
@@ -102,6 +107,16 @@ def parse_reply_line(line: bytes) -> ReplyLine | None:
 def parse_offers(lines: list[bytes]) -> dict[bytes, bytes]:
     """Lines of the EHLO reply but the first: the keywords with their parameters, in capitals (RFC 5321 §4.1.1.1)."""
     return dict(_OFFER.findall(b"\n".join(lines).upper()))
+
+
+def begins_transaction(octets: bytes) -> bool:
+    """A server that reads these as lines could find a message in them."""
+    return _TRANSACTION.search(octets) is not None
+
+
+def is_credentials(line: bytes) -> bool:
+    """AUTH with an initial response, or a line of the exchange (RFC 4954 §4): no blank in it that makes a command."""
+    return _CREDENTIALS.fullmatch(line) is not None
 
 
 def parse_chunk(argument: bytes) -> Chunk | None:

@@ -34,7 +34,7 @@ PURE = {
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount"),
-        *("extensions", "opening", "sasl"),
+        *("extensions", "opening", "sasl", "transfer"),
     ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),

@@ -1,6 +1,7 @@
 """What is fuzzed, each as a function of Hypothesis data that fails on any surprise.
 
 session    hostile client, strict server: both count the same messages, no refused one arrives, no cut matters
+envelopes  hostile client, server that takes what some server once took: stored = logged as accepted, nothing unread
 peers      hostile client and hostile server: no exception, memory bounded
 address    `parse_path` and `recipient_domain`: no exception, safe to log, no time
 reply      `parse_reply_line`, `parse_command`, `parse_chunk`: no exception, what is read was there
@@ -21,6 +22,7 @@ from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Outcome
 from smtp_intercept.wire import parse_chunk, parse_command, parse_path, parse_reply_line
+from tests.fuzz.differential import check
 from tests.fuzz.strict import StrictServer
 
 LINES = [
@@ -133,8 +135,13 @@ def fuzz_reply(data: st.DataObject) -> None:
     parse_chunk(command.argument)
 
 
+def fuzz_envelopes(data: st.DataObject) -> None:
+    check(f"x{data.draw(st.integers(0, 2**63))}")
+
+
 TARGETS: Mapping[str, Callable[[st.DataObject], None]] = {
     "session": fuzz_session,
+    "envelopes": fuzz_envelopes,
     "peers": fuzz_peers,
     "address": fuzz_address,
     "reply": fuzz_reply,

@@ -152,7 +152,7 @@ def test_no_cut_makes_a_difference(
 
 
 # What the box answers itself is another dialogue's.
-ANSWERED = re.compile(rb"BDAT|\r(?!\n)", re.IGNORECASE)
+ANSWERED = re.compile(rb"BDAT|\0|\r(?!\n)", re.IGNORECASE)
 
 
 @settings(max_examples=300, deadline=None)

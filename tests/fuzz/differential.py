@@ -1,0 +1,121 @@
+"""Random sessions of a hostile client with a loose server, the pure session between them: stored = logged as accepted.
+
+Pure. Octets on both ways wait for as long as chance will have it; what has crossed the server always hears.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from smtp_intercept.direction import Domains, Protection
+from smtp_intercept.events import Abort, DropServer, EndServer, Leave, MessageDone, Out, Side, ToClient, ToServer
+from smtp_intercept.rules import Rules
+from smtp_intercept.session import Session
+from smtp_intercept.transaction import Message, Outcome
+from tests.fuzz.hostile import Hostile
+from tests.fuzz.loose import LooseServer, Quirks
+
+PROTECTION = Protection(Domains.of([("example.com", False)]))
+
+
+def envelope(message: Message) -> tuple[str, tuple[str, ...]]:
+    """Of a message that was accepted: with those of its recipients that were."""
+    return message.sender, tuple(r.address for r in message.recipients if r.reply.code < 300)
+
+
+@dataclass
+class Meeting:
+    """One session."""
+
+    session: Session
+    server: LooseServer
+    chance: random.Random
+    to_server: bytes = b""
+    to_box: bytes = b""
+    told: list[Message] = field(default_factory=list)
+    over: bool = False
+    ended: bool = False
+
+    def take(self, outs: list[Out]) -> None:
+        for out in outs:
+            match out:
+                case ToServer(data):
+                    self.to_server += data
+                case MessageDone(message):
+                    self.told.append(message)
+                case Abort() | Leave():
+                    self.over = True
+                case EndServer() | DropServer() | ToClient():
+                    pass
+
+    def some(self, octets: bytes) -> int:
+        return len(octets) if self.chance.random() < 0.7 else self.chance.randint(1, len(octets))
+
+    def move(self) -> bool:
+        """One of the two ways goes on; False if there is nothing to go."""
+        ways = [way for waits, way in ((self.to_server, self.server_hears), (self.to_box, self.box_hears)) if waits]
+        if ways:
+            self.chance.choice(ways)()
+        return bool(ways)
+
+    def server_hears(self) -> None:
+        size = self.some(self.to_server)
+        heard, self.to_server = self.to_server[:size], self.to_server[size:]
+        self.to_box += self.server.hear(heard)
+
+    def box_hears(self) -> None:
+        size = self.some(self.to_box)
+        heard, self.to_box = self.to_box[:size], self.to_box[size:]
+        if not self.over:
+            self.take(self.session.server_sent(heard, 0.0))
+
+    def settle(self) -> None:
+        while self.move():
+            pass
+
+
+def meet(seed: str, rules: Rules | None = None) -> tuple[Meeting, Hostile, Quirks]:
+    """One session, to its end."""
+    chance = random.Random(f"meet {seed}")
+    quirks = Quirks.by(chance)
+    client = Hostile(seed, "example.com")
+    rules = rules or Rules(reject_bare_newline=True, strip_starttls=chance.random() < 0.3)
+    it = Meeting(Session(PROTECTION, rules), LooseServer(quirks), chance)
+    it.take(it.session.opened(0.0))
+    greeted = False
+    for step in client.steps:
+        if not greeted and (step is None or chance.random() < 0.2):
+            it.to_box, greeted = it.to_box + it.server.greet(), True
+        if it.over:
+            break
+        if step is None:
+            it.settle()
+        else:
+            it.take(it.session.client_sent(step, 0.0))
+            while chance.random() < 0.4 and it.move():
+                pass
+    if not greeted:
+        it.to_box += it.server.greet()
+    it.settle()
+    if not it.over:
+        it.take(it.session.client_closed(0.0))
+    it.settle()
+    it.take(it.session.finish(0.0))
+    return it, client, quirks
+
+
+def check(seed: str) -> Meeting:
+    """AssertionError with all that is needed to play it again."""
+    it, client, quirks = meet(seed)
+    logged = Counter(envelope(message) for message in it.told if message.outcome is Outcome.ACCEPTED)
+    stored = Counter(it.server.taken)
+    assert logged == stored, (seed, stored - logged, logged - stored, quirks, client.steps)
+    assert not it.session.unread or it.session.doubted is Side.SERVER, (seed, it.session.doubt, quirks, client.steps)
+    return it
+
+
+def trusting(seed: str) -> Meeting:
+    """The same where the client's doubts pass, as a proof that these sessions are hostile."""
+    return meet(seed, replace(Rules(), pass_client_doubt=True))[0]
