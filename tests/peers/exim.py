@@ -17,6 +17,8 @@ keep_environment =
 acl_smtp_rcpt = everything
 acl_smtp_data = everything
 acl_smtp_vrfy = everything
+prdr_enable = yes
+acl_smtp_data_prdr = one_by_one
 smtp_accept_max = 0
 smtp_enforce_sync = no
 smtp_accept_queue_per_connection = 0
@@ -28,6 +30,7 @@ message_size_limit = 200M
 check_spool_space = 0
 smtputf8_advertise_hosts = *
 chunking_advertise_hosts = *
+pipelining_connect_advertise_hosts = *
 tls_advertise_hosts = {tls}
 tls_certificate = /etc/peer.pem
 rfc1413_query_timeout = 0s
@@ -36,6 +39,10 @@ remote_max_parallel = 4
 
 begin acl
 everything:
+  accept
+
+one_by_one:
+  deny local_parts = noprdr
   accept
 
 begin routers
@@ -67,6 +74,7 @@ remote:
   tls_verify_hosts =
   tls_try_verify_hosts =
   hosts_try_fastopen =
+  hosts_pipe_connect = *
   connection_max_messages = 1
   message_linelength_limit = 100000000
 

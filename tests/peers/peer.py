@@ -99,6 +99,7 @@ def six(address: str) -> str:
 # How the servers name the envelope's parts in what they store, always above the message's own header.
 _FIELD = re.compile(rb"^(return-path|x-mail-args|x-original-to|envelope-to|x-rcpt-args|delivered-to): *(.*?)\r?$", re.I)
 _SENDERS = frozenset({b"return-path", b"x-mail-args"})
+_FOLD = re.compile(rb"\r?\n[ \t]+")
 _END = re.compile(rb"^(received: |x-helo: |\r?\n)", re.I | re.M)
 
 
@@ -111,7 +112,9 @@ def stored(content: bytes) -> Delivery:
     """A stored message whose envelope stands in its header."""
     end = _END.search(content)
     fields = [
-        match.groups() for line in content[: end.start() if end else None].split(b"\n") if (match := _FIELD.match(line))
+        match.groups()
+        for line in _FOLD.sub(b" ", content[: end.start() if end else None]).split(b"\n")
+        if (match := _FIELD.match(line))
     ]
     senders = [_addresses(value)[0] for name, value in fields if name.lower() in _SENDERS]
     recipients = [address for name, value in fields if name.lower() not in _SENDERS for address in _addresses(value)]
