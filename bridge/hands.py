@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import assert_never
 
 from bridge import firewall, managers
-from bridge.links import Links, read_sysctl, sysctl_path, write_sysctl
+from bridge.links import Links
 from bridge.moves import MakeRoom, MoveLink, RemoveRoom, ReturnLink
 from bridge.steps import (
     AddAddress,
@@ -41,6 +41,7 @@ from bridge.steps import (
     UnloadRuleset,
     Unmanage,
 )
+from bridge.sysctls import read_sysctl, sysctl_path, write_sysctl
 from hwprofiles.nic import Nics
 
 

@@ -15,16 +15,19 @@ from typing import Self
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge import managers
+from bridge.announce import announce, await_way_out
 from bridge.firewall import FirewallError
 from bridge.hands import modprobe
-from bridge.lane import LANE, Wanted
+from bridge.lane import HOST_LEG, LANE, Wanted
 from bridge.ledger import Ledger, original
-from bridge.links import Links, read_sysctls, writable_sysctls
+from bridge.links import Links
 from bridge.moves import RemoveRoom
 from bridge.namespace import Namespace, ask_fresh
 from bridge.places import Places
-from bridge.plan import BRIDGE_NF, LinkFacts, Plan, Present, make_plan, sysctls_read, tuning_steps
+from bridge.plan import BRIDGE_NF, Plan, make_plan, sysctls_read, tuning_steps
+from bridge.present import LinkFacts, Present
 from bridge.steps import (
+    AddAddress,
     CreateLink,
     Inside,
     SetLink,
@@ -34,6 +37,7 @@ from bridge.steps import (
     key,
     plain,
 )
+from bridge.sysctls import read_sysctls, writable_sysctls
 from hwprofiles.nic import Nics
 
 _VLANS = Path("/proc/net/vlan")  # there as soon as the kernel has 802.1Q (net/8021q/vlanproc.c)
@@ -87,6 +91,10 @@ class Host:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """What it holds open of network namespaces."""
         self._places.close()
 
     @contextmanager
@@ -139,8 +147,11 @@ class Host:
         names = sysctls_read(links, wanted.sysctls_at_least)
         if not wanted.room:
             return read_sysctls(names)
-        with self._places.hands_in(wanted.room) as room:
-            found = writable_sysctls(names) if room is not None else ask_fresh(lambda: writable_sysctls(names))
+        try:
+            with self._places.hands_in(wanted.room) as room:
+                found = writable_sysctls(names) if room is not None else ask_fresh(lambda: writable_sysctls(names))
+        except PermissionError:  # who only asks is told what may be
+            found = read_sysctls(names)
         return {**read_sysctls(BRIDGE_NF), **found}
 
     def plan(self, wanted: Wanted, *, nft_queue: bool) -> Plan:
@@ -179,6 +190,18 @@ class Host:
     def undoing(self) -> frozenset[Step]:
         """What `down` would perform now."""
         return frozenset(self._ledger.entries.values())
+
+    def announce(self, added: Iterable[AddAddress]) -> None:
+        """Tell the neighbours where these addresses are now, once the wire is one again."""
+        by_link: dict[str, list[str]] = {}
+        for step in added:
+            by_link.setdefault(step.link, []).append(step.address)
+        if HOST_LEG in by_link:
+            with self._places.hands_in(self._ledger.room) as hands:
+                if hands is not None:
+                    await_way_out(hands.links, self._ledger.moved)
+        for link, addresses in by_link.items():
+            announce(link, addresses)
 
     def up_one(self, step: Step) -> None:
         """One step more, of no plan; `down` undoes it. Raises `StepError`."""

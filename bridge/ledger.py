@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge.moves import RemoveRoom, ReturnLink
-from bridge.plan import BRIDGE_NF, Present
+from bridge.plan import BRIDGE_NF
+from bridge.present import Present
 from bridge.steps import (
     AddAddress,
     AddNeighbour,

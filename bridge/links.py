@@ -1,12 +1,10 @@
-"""Performs and undoes steps on links, addresses, routes, rules and sysctls: rtnetlink and /proc/sys, nothing else."""
+"""Performs and undoes steps on links, addresses, routes and rules: rtnetlink, nothing else."""
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,18 +12,18 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from bridge.lane import PREFERENCE
-from bridge.plan import LinkFacts
+from bridge.present import LinkFacts
 from bridge.steps import PolicyRule, Route
 
 ARPHRD_ETHER = 1  # linux/if_arp.h
 PERMANENT = 0x80  # NUD_PERMANENT and IFA_F_PERMANENT alike (linux/neighbour.h, linux/if_addr.h)
 _NOARP = 0x40  # NUD_NOARP: of a bridge's table, an entry that is static (br_fdb_add)
+_FORWARDING = 3  # BR_STATE_FORWARDING
 _ONLINK = 4  # RTNH_F_ONLINK
 _KERNEL = 2  # RTPROT_KERNEL: the kernel makes and removes these with their addresses
 _RA = 9
 _LINK_SCOPE = 253
 _UP = 1
-_PROC = Path("/proc/sys")
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 # attribute → (where a link message has it, how a request names it)
@@ -38,23 +36,6 @@ _BRIDGE = (
 def family_of(address: str) -> int:
     """4 or 6."""
     return 6 if ":" in address else 4
-
-
-def sysctl_path(name: str) -> Path:
-    """Dots separate, and / stands for a dot inside a link's name (sysctl(8))."""
-    return _PROC / name.translate(str.maketrans("./", "/."))
-
-
-def read_sysctl(name: str) -> str | None:
-    """The value, or None where this kernel does not have it."""
-    try:
-        return sysctl_path(name).read_text().strip()
-    except OSError:
-        return None
-
-
-def write_sysctl(name: str, value: str) -> None:
-    sysctl_path(name).write_text(value)
 
 
 class Links:
@@ -176,6 +157,14 @@ class Links:
         message = self._link(index)
         value: bool | int | str | None = _READ[attribute](message, self)
         return value
+
+    def forwards(self, link: str) -> bool:
+        """It has a carrier and, as a port of a bridge, is not kept from forwarding."""
+        if (index := self.index(link)) is None:
+            return False
+        message = self._link(index)
+        state = _READ["port_state"](message, self)
+        return message.get_attr("IFLA_OPERSTATE") == "UP" and state in (None, _FORWARDING)
 
     def has_address(self, link: str, address: str) -> bool:
         return self._address(link, address) is not None
@@ -386,18 +375,8 @@ _READ: dict[str, Callable[[Any, Links], Any]] = {
     "master": lambda message, links: links.name(message.get_attr("IFLA_MASTER") or 0),
     **{
         f"port_{name}": _info("IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_", name)
-        for name in ("group_fwd_mask", "learning", "unicast_flood")
+        for name in ("group_fwd_mask", "learning", "unicast_flood", "state")
     },
     "vlan_id": _info("IFLA_INFO_DATA", "IFLA_VLAN_", "id"),
     **{name: _info("IFLA_INFO_DATA", "IFLA_BR_", name) for name in _BRIDGE},
 }
-
-
-def read_sysctls(names: Iterable[str]) -> dict[str, str]:
-    """Those of the names that this kernel has."""
-    return {name: value for name in names if (value := read_sysctl(name)) is not None}
-
-
-def writable_sysctls(names: Iterable[str]) -> dict[str, str]:
-    """Those of them that this network namespace may set: some are the whole machine's."""
-    return read_sysctls(name for name in names if os.access(sysctl_path(name), os.W_OK))

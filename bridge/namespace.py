@@ -40,6 +40,14 @@ class Namespace:
         """None if there is none of that name."""
         return cls(os.open(NAMES / name, os.O_RDONLY | os.O_CLOEXEC)) if exists(name) else None
 
+    @classmethod
+    def of(cls, pid: int) -> Namespace | None:
+        """That of a process; None if it has ended."""
+        try:
+            return cls(os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)) if pid else None
+        except FileNotFoundError:
+            return None
+
     def again(self) -> Namespace:
         """One more descriptor of it."""
         return Namespace(os.dup(self.fd))

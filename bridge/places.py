@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from bridge import namespace
 from bridge.hands import Hands
-from bridge.links import Links, sysctl_path, write_sysctl
+from bridge.links import Links
 from bridge.moves import MakeRoom, MoveLink, RemoveRoom, ReturnLink
 from bridge.namespace import Namespace
-from bridge.plan import LinkFacts
+from bridge.present import LinkFacts
 from bridge.steps import CreateLink, Inside, Step
+from bridge.sysctls import sysctl_path, write_sysctl
 from hwprofiles.nic import Nics
 
 # What the kernel has for each link: tables below net, where a new link gets the values of "default".

@@ -5,8 +5,8 @@ Order matters: the plain bridge first, so that an interrupted run still ends as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from bridge import flow
 from bridge.lane import HOST_LEG, LANE, QUEUE_NUMBER, Lane, PortLegs, Wanted
@@ -22,6 +22,7 @@ from bridge.lanes import (
     tagged_steps,
 )
 from bridge.moves import MoveLink
+from bridge.present import LinkFacts, Present
 from bridge.room import inside, leg, leg_mac, made
 from bridge.ruleset import Rules, render
 from bridge.steps import (
@@ -49,41 +50,6 @@ BRIDGE_NF = (
 # Of what may be a port; the kernel says so by its own flag only since Linux 6.14 (IFLA_NETNS_IMMUTABLE).
 _STAYING = frozenset({"bond", "team"})
 _STP_GROUP = 0x0001  # a port that forwards BPDUs hands none to its own bridge (br_handle_frame)
-
-
-@dataclass(frozen=True, slots=True)
-class LinkFacts:
-    """One link as the kernel shows it. Addresses with prefix length, only those an administrator or DHCP gave;
-    routes of all tables; neighbours (address, MAC), only permanent ones. ``filters_vlans``: a bridge that knows which
-    port is in which VLAN; ``vlan`` is the VID of a VLAN link on the link ``parent``."""
-
-    name: str
-    kind: str = ""
-    index: int = 0
-    mac: str = ""
-    mtu: int = 1500
-    master: str = ""
-    stp: bool = False
-    filters_vlans: bool = False
-    parent: str = ""
-    vlan: int = 0
-    ethernet: bool = True
-    addresses: tuple[str, ...] = ()
-    routes: tuple[Route, ...] = ()
-    neighbours: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Present:
-    """The host without Tollbridge; `bridge.ledger.original` gives it back where Tollbridge is. ``dot1q``: the kernel
-    can make VLAN links. ``managers`` are the network managers that may run here."""
-
-    links: Mapping[str, LinkFacts]
-    sysctls: Mapping[str, str] = field(default_factory=dict)
-    nft_queue: bool = False
-    dot1q: bool = True
-    seed: int = 0
-    managers: tuple[str, ...] = ()
 
 
 class PlanError(Exception):

@@ -11,7 +11,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from bridge.lane import HOST_LEG
 from bridge.moves import MoveLink, ReturnLink
-from bridge.plan import LinkFacts
+from bridge.present import LinkFacts
 from bridge.steps import (
     AddRoute,
     DeleteLink,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from bridge.lane import HOST_LEG, ROOM_LEG
-from bridge.lanes import quiet, sysctl_name
+from bridge.lanes import quiet
 from bridge.moves import MakeRoom
 from bridge.steps import (
     AddAddress,
@@ -48,16 +48,18 @@ def leg_mac(mac: str, taken: Collection[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
+def _quiet_ipv6(speaks: bool) -> Iterator[Step]:
+    """Every setting each time: the leg outlives a change of its addresses."""
+    settings = {"addr_gen_mode": "1", "accept_ra": "0", "router_solicitations": "0"}
+    for name, value in {**settings, "disable_ipv6": "0" if speaks else "1"}.items():
+        yield SetSysctl(f"net.ipv6.conf.{HOST_LEG}.{name}", value)
+
+
 def leg(room: str, bridge: str, mac: str, addresses: Collection[str], *, has_ipv6: bool) -> Iterator[Step]:
     """The box's own way to the wire: it hears what is sent to it and to everybody, and says only what the host says."""
     yield CreateLink(HOST_LEG, "veth", ROOM_LEG, peer_room=room)
     yield SetLink(HOST_LEG, "address", mac)
-    speaks_ipv6 = any(":" in address for address in addresses)
-    yield from quiet(HOST_LEG, has_ipv6=has_ipv6, ipv6=speaks_ipv6)
-    # Who knew these addresses by the bridge's MAC is told at once.
-    yield SetSysctl(f"net.ipv4.conf.{sysctl_name(HOST_LEG)}.arp_notify", "1")
-    if has_ipv6 and speaks_ipv6:
-        yield SetSysctl(f"net.ipv6.conf.{sysctl_name(HOST_LEG)}.ndisc_notify", "1")
+    yield from (_quiet_ipv6(any(":" in address for address in addresses)) if has_ipv6 else ())
     port = [
         *quiet(ROOM_LEG, has_ipv6=has_ipv6, ipv6=False),
         SetLink(ROOM_LEG, "master", bridge),

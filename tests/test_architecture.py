@@ -28,7 +28,7 @@ PURE = {
             "linkloss",
             "steps",
         ),
-        *("reach", "watch", "hops", "room", "moves", "canary", "segment", "stages", "fragments", "tunnels"),
+        *("reach", "watch", "hops", "room", "moves", "present", "canary", "segment", "stages", "fragments", "tunnels"),
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),

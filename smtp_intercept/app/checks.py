@@ -135,8 +135,8 @@ def _router(bridge: Bridge, gateway: IPv4Address | IPv6Address) -> Iterator[Mist
 
 def _namespace(bridge: Bridge) -> Iterator[Mistake]:
     if bridge.namespace is Home.OWN and bridge.adopt:
-        reason = '"own" cannot be had with adopt = true: an adopted bridge stays in the network namespace of the host'
-        yield Mistake(("bridge", "namespace"), reason, 'set bridge.namespace = "host"')
+        reason = "an adopted bridge stays in the network namespace of the host"
+        yield Mistake(("bridge", "adopt"), reason, 'set bridge.namespace = "host"')
 
 
 def _not_hidden(bridge: Bridge, intercept: Intercept) -> Iterator[Mistake]:

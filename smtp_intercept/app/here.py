@@ -14,7 +14,7 @@ from typing import TypeVar
 from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.namespace import Namespace
-from bridge.plan import LinkFacts
+from bridge.present import LinkFacts
 from hwprofiles import facts
 from hwprofiles.box import Box
 from smtp_intercept.app.rundir import DEFAULT, RunDir
@@ -34,10 +34,21 @@ def room() -> str:
     return Ledger(_here.ledger).room
 
 
-def _opened() -> Namespace | None:
-    """None also for who may not look in."""
+def identity() -> list[int]:
+    """Of the room, the same while it is the same; empty if there is none."""
+    if (found := _opened()) is None:
+        return []
     try:
-        return Namespace.named(name) if (name := room()) else None
+        return [*found.identity]
+    finally:
+        found.close()
+
+
+def _opened() -> Namespace | None:
+    """None also for who may not look in. Where its name was lost, its daemon still has it."""
+    try:
+        name = room()
+        return (Namespace.named(name) or Namespace.of(_here.holder("run"))) if name else None
     except PermissionError:
         return None
 

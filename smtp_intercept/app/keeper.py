@@ -18,6 +18,8 @@ from types import FrameType
 from typing import Any
 
 from bridge import firewall
+from bridge.ledger import Ledger
+from bridge.namespace import Namespace
 from bridge.privilege import Capability, restrict
 from hwprofiles.bypass import Relay, Wiring, relay_of
 from hwprofiles.relay import Act, Keeper, keep
@@ -141,6 +143,8 @@ def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
             return 0
         with suppress(OSError):  # a unit's sandbox has done it
             os.nice(NICE)
+        if (room := Namespace.named(wanted_in) if (wanted_in := Ledger(run_dir.ledger).room) else None) is not None:
+            room.live_in()  # for good: another room has another keeper
         restrict((Capability.NET_ADMIN,))  # for nft's list; the vendor's program opens a device of root's
         orders = Orders()
         kept = [_kept(wiring, config, orders) for wiring in wanted.wirings]

@@ -16,9 +16,9 @@ from bridge import firewall, namespace
 from bridge.firewall import MissingFeatureError
 from bridge.host import Host
 from bridge.lane import QUEUE_NUMBER, Wanted
-from bridge.links import sysctl_path
 from bridge.plan import PlanError
 from bridge.steps import SetSysctl
+from bridge.sysctls import sysctl_path
 from smtp_intercept.app import listening
 from smtp_intercept.app.certificate import certificate
 from smtp_intercept.app.config import Config, located
@@ -81,6 +81,8 @@ def _plan(asked: Asked) -> Iterator[Mistake]:
     """All that the bridge and the lanes ask of the host's links; and what `up` will have to write."""
     try:
         made = asked.host.plan(asked.want, nft_queue=True)
+    except PermissionError:  # without root nobody looks into a network namespace
+        return
     except PlanError as error:
         yield from (Mistake(tuple(each.key.split(".")), each.reason, each.remedy) for each in error.every)
         return

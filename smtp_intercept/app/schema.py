@@ -47,7 +47,7 @@ class Bridge(Table):
     """[bridge]"""
 
     name: fields.LinkName = "br0"
-    namespace: fields.HomeChoice = Home.HOST
+    namespace: fields.HomeChoice = Home.OWN
     ports: fields.PortNames
     adopt: bool = False
     stp: bool = False

@@ -144,12 +144,16 @@ def as_text(page: dict[str, Any]) -> str:
         console.print(_headline(page), highlight=False)
         for warning in _warnings(page):
             console.print(f"! {warning}", highlight=False)
+        if page["namespace"] and not page["namespace_gone"]:
+            console.print(f"  the wire is in a network namespace: ip netns exec {page['namespace']} …", highlight=False)
         for table in _tables(page):
             console.print(table)
     return captured.get().rstrip()
 
 
 def _headline(page: dict[str, Any]) -> str:
+    if page["namespace_gone"]:
+        return f"down: the network namespace {page['namespace']} has gone, and the wire with it (tollbridge up)"
     if (not_whole := unfinished.headline(page["change"])) and not page["live"]:
         return not_whole
     if not page["up"]:

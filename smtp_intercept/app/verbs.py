@@ -19,8 +19,9 @@ from bridge.host import Host, Refused
 from bridge.lane import LANE, Lane, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
-from bridge.plan import LinkFacts, Plan
-from bridge.steps import Step, to_json
+from bridge.plan import Plan
+from bridge.present import LinkFacts
+from bridge.steps import AddAddress, Step, to_json
 from hwprofiles.case import Case
 from hwprofiles.nic import Nics
 from hwprofiles.tuning import Unfit
@@ -109,7 +110,8 @@ def up(arguments: argparse.Namespace) -> int:
         refuse(asked, Verb.UP, text, arguments.config)
         made = host.plan(want, nft_queue=nft_queue)
         warn(ifupdown.conflicts([leg.port for leg in made.legs]))
-        _mind_the_way_in(host.pending(made.steps), arguments)
+        pending = host.pending(made.steps)
+        _mind_the_way_in(pending, arguments)
         run_dir.plan.unlink(missing_ok=True)  # half of one plan and half of another is nothing to keep
         with unfinished.change(run_dir, "up", host) as begun:
             if arguments.confirm:
@@ -122,6 +124,7 @@ def up(arguments: argparse.Namespace) -> int:
         warn(refused)
         wanted_relays = relays.relays(found.config, found.profile, naming.case_here(found.profile))
         warn(relays.begin(arguments, run_dir, found.config, wanted_relays))
+        host.announce([step for step in pending if isinstance(step, AddAddress)])
         _say_up(made, want, run_dir)
         if not arguments.boot and not run_dir.holder("run"):
             with host.within(want.room):
@@ -182,7 +185,10 @@ def down(arguments: argparse.Namespace) -> int:
         run_dir.made.unlink(missing_ok=True)
         with suppress(OSError):  # a full disk does not keep anybody from undoing
             unfinished.begin(run_dir, "down")
-        if not (failures := [*relays.release(run_dir), *host.down(print_step)]):
+        given_back = [undo for undo in host.undoing if isinstance(undo, AddAddress)]
+        failures = [*relays.release(run_dir), *host.down(print_step)]
+        host.announce(given_back)
+        if not failures:
             unfinished.end(run_dir)
             print("down: the host is as it was")
         return report(failures)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from bridge.flow import Action
 from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S, Limits, Wanted
-from bridge.links import Links, sysctl_path
+from bridge.links import Links
 from bridge.steps import SetNic, SetSysctl, Step, plain
+from bridge.sysctls import sysctl_path
 from hwprofiles.box import Box
 from hwprofiles.facts import profiles
 from hwprofiles.match import match, named

@@ -22,7 +22,8 @@ from bridge.links import Links
 from bridge.monitor import Monitor
 from bridge.namespace import Namespace
 from bridge.nfdump import generation
-from bridge.plan import LinkFacts, Plan
+from bridge.plan import Plan
+from bridge.present import LinkFacts
 from bridge.steps import AddQueueRule, CreateLink, LoadRuleset, Step, from_json, plain, to_json
 from bridge.watch import TRUCE_BLOCKING_S, TRUCE_S, Differences, Expected, Pace, Truce, differences
 from hwprofiles.nic import Nics
@@ -103,6 +104,7 @@ class Watcher(threading.Thread):
                     with self._within():
                         if self._room is not None:
                             monitor.add_this()
+                    open_now.callback(lambda: self._host.close())
                     self._watch(monitor)
             except Exception as error:
                 _LOG.exception("the watch over the gateway's own rules and links failed; it goes on in 5 s")
@@ -213,6 +215,7 @@ class Watcher(threading.Thread):
         made = [step.link for step in map(plain, due) if isinstance(step, CreateLink)]
         if made:  # nothing of a new link holds, and it is made quiet before it is up
             due = [step for step in found.able if step in due or not _is_ruleset(step)]
+        self._host.close()
         host = self._host = self._new_host()  # the ledger as it is now
         taken = host.mend(step for step in due if not _is_ruleset(step))
         # Last: its hooks and targets are the links that have been made.

@@ -70,7 +70,7 @@ class TestGood:
             "management": (),
             "vlans": (),
             "gateway": (),
-            "namespace": "host",
+            "namespace": "own",
             "profile": "auto",
         }
         assert config.intercept.model_dump() == {

@@ -13,7 +13,8 @@ import tomli_w
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
-from bridge.plan import LinkFacts, Present, make_plan
+from bridge.plan import make_plan
+from bridge.present import LinkFacts, Present
 from hwprofiles.facts import profiles
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors

@@ -166,10 +166,23 @@ def told(text: str) -> list[str]:
             "3: bridge.gateway: '198.51.100.1/24' does not appear to be an IPv4 or IPv6 addr",
         ),
         (
-            "adopt = true\nmanagement = ['198.51.100.2/24']",
-            "4: bridge.management: cannot be given with adopt = true; rem",
+            "adopt = true\nnamespace = 'host'\nmanagement = ['198.51.100.2/24']",
+            "5: bridge.management: cannot be given with adopt = true; rem",
         ),
-        ("adopt = true\ngateway = '198.51.100.1'", "4: bridge.gateway: cannot be given with adopt = true; remove it"),
+        (
+            "adopt = true\nnamespace = 'host'\ngateway = '198.51.100.1'",
+            "5: bridge.gateway: cannot be given with adopt = true; remove it",
+        ),
+        ("adopt = true", "3: bridge.adopt: an adopted bridge stays in the network namespace of the host; set bridge."),
+        ("namespace = 'mine'", "3: bridge.namespace: 'mine' is not one of own, host; choose one of them"),
+        (
+            "management = ['192.0.2.2/24', '2001:db8::2/64']\ngateway = ['192.0.2.1', 'fe80::1', '2001:db8::1']",
+            "4: bridge.gateway: has several for IPv6; give one default route of each family",
+        ),
+        (
+            "management = ['192.0.2.2/24']\ngateway = ['fe80::1']",
+            "4: bridge.gateway: fe80::1 is not in 192.0.2.0/24; name a router that a management address can reach",
+        ),
         (
             "[intercept]\nhidden = false",
             "4: intercept.hidden: false needs an address of the box to speak from; add bri",
@@ -463,7 +476,7 @@ class TestWarnings:
                 "intercept.hidden: false, but management has no IPv4 address: IPv4 mail is not inspected",
             ),
             (
-                "adopt = true\n[intercept]\nhidden = false\n",
+                "adopt = true\nnamespace = 'host'\n[intercept]\nhidden = false\n",
                 "",
                 "intercept.hidden: false speaks to servers from whatever addresses the adopted bridge has",
             ),

@@ -120,7 +120,9 @@ def test_not_hidden_the_box_speaks_from_its_own_address() -> None:
 
 
 def test_not_hidden_on_an_adopted_bridge_the_address_is_not_ours_to_know() -> None:
-    config = parse('[bridge]\nports = ["enp1s0", "enp2s0"]\nadopt = true\n[intercept]\nhidden = false\n')
+    config = parse(
+        '[bridge]\nports = ["enp1s0", "enp2s0"]\nadopt = true\nnamespace = "host"\n[intercept]\nhidden = false\n'
+    )
     told = explain(
         policy(config, Servers.of([RELAY]), frozenset()),
         mail(config),

@@ -370,7 +370,7 @@ class TestWarnings:
         assert only.startswith("bridge.management: the box has no address there, so mail leaves by whatever other port")
         (only,) = self.those(self.MTA + SERVED + "[mta]\nsource = 'client'\n", LEAST)
         assert "so what the MTA asks the DNS leaves" in only
-        assert self.those(self.MTA + SERVED, LEAST + "adopt = true\n") == []
+        assert self.those(self.MTA + SERVED, LEAST + "adopt = true\nnamespace = 'host'\n") == []
 
 
 class TestTables:

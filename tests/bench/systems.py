@@ -117,14 +117,14 @@ class Haproxy(System):
         commands, rules = out_by_the_lane(port=0)
         (gateway.directory / "bench.nft").write_text(rules)
         for command in [*commands, ["nft", "-f", str(gateway.directory / "bench.nft")]]:
-            gateway.run(command)
+            gateway.room.run(command)
         self._stats = gateway.directory / "stats.sock"
         settings = gateway.directory / "haproxy.cfg"
         settings.write_text(VARIANTS[self.name].render(self._stats))
         path, env = program("haproxy")
-        proxy = gateway.spawn([*_with(env), path, "-db", "-f", str(settings)])
+        proxy = gateway.room.spawn([*_with(env), path, "-db", "-f", str(settings)])
         effective = str(gateway.run_dir / "effective.toml")
-        diverting = gateway.spawn([gateway.interpreter, "-m", "tests.bench.diverting", effective, *gateway.ports])
+        diverting = gateway.room.spawn([gateway.interpreter, "-m", "tests.bench.diverting", effective, *gateway.ports])
         diverting.wait_for("beating")
         self.groups["haproxy"] = [proxy.pid]
         self.groups["diverter"] = [int(diverting.stdout.split()[0])]

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from bridge.lane import MAX_VLANS, Lane, PortLegs, Wanted
 from bridge.ledger import original
-from bridge.plan import LinkFacts, PlanError, Present, make_plan
+from bridge.plan import PlanError, make_plan
+from bridge.present import LinkFacts, Present
 from bridge.steps import (
     AddAddress,
     AddQueueRule,

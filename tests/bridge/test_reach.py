@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pytest
 
-from bridge.plan import LinkFacts
+from bridge.present import LinkFacts
 from bridge.reach import Path, Session, carried, danger
 from bridge.steps import (
     AddAddress,

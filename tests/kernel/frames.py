@@ -58,13 +58,13 @@ def is_tcp(frame: Frame) -> bool:
 
 def counters(lab: Lab) -> dict[str, int]:
     """Packets by the name of the kernel's counter."""
-    listed = lab.gateway.run(["nft", "-j", "list", "counters"]).json()["nftables"]
+    listed = lab.gateway.room.run(["nft", "-j", "list", "counters"]).json()["nftables"]
     return {item["counter"]["name"]: item["counter"]["packets"] for item in listed if "counter" in item}
 
 
 def entries(lab: Lab, family: str, kind: str, name: str) -> int:
     """How many elements a "map" or "set" of the product holds at this moment."""
-    listed = lab.gateway.run(["nft", "-j", "list", kind, family, "tollbridge", name]).json()["nftables"]
+    listed = lab.gateway.room.run(["nft", "-j", "list", kind, family, "tollbridge", name]).json()["nftables"]
     return sum(len(item[kind].get("elem", ())) for item in listed if kind in item)
 
 

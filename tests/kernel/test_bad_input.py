@@ -39,6 +39,7 @@ class Mistake:
     verb: str = "up"
 
 
+IN_HOST = {"bridge": {"namespace": "host"}}
 MISTAKES = {
     "no such interface": Mistake(
         (r"bridge\.ports: there is no interface eth9; present are: p0, p1",),
@@ -62,22 +63,41 @@ MISTAKES = {
     ),
     "nothing to adopt": Mistake(
         (r"bridge\.adopt: there is no bridge br0 to adopt; make it, or set bridge\.adopt = false",),
+        config={"bridge": {"adopt": True, "namespace": "host"}},
+    ),
+    "adopted, and moved": Mistake(
+        (r'bridge\.adopt: an adopted bridge stays in the network .*; set bridge\.namespace = "host"',),
         config={"bridge": {"adopt": True}},
+    ),
+    "a foreign link where the host's leg is to be": Mistake(
+        (r"bridge\.management: there is a link tb0 that Tollbridge did not make; rename it: the box is to be reached",),
+        host=("ip link add tb0 type bridge",),
+        config={"bridge": {"management": ["198.51.100.2/24"]}},
     ),
     "a foreign bridge of that name": Mistake(
         (r"bridge\.name: there is a link br0 that Tollbridge did not make; choose another name, or set bridge\.adopt",),
         host=("ip link add br0 type bridge",),
+        config=IN_HOST,
     ),
     "a foreign smtp0": Mistake(
         (r"there is a link smtp0 that Tollbridge did not make; rename it: the mail lanes have it",),
         host=("ip link add smtp0 type bridge",),
+        config=IN_HOST,
     ),
     "a foreign leg": Mistake(
-        (r"there is a link smtp0l1 that Tollbridge did not make; rename it",), host=("ip link add smtp0l1 type bridge",)
+        (r"there is a link smtp0l1 that Tollbridge did not make; rename it",),
+        host=("ip link add smtp0l1 type bridge",),
+        config=IN_HOST,
     ),
-    "run without up": Mistake((r"there is no mail lane \(smtp0\); make it first: tollbridge up",), verb="run"),
+    "run without up": Mistake(
+        (r"there is no mail lane \(smtp0\) in the network namespace tollbridge-\w+; make it first: tollbridge up",),
+        verb="run",
+    ),
+    "run without up in the host": Mistake(
+        (r"there is no mail lane \(smtp0\); make it first: tollbridge up",), config=IN_HOST, verb="run"
+    ),
     "run without up, though there is a foreign smtp0": Mistake(
-        (r"that Tollbridge did not make",), host=("ip link add smtp0 type bridge",), verb="run"
+        (r"that Tollbridge did not make",), host=("ip link add smtp0 type bridge",), config=IN_HOST, verb="run"
     ),
     "several mistakes in the file": Mistake(
         (
@@ -228,9 +248,10 @@ LISTEN = "import socket, time; s = socket.create_server(('{}', 25)); print('list
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
 def test_the_mail_port_belongs_to_another_service(box: Lab, address: str) -> None:
-    """Debian's exim4 listens on 127.0.0.1 alone, and that is enough. The wire stays one."""
+    """Debian's exim4 listens on 127.0.0.1 alone, and that is enough, where the lane is in the host. The wire stays
+    one."""
     gateway = box.gateway
-    gateway.configure({"protected": [{"domain": "example.com", "servers": ["192.0.2.20"]}]})
+    gateway.configure({**IN_HOST, "protected": [{"domain": "example.com", "servers": ["192.0.2.20"]}]})
     gateway.run(["ip", "link", "set", "lo", "up"])
     service = gateway.spawn([sys.executable, "-c", LISTEN.format(address)])
     service.wait_for("listens")
@@ -253,7 +274,7 @@ def test_run_after_an_up_that_was_cut_short(box: Lab) -> None:
     gateway = box.gateway
     gateway.configure()
     gateway.tollbridge("up")
-    gateway.run(["nft", "delete", "table", "inet", "tollbridge"])
+    gateway.room.run(["nft", "delete", "table", "inet", "tollbridge"])
     assert_said(gateway.tollbridge("run", check=False), "the mail lane has no rules: .*; repair it: tollbridge up")
     gateway.tollbridge("up")
     gateway.spawn_daemon()

@@ -74,8 +74,8 @@ def test_whatever_fails_a_plain_bridge_is_left(box: Lab, part: str) -> None:
     assert done.returncode == 1
     assert "br0 is a plain bridge: all mail crosses uninspected" in done.stderr
     assert crosses(box)
-    assert "192.0.2.222/24" in box.gateway.run(["ip", "addr", "show", "br0"]).stdout
-    assert "smtp0" not in box.gateway.run(["ip", "link"]).stdout
+    assert "192.0.2.222/24" in box.gateway.run(["ip", "addr", "show", "tb0"]).stdout
+    assert "smtp0" not in box.gateway.room.run(["ip", "link"]).stdout
 
 
 def test_killed_at_any_step_it_goes_on_where_it_was(box: Lab) -> None:
@@ -85,7 +85,7 @@ def test_killed_at_any_step_it_goes_on_where_it_was(box: Lab) -> None:
         rest = done(box, "up", "--boot")
         assert rest, f"killed at line {line}"
         assert done(box, "up", "--boot") == []
-        assert "192.0.2.222/24" in box.gateway.run(["ip", "addr", "show", "br0"]).stdout
+        assert "192.0.2.222/24" in box.gateway.run(["ip", "addr", "show", "tb0"]).stdout
         assert_crosses(box)
         done(box, "down")
         points, line = points + 1, line + 19
@@ -95,7 +95,7 @@ def test_killed_at_any_step_it_goes_on_where_it_was(box: Lab) -> None:
 
 def test_an_adopted_bridge_may_come_later(box: Lab) -> None:
     gateway = box.gateway
-    gateway.configure({"bridge": {"adopt": True}})
+    gateway.configure({"bridge": {"adopt": True, "namespace": "host"}})
     assert "no br0 to adopt yet" in gateway.tollbridge("up", "--boot").stdout
     assert not gateway.run_dir.joinpath("ledger.jsonl").exists()
     process = gateway.spawn(gateway.command("up", "--boot", "--adopted"))

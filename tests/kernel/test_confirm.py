@@ -67,7 +67,7 @@ class Box:
     def up_killed_half_way(self) -> None:
         self.up_at = time.monotonic()
         process = self.gateway.spawn(self.gateway.command("up", "--confirm", str(CONFIRM_S)))
-        process.wait_for("address add 198.51.100.2/24 on br0")
+        process.wait_for("address add 198.51.100.2/24 on tb0")
         process.signal(signal.SIGKILL)
         process.wait()
 
@@ -76,7 +76,7 @@ class Box:
 
     @property
     def is_up(self) -> bool:
-        return self.gateway.run(["ip", "link", "show", "br0"], check=False).returncode == 0
+        return self.gateway.room.run(["ip", "link", "show", "br0"], check=False).returncode == 0
 
     def undone_at(self, timeout_s: float) -> float:
         """Seconds from `up` to the moment when nothing of it is left."""

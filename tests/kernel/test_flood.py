@@ -218,7 +218,8 @@ def test_flood_from_one_network_leaves_the_others_inspected(box: Lab, version: i
 
 
 def cookies(lab: Lab) -> dict[str, int]:
-    names, values = (line.split() for line in lab.gateway.run(["cat", "/proc/net/netstat"]).stdout.splitlines()[:2])
+    listed = lab.gateway.room.run(["cat", "/proc/net/netstat"]).stdout
+    names, values = (line.split() for line in listed.splitlines()[:2])
     return {name: int(value) for name, value in zip(names, values, strict=True) if name.startswith("Syncookies")}
 
 

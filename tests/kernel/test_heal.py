@@ -84,7 +84,7 @@ def until(true: Callable[[], bool], timeout_s: float) -> None:
 
 
 def do(lab: Lab, command: str) -> None:
-    lab.gateway.run(command.split())
+    lab.gateway.room.run(command.split())
 
 
 def inspected(lab: Lab, name: str) -> bool:
@@ -128,8 +128,8 @@ def join_again(lab: Lab, port: str, station: str, mac: str) -> None:
 def test_a_port_that_comes_back_under_its_name_is_joined_again(box: Lab) -> None:
     """A replugged USB adapter, a driver's reset, hot plugging of a VM: the kernel's rules name the number of the old
     one."""
-    mac = box.gateway.run(["cat", "/sys/class/net/p0/address"]).stdout.strip()
-    box.gateway.run(["ip", "link", "del", "p0"])
+    mac = box.gateway.room.run(["cat", "/sys/class/net/p0/address"]).stdout.strip()
+    box.gateway.room.run(["ip", "link", "del", "p0"])
     until(lambda: differences(box) == ["p0 is not there"], AGAIN_S)
     page = box.gateway.tollbridge("status", check=False).stdout
     assert "! not as `up` made it: p0 is not there" in page
@@ -142,29 +142,29 @@ def test_a_port_that_comes_back_under_its_name_is_joined_again(box: Lab) -> None
 
 @pytest.mark.parametrize("mtu", [9000, 1400, 1500])
 def test_the_lane_follows_the_ports_mtu(box: Lab, mtu: int) -> None:
-    for host, link in ((box.gateway, "p0"), (box.gateway, "p1")):
+    for host, link in ((box.gateway.room, "p0"), (box.gateway.room, "p1")):
         host.run(["ip", "link", "set", link, "mtu", str(mtu)])
     legs = ("smtp0l0", "smtp0w1", "smtp0")
     until(lambda: all(mtu_of(box, link) == mtu for link in legs), AGAIN_S)
 
 
 def mtu_of(lab: Lab, link: str) -> int:
-    return int(lab.gateway.run(["cat", f"/sys/class/net/{link}/mtu"]).stdout)
+    return int(lab.gateway.room.run(["cat", f"/sys/class/net/{link}/mtu"]).stdout)
 
 
 def test_a_port_that_an_administrator_takes_down_stays_down(box: Lab) -> None:
-    box.gateway.run(["ip", "link", "set", "p1", "down"])
+    box.gateway.room.run(["ip", "link", "set", "p1", "down"])
     until(lambda: differences(box) == ["p1 is down"], AGAIN_S)
     time.sleep(1.0)
     assert differences(box) == ["p1 is down"]
-    box.gateway.run(["ip", "link", "set", "p1", "up"])
+    box.gateway.room.run(["ip", "link", "set", "p1", "up"])
     until(lambda: differences(box) == [], AGAIN_S)
 
 
 def test_up_by_hand_and_the_watch_do_not_fight(box: Lab) -> None:
     since = time.time()
     for _ in range(3):
-        box.gateway.run(["nft", "flush", "ruleset"])
+        box.gateway.room.run(["nft", "flush", "ruleset"])
         box.gateway.tollbridge("up")
     until(lambda: differences(box) == [], AGAIN_S)
     assert not [what for what in healed(box, since) if "nft" not in what and "queue" not in what]
@@ -182,7 +182,7 @@ while time.monotonic() < end:
 """
     since, pid = time.time(), box.gateway.pids()["supervisor"]
     before = spent_s(pid)
-    box.gateway.run([sys.executable, "-c", busy])
+    box.gateway.run([sys.executable, "-c", busy])  # in the host
     assert spent_s(pid) - before < 5.0 * 0.2
     assert healed(box, since) == []
 
@@ -197,7 +197,7 @@ def test_who_undoes_it_always_is_told_of_and_not_followed_for_ever(box: Lab) -> 
     since = time.time()
 
     def undo_again() -> bool:
-        box.gateway.run(["sysctl", "-qw", "net.ipv4.tcp_fwmark_accept=0"])
+        box.gateway.room.run(["sysctl", "-qw", "net.ipv4.tcp_fwmark_accept=0"])
         time.sleep(0.3)
         return bool(watch(box).get("contended"))
 
@@ -207,5 +207,5 @@ def test_who_undoes_it_always_is_told_of_and_not_followed_for_ever(box: Lab) -> 
     assert len([what for what in healed(box, since) if "tcp_fwmark_accept" in what]) == OFTEN
     page = box.gateway.tollbridge("status", check=False).stdout
     assert "! somebody else undoes it again and again: sysctl  net.ipv4.tcp_fwmark_accept = 1" in page
-    box.gateway.run(["sysctl", "-qw", "net.ipv4.tcp_fwmark_accept=1"])
+    box.gateway.room.run(["sysctl", "-qw", "net.ipv4.tcp_fwmark_accept=1"])
     until(lambda: differences(box) == [], AGAIN_S)

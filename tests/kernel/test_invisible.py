@@ -124,7 +124,7 @@ def test_when_the_lane_remembers_nobody(gateway_lab: Lab, servers: list[MailServ
 
 
 def age(lab: Lab, centiseconds: int) -> None:
-    lab.gateway.run(["ip", "link", "set", "smtp0", "type", "bridge", "ageing_time", str(centiseconds)])
+    lab.gateway.room.run(["ip", "link", "set", "smtp0", "type", "bridge", "ageing_time", str(centiseconds)])
 
 
 # Between its words the lane is made to forget.
@@ -156,7 +156,7 @@ def test_when_the_lane_forgets_in_the_middle_of_a_session(gateway_lab: Lab, serv
         for word in ("connected", "220", "NOOP", "RSET"):
             for dialogue in dialogues:
                 dialogue.wait_for(word)
-            gateway_lab.gateway.run(["ip", "link", "set", "smtp0", "type", "bridge", "fdb_flush"])
+            gateway_lab.gateway.room.run(["ip", "link", "set", "smtp0", "type", "bridge", "fdb_flush"])
         for dialogue in dialogues:
             said = dialogue.wait().check().stdout
             assert [word in said for word in ("220", "NOOP b'250", "RSET b'250", "QUIT b'221", "end b''")] == [True] * 5
@@ -243,4 +243,4 @@ time.sleep(60)
 
 
 def open_sockets(lab: Lab) -> list[str]:
-    return lab.gateway.run(["ss", "-Htn", "state", "established"]).stdout.splitlines()
+    return lab.gateway.room.run(["ss", "-Htn", "state", "established"]).stdout.splitlines()

@@ -78,7 +78,7 @@ def test_refused_and_nothing_touched(box: Lab) -> None:
     done = up(box)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "tollbridge: warning: p0 carries the default route: it goes to the bridge; "
+        "tollbridge: warning: p0 carries the default route: it goes to tb0; "
         "`up --confirm SECONDS` undoes itself if it does not work",
         "tollbridge: not without --confirm: your SSH session (from 192.0.2.10 port 51514 to 192.0.2.222 port 22) comes "
         "in by p0, and this would take 192.0.2.222 from p0; if that goes wrong you are locked out. "
@@ -90,7 +90,7 @@ def test_refused_and_nothing_touched(box: Lab) -> None:
 
 
 def test_with_a_net_it_goes_and_the_session_lives(box: Lab) -> None:
-    """Again it has nothing to do; by another name the bridge would take the address along."""
+    """Again it has nothing to do; moving into the host would take the address along."""
     client, marks = box.host("client"), box.host("client").directory
     box.gateway.spawn([sys.executable, "-c", ECHO]).wait_for("listening")
     session = client.spawn([sys.executable, "-c", SESSION, str(marks)])
@@ -104,8 +104,8 @@ def test_with_a_net_it_goes_and_the_session_lives(box: Lab) -> None:
     (marks / "1").touch()
     assert session.wait().stdout.split() == [str(port), "alive", "alive"]
     assert up(box, port=port).returncode == 0, "nothing is left to do"
-    box.gateway.configure({"bridge": {"name": "br7", "management": [f"{ADDRESS}/24"]}})
-    assert "take 192.0.2.222 from br0" in up(box, port=port).stderr
+    box.gateway.configure({"bridge": {"namespace": "host", "management": [f"{ADDRESS}/24"]}})
+    assert "take 192.0.2.222 from tb0" in up(box, port=port).stderr
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_default_route_that_would_take_the_answers_away(box: Lab) -> None:
     box.gateway.run(["ip", "route", "add", "default", "via", "198.51.100.1", "metric", "100"])
     done = up(box, local=OTHER, remote="203.0.113.9")
     assert done.returncode == 1
-    assert "send answers to 203.0.113.9 by br0 in place of eth9" in done.stderr
+    assert "send answers to 203.0.113.9 by tb0 in place of eth9" in done.stderr
 
 
 def test_the_plan_says_what_will_be_moved(box: Lab) -> None:

@@ -50,7 +50,7 @@ def test_whatever_is_needed_is_loaded_and_nft_queues() -> None:
         with lab.gateway.running(DEFAULT):
             assert NEEDED - loaded() == set()
             assert INSTEAD & loaded() == set()
-            assert re.search(r"queue flags bypass to 25", lab.gateway.run(["nft", "list", "ruleset"]).stdout)
+            assert re.search(r"queue flags bypass to 25", lab.gateway.room.run(["nft", "list", "ruleset"]).stdout)
             with lab.capture() as frames:
                 sent = [send(client, to) for to in (server.ipv4, server.ipv6)]
             assert [delivery["accepted"] for (delivery,) in sent] == [True] * 2

@@ -140,13 +140,13 @@ def without_interceptor(lab: Lab) -> Iterator[None]:
 def live(lab: Lab) -> None:
     """Wait until the switch is closed."""
     deadline_at = time.monotonic() + 10
-    while "expires" not in lab.gateway.run(["nft", "list", "set", "inet", "tollbridge", "live"]).stdout:
+    while "expires" not in lab.gateway.room.run(["nft", "list", "set", "inet", "tollbridge", "live"]).stdout:
         assert time.monotonic() < deadline_at
         time.sleep(0.05)
 
 
 def old_sockets(lab: Lab, port: int) -> str:
-    return lab.gateway.run(["ss", "-Htan", "state", "time-wait", f"( sport = {port} or dport = {port} )"]).stdout
+    return lab.gateway.room.run(["ss", "-Htan", "state", "time-wait", f"( sport = {port} or dport = {port} )"]).stdout
 
 
 # Seconds after the interceptor died, and what a SYN meets then that finds a TIME_WAIT socket of ours.

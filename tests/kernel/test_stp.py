@@ -56,7 +56,7 @@ def switch(host: Host, *ports: str, priority: int) -> None:
 
 
 def port_state(lab: Lab, port: str) -> str:
-    words = lab.gateway.run(["ip", "-d", "link", "show", port]).stdout.split()
+    words = lab.gateway.room.run(["ip", "-d", "link", "show", port]).stdout.split()
     return words[words.index("state", words.index("bridge_slave")) + 1]
 
 
@@ -75,9 +75,9 @@ def states(lab: Lab) -> dict[str, str]:
 
 def hurry(lab: Lab) -> None:
     """The gateway's own forward delay, in force until it has heard the root's, is 15 s."""
-    lab.gateway.run(["ip", "link", "set", "br0", "down"])
-    lab.gateway.run(["ip", "link", "set", "br0", "type", "bridge", "forward_delay", "200"])
-    lab.gateway.run(["ip", "link", "set", "br0", "up"])
+    lab.gateway.room.run(["ip", "link", "set", "br0", "down"])
+    lab.gateway.room.run(["ip", "link", "set", "br0", "type", "bridge", "forward_delay", "200"])
+    lab.gateway.room.run(["ip", "link", "set", "br0", "up"])
 
 
 @contextmanager

@@ -275,7 +275,7 @@ def test_the_commands_make_and_undo_the_settings() -> None:
 
         def masks() -> str:
             files = [f"/sys/class/net/{port}/queues/rx-0/rps_cpus" for port in PORTS]
-            return gateway.run(["cat", *files]).stdout
+            return gateway.room.run(["cat", *files]).stdout
 
         was = masks()
         assert "+ nic     p0: rps = all" in gateway.tollbridge("hw", "plan").stdout

@@ -383,7 +383,7 @@ table inet narrow {{
 def narrow(gateway_lab: Lab, mailbox: MailServer) -> Iterator[None]:
     """Before the server there is a link that takes no more than `NARROW_MTU`, and a router that says so."""
     server, gateway = gateway_lab.host("server"), gateway_lab.gateway
-    gateway.run(["ethtool", "-K", "p1", "tso", "off", "gso", "off"])  # frames are counted one by one
+    gateway.room.run(["ethtool", "-K", "p1", "tso", "off", "gso", "off"])  # frames are counted one by one
     rules = server.directory / "narrow.nft"
     rules.write_text(NARROW)
     router = server.spawn([server.interpreter, str(HERE / "narrow_path.py"), str(NARROW_MTU)])

@@ -254,7 +254,7 @@ def test_up_follows_the_list_and_down_restores_all(lanes: None, dot1q: None) -> 
         for vlans in ([10, 20], [20, 4094], []):
             lab.gateway.configure({"bridge": {"vlans": vlans}})
             lab.gateway.tollbridge("up")
-            links = lab.gateway.run(["ip", "-json", "link", "show", "type", "bridge"]).json()
+            links = lab.gateway.room.run(["ip", "-json", "link", "show", "type", "bridge"]).json()
             assert {link["ifname"] for link in links} == {"br0", "smtp0", *(f"smtp0.{vlan}" for vlan in vlans)}
             planned = lab.gateway.tollbridge("plan").stdout.splitlines()
             assert not [line for line in planned if line.startswith("+ ")]

