@@ -51,7 +51,7 @@ def test_mail_is_inspected_under_a_hail_of_sighup(lab: Lab) -> None:
     gateway = lab.gateway
     assert gateway.run_process
     pids = gateway.pids()
-    assert set(pids) == {"supervisor", "diverter", "interceptor", "mta"}
+    assert set(pids) >= {"supervisor", "diverter", "interceptor", "mta"}
     os.kill(pids["diverter"], signal.SIGKILL)
     ends_at = time.monotonic() + HAIL_S
     while time.monotonic() < ends_at:
@@ -63,7 +63,7 @@ def test_mail_is_inspected_under_a_hail_of_sighup(lab: Lab) -> None:
     while not gateway.status()["live"] and time.monotonic() < deadline_at:
         time.sleep(0.1)
     state = gateway.state()
-    assert state["restarts"] == {"diverter": 1, "interceptor": 0, "mta": 0}
+    assert state["restarts"] == {name: int(name == "diverter") for name in pids if name != "supervisor"}
     survivors = {name: pid for name, pid in gateway.pids().items() if name != "diverter"}
     assert survivors == {name: pid for name, pid in pids.items() if name != "diverter"}
     (delivery,) = send(lab.host("client"), SERVER, sender="after@example.net")
