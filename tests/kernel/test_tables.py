@@ -117,6 +117,35 @@ def test_what_is_over_the_rate_crosses_and_nothing_is_reset(gateway_lab: Lab, se
     assert after["changed"] > before["changed"], "no port was used again in time: the test tests nothing"
 
 
+MANY = 50_000
+READS = """
+import sys, time
+from pathlib import Path
+from smtp_intercept.app import status
+from smtp_intercept.app.rundir import RunDir
+times = []
+for _ in range(5):
+    began_at = time.perf_counter()
+    status.read(RunDir(Path(sys.argv[1])))
+    times.append(time.perf_counter() - began_at)
+print(min(times))
+"""
+
+
+def test_the_page_of_status_is_read_at_once_however_full_the_tables_are(gateway_lab: Lab) -> None:
+    """nft(8) lists every element of every set before it says what one counter is."""
+    with_limits(gateway_lab, new_connections_per_s=MANY)
+    gateway, path = gateway_lab.gateway, gateway_lab.gateway.directory / "many.nft"
+    keys = [f"{number} . {number % 60_000 + 1} timeout 60s" for number in range(MANY)]
+    hops = [f"{key} : {gateway_lab.hosts[0].mac}" for key in keys]
+    add = "add element netdev tollbridge"
+    path.write_text(f"{add} kept {{ {', '.join(keys)} }}\n{add} client_src {{ {', '.join(hops)} }}\n")
+    gateway.run(["nft", "-f", str(path)], timeout_s=60)
+    assert entries(gateway_lab, "netdev", "set", "kept") == MANY
+    assert float(gateway.python(READS, str(gateway.run_dir)).stdout) < patient(0.3)
+    gateway.run(["nft", "flush", "set", "netdev", "tollbridge", "kept"])
+
+
 def test_when_a_table_is_full_it_is_counted_and_said_first(gateway_lab: Lab, server: MailServer) -> None:
     """The most that is allowed is less than the rate needs: what finds no place is bridged, until others have ended."""
     gateway = gateway_lab.gateway
