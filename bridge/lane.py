@@ -38,9 +38,10 @@ FRESH_S = 1
 NEXT_HOP_S = 7200
 # How long an entry rests behind the last FIN or RST of its connection: the repetitions of a FIN are sent.
 REST_S = 30
-# A frame of a connection that is not known; our own stack answers within this time, or never.
-HEARD_S = 2
-HEARD = 16384
+# A frame of a connection that is not kept, if our own stack should answer: the banner of a server that was dialled from
+# another port than the client's may take its time. Who is not among them is not found again.
+HEARD_S = 60
+HEARD = 131_072
 # A session may end without a word on the wire: its peer has gone, and the kernel gives up (15 repetitions, some 900 s).
 # One place among the sessions leaves so many entries until they are `NEXT_HOP_S` old.
 SILENT_ENDS = NEXT_HOP_S // 900

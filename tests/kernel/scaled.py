@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-SECONDS = {"REST_S": 2, "LEARNED_S": 2, "ADMITTED_S": 2}
+SECONDS = {"REST_S": 2, "LEARNED_S": 2, "ADMITTED_S": 2, "HEARD_S": 6}
 
 if __name__ == "__main__":
     from bridge import lane

@@ -17,6 +17,7 @@ from smtp_intercept.app.lab.network import Lab
 from tests.kernel import scaled
 from tests.kernel.conftest import DEFAULT
 from tests.kernel.frames import counters, entries
+from tests.kernel.test_wire import FROM_PORT
 from tests.tools import program
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
@@ -91,6 +92,8 @@ def test_at_its_rate_for_ever_and_nothing_is_left(gateway_lab: Lab, server: Mail
     assert counters(gateway_lab)["no_next_hop"] == 0
     assert 0 < at_the_end["kept"] <= PER_S * (LIFETIME_S + 1) + SESSIONS < count
     time.sleep(LIFETIME_S + 2)
+    assert sum(fill(gateway_lab)[name] for name in (*MAPS, *SETS) if not name.startswith("heard")) == 0
+    time.sleep(max(0, scaled.SECONDS["HEARD_S"] - LIFETIME_S))
     assert fill(gateway_lab) == dict.fromkeys((*MAPS, *SETS), 0)
 
 
@@ -162,3 +165,17 @@ def test_when_a_table_is_full_it_is_counted_and_said_first(gateway_lab: Lab, ser
     time.sleep(LIFETIME_S + 2)
     assert dial(gateway_lab, 10, 10) == 10
     assert gateway.status()["full"]["not_learned"] == full
+
+
+def test_a_banner_that_is_late_on_a_connection_that_is_dialled_from_another_port(
+    gateway_lab: Lab, server: MailServer
+) -> None:
+    """The client's port is the listener's own: the server is dialled from a fresh one, and says nothing for longer than
+    a SYN's next hops last."""
+    client, host = gateway_lab.host("client"), gateway_lab.host("server")
+    server.process.end()
+    MailServer.start(host, banner_after=scaled.SECONDS["LEARNED_S"] + 2)
+    said = client.run([client.interpreter, "-c", FROM_PORT, client.ipv4, "25", host.ipv4], timeout_s=40).stdout
+    assert said.strip() == "220"
+    sessions_ = gateway_lab.gateway.wait_log(type="session", timeout_s=5)
+    assert [entry for entry in sessions_ if entry["client"]["port"] == 25]
