@@ -24,6 +24,7 @@ from smtp_intercept.app.rundir import RunDir, read_json
 
 WORD = "TOLLBRIDGE_LAB"
 LASTING_S = 60.0  # what lasts, lasts no longer than this
+FILLED_OCTETS = 16 << 20  # a lab's file system is no larger
 _NAMESPACES = Path("/run/netns")
 
 
@@ -55,7 +56,14 @@ class Do:
     rules: str = ""
 
 
-Act: TypeAlias = Send | Kill | Unplug | Do
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The file system of the run directory, which has to be a small one of its own; or, to undo it, no more."""
+
+    full: bool
+
+
+Act: TypeAlias = Send | Kill | Unplug | Fill | Do
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +108,7 @@ CONDITIONS: Mapping[str, Condition] = {
     "rules-flushed": Condition("`nft flush ruleset`, two seconds ago", (Do("nft flush ruleset"),)),
     "rules-of-routing-flushed": Condition("`ip rule del`, two seconds ago", (Do("ip rule del pref 25"),)),
     "port-gone": Condition("a port is gone (unplugged, its driver reset)", (Unplug(),)),
+    "run-full": Condition("the file system of the run directory is full", (Fill(full=True),), (Fill(full=False),)),
     "mtu-raised": Condition("a port's MTU is raised to 9000", (Do(_MTU.format(9000)),), (Do(_MTU.format(1500)),)),
 }
 
@@ -117,6 +126,8 @@ def simulate(run_dir: RunDir, name: str, *, undo: bool = False) -> None:
                 _kill(run_dir, kind)
             case Unplug():
                 _unplug(run_dir)
+            case Fill(full):
+                _fill(run_dir, full=full)
             case Do(command, rules):
                 _run(_where(run_dir), command.format(port=_port(run_dir)), rules)
             case _:
@@ -159,6 +170,18 @@ def _unplug(run_dir: RunDir) -> None:
             _run(["nsenter", f"--net=/proc/{there.pid}/ns/net"], f"ip link set {port} netns {os.getpid()}")
         finally:
             there.kill()
+
+
+def _fill(run_dir: RunDir, *, full: bool) -> None:
+    filler, room = run_dir.path / "filler", os.statvfs(run_dir.path)
+    filler.unlink(missing_ok=True)
+    if not full:
+        return
+    if (free := room.f_bavail * room.f_frsize) > FILLED_OCTETS:
+        raise FailedError(f"{run_dir.path} has {free} octets of room; mount a small file system there first")
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
 
 
 def _port(run_dir: RunDir) -> str:

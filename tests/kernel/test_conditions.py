@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -52,6 +53,8 @@ class Box:
     def __init__(self, lab: Lab, policy: str) -> None:
         self.lab, self.gateway = lab, lab.gateway
         self.server = MailServer.start(lab.host("server"))
+        self.gateway.run_dir.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tollbridge", self.gateway.run_dir], check=True)
         mta = {"spool": str(lab.gateway.directory / "spool"), "hostname": "gateway.example.com"}
         self.gateway.configure({**CONFIG, "mta": mta, "bridge": {"on_failure": policy, "namespace": "host"}})
         self.gateway.start()
@@ -79,6 +82,10 @@ class Box:
     def words(self, name: str, *options: str) -> list[str]:
         words = ["-m", simulate.__name__, "--run-dir", str(self.gateway.run_dir), name, *options]
         return ["env", f"{simulate.WORD}=1", self.gateway.interpreter, *words]
+
+    def end(self) -> None:
+        self.gateway.stop()
+        subprocess.run(["umount", "-l", self.gateway.run_dir], check=True)
 
     def mail(self, to: str, *, retries: int) -> tuple[bool, bool]:
         sender = f"{time.monotonic_ns()}@example.net"
@@ -145,6 +152,8 @@ def found(request: pytest.FixtureRequest, lanes: None) -> Iterator[dict[str, dic
         boxes = {policy: Box(labs.enter_context(Lab()), policy) for policy in POLICIES}
         tried = {policy: pool.submit(lambda b: dict(outcomes_of(b, names)), box) for policy, box in boxes.items()}
         yield {policy: outcome.result() for policy, outcome in tried.items()}
+        for box in boxes.values():
+            box.end()
 
 
 @pytest.mark.parametrize("name", CELLS)
