@@ -20,7 +20,7 @@ from smtp_intercept.app.lab.network import THREE_WIRES, Lab
 pytestmark = pytest.mark.kernel
 
 CONFIG: dict[str, Any] = {
-    "bridge": {"ports": ["p0", "p1"], "name": "brx", "adopt": True},
+    "bridge": {"ports": ["p0", "p1"], "name": "brx", "adopt": True, "namespace": "host"},
     "pickup": {"outgoing": "intercept"},
     "protected": [{"domain": "example.com", "servers": ["192.0.2.20", "2001:db8::20"]}],
 }

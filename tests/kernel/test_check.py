@@ -33,6 +33,7 @@ from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
 PROTECTED = [{"domain": "example.com", "servers": ["192.0.2.20"]}]
+IN_HOST = {"namespace": "host"}
 REAL = 5  # configurations that are tried for real, some three seconds each
 
 
@@ -110,7 +111,7 @@ ROWS = {
             r"bridge\.ports: t0 is not Ethernet, and cannot be a port",
             ("ip tuntap add t0 mode tun",),
         ),
-        Row("run", {"bridge": {"adopt": True}}, r"bridge\.adopt: there is no bridge br0 to adopt"),
+        Row("run", {"bridge": {"adopt": True, "namespace": "host"}}, r"bridge\.adopt: there is no bridge br0 to adopt"),
     ],
     "_mail_log": [
         Row("run", {"log": {"mail": "/var/log"}}, r"log\.mail: /var/log is a directory; choose another file"),
@@ -186,9 +187,9 @@ def verdict(checked: Result) -> str:
 
 
 def test_the_mail_port_and_the_queue_belong_to_others(box: Lab) -> None:
-    """Not so where a service has them on another link than the lane's, or where they are our own."""
+    """In the host. Not so where a service has them on another link than the lane's, or where they are our own."""
     gateway = box.gateway
-    gateway.configure({"protected": PROTECTED})
+    gateway.configure({"bridge": IN_HOST, "protected": PROTECTED})
     with namespaces.inside(gateway.namespace, lambda: socket.create_server(("127.0.0.1", 25))):
         checked = gateway.tollbridge("check", check=False)
         assert verdict(checked) == "refused: 1 mistake"
@@ -196,7 +197,7 @@ def test_the_mail_port_and_the_queue_belong_to_others(box: Lab) -> None:
         assert "intercept.ports" in gateway.tollbridge("run", check=False).stderr
     with namespaces.inside(gateway.namespace, lambda: bound_to("lo")):
         assert verdict(gateway.tollbridge("check")) == "OK"
-    with gateway.running({"protected": PROTECTED}):
+    with gateway.running({"bridge": IN_HOST, "protected": PROTECTED}):
         assert verdict(gateway.tollbridge("check")) == "OK"
 
 
@@ -248,6 +249,7 @@ def configurations(draw: st.DrawFn) -> dict[str, Any]:
         "bridge": {
             "ports": draw(st.sampled_from([["p0", "p1"], ["p1", "p0"], ["p0", "p1"], ["p0", "eth9"]])),
             "name": draw(st.sampled_from(["br0", "wire"])),
+            "namespace": draw(st.sampled_from(["own", "host"])),
             "stp": draw(st.booleans()),
             "on_failure": draw(st.sampled_from(["pass", "block"])),
             "management": draw(st.sampled_from([[], ["198.51.100.2/24"], ["198.51.100.2/24", "2001:db8:1::2/64"]])),
