@@ -344,11 +344,11 @@ class TestAtWork:
         installed.run("systemctl", "stop", "tollbridge-bridge")
         installed.run("systemctl", "start", "--no-block", "tollbridge")
         installed.run(
-            "sh", "-c", "until test -e /sys/class/net/br0; do :; done; systemctl kill -s KILL tollbridge-bridge"
+            "sh", "-c", "until test -e /run/netns/tollbridge; do :; done; systemctl kill -s KILL tollbridge-bridge"
         )
         installed.run("sh", "-c", "until systemctl -q is-active tollbridge; do sleep 0.2; done")
         assert installed.run("systemctl", "show", "-P", "NRestarts", "tollbridge-bridge").strip() == "1"
-        assert addresses(installed)["br0"] == {ADDRESS}
+        assert addresses(installed)["tb0"] == {ADDRESS}
         assert_inspected(installed)
 
     @pytest.mark.parametrize("cut", [False, True], ids=["reboot", "power cut"])
@@ -356,7 +356,7 @@ class TestAtWork:
         installed.reboot(cut=cut)
         wait_listening(installed)
         assert (active(installed, "tollbridge-bridge"), active(installed, "tollbridge")) == ("active", "active")
-        assert addresses(installed)["br0"] == {ADDRESS}
+        assert addresses(installed)["tb0"] == {ADDRESS}
         assert_inspected(installed)
 
     def test_a_typo_before_a_reboot_does_not_turn_inspection_off(self, installed: Debian) -> None:
@@ -364,7 +364,7 @@ class TestAtWork:
         (installed.root / "etc/tollbridge/tollbridge.toml").write_text(good.replace("management", "managment"))
         installed.reboot()
         wait_listening(installed)
-        assert addresses(installed)["br0"] == {ADDRESS}
+        assert addresses(installed)["tb0"] == {ADDRESS}
         assert_inspected(installed)
         for words in (("tollbridge", "status"), ("journalctl", "-b", "-u", "tollbridge-bridge")):
             said = installed.run(*words)
@@ -386,7 +386,7 @@ class TestAtWork:
                 wait_listening(installed)
             settle(installed)
             found = addresses(installed)
-            assert found.pop("br0") == {ADDRESS}
+            assert found.pop("tb0") == {ADDRESS}
             found.pop("lo")
             assert set().union(*found.values()) == set(), found
             assert_inspected(installed)
@@ -415,7 +415,7 @@ class TestAtWork:
         for _ in range(2):
             assert set(states(installed).values()) == {"unmanaged"}
             found = addresses(installed)
-            assert found.pop("br0") == {ADDRESS, "203.0.113.77"}
+            assert found.pop("tb0") == {ADDRESS, "203.0.113.77"}
             found.pop("lo")
             assert set().union(*found.values()) == set(), found
             assert_inspected(installed)
@@ -439,10 +439,10 @@ class TestAtWork:
             refused = ssh(installed, command)
             assert "not without --confirm: your SSH session (from 192.0.2.10 port " in refused, command
             assert f"take {ADDRESS} from p0" in refused
-            assert "br0" not in addresses(installed)
+            assert "tb0" not in addresses(installed)
         assert "undone by itself in 600 s" in ssh(installed, "sudo -i tollbridge up --confirm 600")
         assert ssh(installed, "tollbridge confirm").strip() == "confirmed"
-        assert addresses(installed)["br0"] == {ADDRESS}
+        assert addresses(installed)["tb0"] == {ADDRESS}
         installed.run("tollbridge", "down")
         assert addresses(installed)["p0"] == {ADDRESS}
         installed.run("ip", "addr", "del", f"{ADDRESS}/24", "dev", "p0")
@@ -481,7 +481,7 @@ class TestAtWork:
             installed.run("mv", f"{nft}.away", nft)
         assert active(installed, "tollbridge-bridge") == "failed"
         assert "all mail crosses uninspected" in installed.journal()
-        assert "192.0.2.2/24" in installed.run("ip", "-4", "addr", "show", "br0")
+        assert "192.0.2.2/24" in installed.run("ip", "-4", "addr", "show", "tb0")
         assert send(installed, 1)[1] == []
         installed.run("tollbridge", "down")
 

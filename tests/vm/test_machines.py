@@ -19,6 +19,7 @@ from tests.vm.conftest import COMMAND_S, RUNS, SETTLED_S, Machine, Machines
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 LOG = "/var/log/tollbridge/mail.log"
+INSIDE = "ip netns exec tollbridge"  # where the wire is
 
 
 @pytest.fixture(autouse=True)
@@ -53,15 +54,15 @@ def logged(gateway: Machine, token: str) -> list[dict[str, Any]]:
 
 def test_the_lane_is_made_of_what_the_kernel_has(machines: Machines) -> None:
     """nft's own queue, without iptables; modules that nobody loaded by hand."""
-    rules = machines.gateway.run("nft list ruleset")
+    rules = machines.gateway.run(f"{INSIDE} nft list ruleset")
     assert "queue flags bypass to 25" in rules
-    assert "NFQUEUE" not in machines.gateway.run("iptables-save; ip6tables-save")
+    assert "NFQUEUE" not in machines.gateway.run(f"{INSIDE} iptables-save; {INSIDE} ip6tables-save")
     loaded = machines.gateway.run("lsmod")
     assert all(module in loaded for module in ("br_netfilter", "nfnetlink_queue", "nft_queue", "nft_socket", "veth"))
 
 
 def test_the_box_has_no_address(machines: Machines) -> None:
-    addresses = json.loads(machines.gateway.run("ip -json address"))
+    addresses = json.loads(machines.gateway.run(f"{INSIDE} ip -json address"))
     held = {entry["ifname"]: [a["local"] for a in entry["addr_info"]] for entry in addresses}
     assert [held["p0"], held["p1"], held["br0"]] == [[], [], []]
 

@@ -13,11 +13,12 @@ from vagrant.lab.access import Access
 from vagrant.lab.doing import run
 
 ASK_S = 60.0
+_LINKS = "ip -d -s link; ip address; ip rule; ip route show table all"
 # file → shell command; one that a machine has no use for leaves an empty file
 QUESTIONS = {
     "journal.txt": "journalctl --no-pager --boot --output=short-precise",
-    "links.txt": "ip -d -s link; ip address; ip rule; ip route show table all",
-    "nft.txt": "nft list ruleset",
+    "links.txt": f"{_LINKS}; ip -all netns exec sh -c '{_LINKS}'",
+    "nft.txt": "nft list ruleset; ip -all netns exec nft list ruleset",
     "mail.log": "cat /var/log/mail.log",
     "tollbridge.log": "cat /var/log/tollbridge/mail.log",
     "tollbridge.toml": "cat /etc/tollbridge/tollbridge.toml",
