@@ -63,6 +63,8 @@ RECIPIENT_OK = Answer(250, "2.1.5 Ok")
 CHUNK_OK = Answer(250, "2.0.0 Ok", discards=True)
 IN_DOUBT = Answer(421, "4.7.0 Cannot follow this dialogue, closing", closes=True, outcome="aborted")
 INJECTED = Answer(421, "4.7.0 Octets behind STARTTLS, closing", closes=True, outcome="aborted")  # RFC 3207 §6
+NO_WEB = Answer(421, "4.7.0 Mail is spoken here, not HTTP", closes=True, outcome="foreign")
+NO_BALANCER = Answer(421, "4.7.0 Broken PROXY protocol header", closes=True, outcome="foreign")
 # After the server's leg is gone.
 BYE = Answer(221, "2.0.0 Bye", closes=True, outcome="completed")
 COME_AGAIN = Answer(421, "4.3.0 Come again on a new connection", closes=True)  # RFC 5321 §3.8

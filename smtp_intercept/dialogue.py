@@ -47,6 +47,8 @@ class Verb(Enum):
     OTHER = auto()
 
 
+# A browser can be made to send a message to any port: its commands are in the body of a request.
+WEB = frozenset(b"GET HEAD POST PUT PATCH DELETE OPTIONS CONNECT TRACE PRI".split())
 VERBS: Mapping[bytes, Verb] = MappingProxyType(
     {
         b"HELO": Verb.HELO,
@@ -72,8 +74,7 @@ VERBS: Mapping[bytes, Verb] = MappingProxyType(
         b"VERB": Verb.VERB,
         b"XEXCH50": Verb.XEXCH50,
     }
-    # A browser can be made to send a message to any port: its commands are in the body of a request.
-    | dict.fromkeys(b"GET HEAD POST PUT PATCH DELETE OPTIONS CONNECT TRACE PRI".split(), Verb.WEB)
+    | dict.fromkeys(WEB, Verb.WEB)
 )
 
 

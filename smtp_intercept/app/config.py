@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from importlib import resources
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,12 @@ def workers(config: Config, profile: hardware.Profile) -> int:
 def queues(config: Config, profile: hardware.Profile) -> int:
     """Diverters in force, each with a queue of its own."""
     return config.diverter.queues or profile.queues
+
+
+def balancer(config: Config) -> Callable[[str], bool]:
+    """Whether a client's PROXY protocol is believed, by its address."""
+    networks = config.intercept.balancers
+    return lambda address: any(ip_address(address) in network for network in networks)
 
 
 def rules(config: Config, direction: Direction = Direction.INCOMING) -> Rules:

@@ -154,11 +154,10 @@ def _rules(settings: config.Config) -> Callable[[Passage], Rules]:
     """By direction, and by whether the connection is a balancer's."""
     usual = {direction: config.rules(settings, direction) for direction in Direction}
     balanced = {direction: replace(rules, balancer=True) for direction, rules in usual.items()}
-    networks = settings.intercept.balancers
+    balancer = config.balancer(settings)
 
     def of(passage: Passage) -> Rules:
-        balancer = networks and any(ip_address(passage.client[0]) in network for network in networks)
-        return (balanced if balancer else usual)[passage.arrival.direction]
+        return (balanced if balancer(passage.client[0]) else usual)[passage.arrival.direction]
 
     return of
 

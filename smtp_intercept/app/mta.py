@@ -183,6 +183,7 @@ def services(
         direction=lambda origin, mailbox: message_direction(mailbox, rule.on(origin)),
         hostname=hostname(settings),
         log=log,
+        balancer=config.balancer(settings),
         certificate=known.certificate,
         intake=Intake(
             size_bytes=settings.mta.size_bytes,

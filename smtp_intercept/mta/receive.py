@@ -12,10 +12,13 @@ import socket
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from bridge.flow import vlan_of
-from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, Answer
+from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, NO_BALANCER, Answer
+from smtp_intercept.events import Doubt
+from smtp_intercept.mta.announcement import announcement
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.receiver import Receiver
 from smtp_intercept.mta.replies import STOPPING
@@ -30,8 +33,10 @@ __all__ = ["Draft", "Intake", "Receiving", "Services", "Spool"]
 
 # Writing to the page cache: a disk that is slow makes these wait, and nothing else.
 DISK_THREADS = 4
-COUNTERS = ("sessions", "messages", "accepted", "tls_started", "deferred", "refused", "timeouts", "errors")
-_COUNTED = {"deferred": "deferred", "refused": "refused", "timeout": "timeouts", "error": "errors"}
+COUNTERS = ("sessions", "messages", "accepted", "tls_started", "deferred", "refused", "foreign", "timeouts", "errors")
+_COUNTED = {
+    each: each + "s" * (each in ("timeout", "error")) for each in ("deferred", "refused", "foreign", "timeout", "error")
+}
 
 _LOG = logging.getLogger("tollbridge")
 
@@ -73,22 +78,45 @@ class Receiving:
         self._open[passage] = None
         self._ended.clear()
         if turned_away is None:
-            task = asyncio.get_running_loop().create_task(self._begin(passage, sock, origin))
+            begin = self._announced if self._services.balancer(origin.client[0]) else self._begin
+            task = asyncio.get_running_loop().create_task(begin(passage, sock, origin))
             self._begun.add(task)
             task.add_done_callback(self._begun.discard)
             return
+        self._leave(passage, sock, turned_away, "deferred")
+
+    def _leave(self, passage: Passage, sock: socket.socket, answer: Answer, outcome: str) -> None:
         with suppress(OSError):
             sock.setblocking(False)
-            sock.send(turned_away.line)
+            sock.send(answer.line)
         sock.close()
-        self._end(passage, _UNHEARD, "deferred", str(turned_away.reply))
+        self._end(passage, _UNHEARD, outcome, str(answer.reply))
+
+    async def _announced(self, passage: Passage, sock: socket.socket, origin: Origin) -> None:
+        """A balancer's connection: for the client that it names, if it does."""
+        try:
+            header = await announcement(sock)
+        except OSError as failure:
+            sock.close()
+            self._end(passage, _UNHEARD, "reset", type(failure).__name__)
+            return
+        if isinstance(header, Doubt):
+            self._leave(passage, sock, NO_BALANCER, NO_BALANCER.outcome)
+            return
+        if header is not None and header.client is not None:
+            self._per_client[origin.client[0]] -= 1
+            passage.announce(header.client)
+            self._per_client[header.client[0]] += 1
+            origin = replace(origin, client=header.client)
+        await self._begin(passage, sock, origin)
 
     def _turned_away(self, client: str) -> Answer | None:
         if self._stopping:
             return STOPPING
         if self.sessions >= self._limit:
             return BUSY
-        return BUSY_FOR_YOU if 0 < self._limit_per_client <= self._per_client[client] else None
+        many = 0 < self._limit_per_client <= self._per_client[client]
+        return BUSY_FOR_YOU if many and not self._services.balancer(client) else None
 
     async def _begin(self, passage: Passage, sock: socket.socket, origin: Origin) -> None:
         receiver = Receiver(

@@ -57,13 +57,15 @@ async def _unverified(origin: Origin, mailbox: str) -> None:
 class Services:
     """What a session needs. ``admission``: the refusal of a recipient, None if it is taken; ``verify``: that of one
     which is, by the server that would get it. ``direction`` of a message
-    to one, for the log. ``room_bytes``: how large a message would still fit. ``clock`` gives UTC seconds."""
+    to one, for the log. ``room_bytes``: how large a message would still fit. ``balancer``: this client's PROXY
+    protocol is believed. ``clock`` gives UTC seconds."""
 
     spool: Spool
     admission: Callable[[Origin, str], Answer | None]
     direction: Callable[[Origin, str], Direction]
     hostname: str
     log: Callable[[dict[str, Any]], None]
+    balancer: Callable[[str], bool] = lambda address: False
     certificate: ssl.SSLContext | None = None
     room_bytes: Callable[[], float] = lambda: float("inf")
     intake: Intake = Intake()

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 from aiosmtpd.smtp import SMTP
 
-from smtp_intercept.answers import BYE, TIMED_OUT, TOO_MANY_COMMANDS, TOO_MANY_ERRORS, Answer
+from smtp_intercept.answers import BYE, NO_WEB, TIMED_OUT, TOO_MANY_COMMANDS, TOO_MANY_ERRORS, Answer
+from smtp_intercept.dialogue import WEB
 from smtp_intercept.limits import Limits, Phase
 from smtp_intercept.mta.inflow import Inflow
 from smtp_intercept.mta.replies import HELO_FIRST, INJECTED, NO_TLS, TOO_MANY_UNKNOWN, VERIFIED, enhanced
@@ -257,6 +258,10 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
     async def smtp_AUTH(self, arg: str | None) -> None:
         await self.push("502 AUTH not implemented")
 
+    async def smtp_web(self, arg: str | None) -> None:
+        """A browser that was made to post a message; its first line is its last."""
+        await self.answer(NO_WEB)
+
     async def check_helo_needed(self, helo: str = "HELO") -> bool:
         """True if it was, and the client has been told."""
         if self.session.host_name:
@@ -276,4 +281,6 @@ class _Always(dict[str, int]):
 
 
 _UNKNOWN = "502 5.5.1 Too many"  # aiosmtpd's, behind five unknown verbs
-_VERBS = [name for name in dir(SMTP) if name.startswith("smtp_")]
+for _verb in WEB:
+    setattr(Smtpd, f"smtp_{_verb.decode()}", Smtpd.smtp_web)
+_VERBS = [name for name in dir(Smtpd) if name.startswith("smtp_")]

@@ -13,7 +13,9 @@ import pytest
 
 from smtp_intercept import proxy
 from smtp_intercept.answers import INJECTED
+from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
+from smtp_intercept.tally import MAX_UNKNOWN
 from tests.smtp.box import LOCAL, Run, box, busy, connected, listening, receive, reset, send
 
 
@@ -106,6 +108,89 @@ def test_an_injection_behind_starttls_ends_the_session(run: Run) -> None:
             client.close()
             ended = (await it.over())[0]
             assert (ended["outcome"], ended["reason"]) == ("aborted", said)
+
+    run(work())
+
+
+def test_a_client_that_is_reset_behind_its_message_takes_no_word_of_the_servers_from_the_log(run: Run) -> None:
+    """Reset with it, the server might have accepted the message, and nobody would know."""
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port) as it:
+            client = await connected(it.port)
+            server = await taken()
+            await send(server, b"220 x\r\n")
+            said = b"HELO c\r\nMAIL FROM:<a@c>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
+            await send(client, said)
+            assert await receive(server, len(said)) == said
+            await send(server, b"250 x\r\n250 ok\r\n250 ok\r\n354 go\r\n")
+            await receive(client, 38)
+            await send(client, b"x\r\n.\r\n")
+            assert await receive(server, 6) == b"x\r\n.\r\n"
+            reset(client)
+            await asyncio.sleep(0.05)
+            assert not it.messages()
+            await send(server, b"250 taken\r\n")
+            ended = (await it.over())[0]
+            assert (ended["outcome"], ended["reason"]) == ("reset", "by the client")
+            assert [(m["outcome"], m["reply"]) for m in it.messages()] == [("accepted", "250 taken")]
+            server.close()
+
+    run(work())
+
+
+def test_a_client_that_is_reset_otherwise_takes_its_server_with_it(run: Run) -> None:
+    async def work() -> None:
+        async with listening() as (port, taken), box(port) as it:
+            client = await connected(it.port)
+            server = await taken()
+            await send(client, b"EHLO c\r\n")
+            await receive(server, 8)
+            reset(client)
+            with pytest.raises(ConnectionResetError):
+                await receive(server, 1)
+            server.close()
+            await it.over()
+
+    run(work())
+
+
+def test_a_balancers_client_is_in_the_log(run: Run) -> None:
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, rules=lambda passage: Rules(balancer=True)) as it:
+            client = await connected(it.port)
+            server = await taken()
+            await send(client, b"PROXY TCP4 203.0.113.5 192.0.2.20 12345 25\r\nQUIT\r\n")
+            assert (await receive(server, 50)).endswith(b"QUIT\r\n")
+            client.close()
+            server.close()
+            ended = (await it.over())[0]
+            assert (ended["client"]["address"], ended["client"]["port"]) == ("203.0.113.5", 12345)
+            assert ended["balancer"]["address"] == LOCAL
+
+    run(work())
+
+
+def test_extensions_that_nobody_knows_are_named_and_no_server_fills_the_page(run: Run) -> None:
+    async def work() -> None:
+        async with listening() as (port, taken), box(port) as it:
+            for number in range(2):
+                client = await connected(it.port)
+                server = await taken()
+                await send(server, b"220 x\r\n")
+                await receive(client, 7)
+                await send(client, b"EHLO c\r\n")
+                await receive(server, 8)
+                names = b"".join(b"250-XNEW%d %b\r\n" % (each + 20 * number, b"y" * 99) for each in range(40))
+                await send(server, b"250-x\r\n250-AUTH=LOGIN\r\n250-PIPELINING\r\n" + names + b"250 HELP\r\n")
+                await receive(client, len(names))
+                client.close()
+                server.close()
+                await it.over(number + 1)
+            unknown = it.gateway.unknown_keywords()
+            assert len(unknown) == MAX_UNKNOWN + 1
+            assert unknown["others"] > 0
+            assert "AUTH=LOGIN" not in unknown
 
     run(work())
 
