@@ -119,6 +119,9 @@ class Conversation(Transfer):
         command = parse_command(line)
         owed = owe(command, self._protection, now)
         part = owed.verb in _PARTS
+        if part and self.cut and not self.alone:
+            self.give_up(Doubt.CUT, now)
+            return position
         if part and self._part_waits():
             self.reading = self.wait()
             return position
@@ -186,8 +189,12 @@ class Conversation(Transfer):
         """Of credentials: longer than some servers' lines, what these take for the next command is no more than a word
         in base64 (Exim, behind 16,384 octets)."""
         end = line_end(buffer, position, self._rules.limits.auth_line_bytes)
-        long = end - position > self._longest_command
-        return -1 if long and not is_credentials(buffer[position:end]) else end
+        if end - position <= self._longest_command:
+            return end
+        if not is_credentials(buffer[position:end]):
+            return -1
+        self.ambiguous = self.cut = True
+        return end
 
     def _part_waits(self) -> bool:
         """The replies to a greeting and to an envelope tell whether a chunk is wanted, and will be read as one."""
@@ -230,8 +237,7 @@ class Conversation(Transfer):
             self._end_swallowed(owed, end, now)
 
     def _measure(self, line: bytes) -> None:
-        if len(line) > PLAIN_BYTES:
-            self.ambiguous = self.cut = True
+        self.ambiguous = self.ambiguous or len(line) > PLAIN_BYTES
 
     def _cross(self, owed: Owed, command: Command, line: bytes, plain: bool) -> None:
         """Servers that throw away what comes before their banner answer less than is counted here. Those that end lines

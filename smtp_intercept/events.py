@@ -29,7 +29,7 @@ class Doubt(Enum):
     WEB = "client speaks HTTP"
     UNEXPECTED = "reply that its command does not have"
     EARLY = "message accepted before its end"
-    CUT = "DATA refused behind a line that some servers cut"
+    CUT = "message behind credentials so long that some servers cut them"
     NO_LAYER = "security layer that the server does not have"
     # The server's, unless the client had sent what servers read in different ways.
     LONG_REPLY = "reply line too long"
