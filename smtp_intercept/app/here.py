@@ -29,9 +29,9 @@ def look_at(run_dir: Path) -> None:
     _here = RunDir(run_dir)
 
 
-def room() -> str:
+def room(run_dir: RunDir | None = None) -> str:
     """The name of the room that the wire lives in now; "" if it is in the host, or there is none."""
-    return Ledger(_here.ledger).room
+    return Ledger((run_dir or _here).ledger).room
 
 
 def identity() -> list[int]:
@@ -44,19 +44,19 @@ def identity() -> list[int]:
         found.close()
 
 
-def _opened() -> Namespace | None:
+def _opened(run_dir: RunDir | None = None) -> Namespace | None:
     """None also for who may not look in. Where its name was lost, its daemon still has it."""
     try:
-        name = room()
-        return (Namespace.named(name) or Namespace.of(_here.holder("run"))) if name else None
+        name = room(run_dir)
+        return (Namespace.named(name) or Namespace.of((run_dir or _here).holder("run"))) if name else None
     except PermissionError:
         return None
 
 
 @contextmanager
-def inside() -> Iterator[bool]:
+def inside(run_dir: RunDir | None = None) -> Iterator[bool]:
     """The process is where the wire is while the context lasts; False where that is the host. Not for sysfs: `ask`."""
-    if (found := _opened()) is None:
+    if (found := _opened(run_dir)) is None:
         yield False
         return
     try:

@@ -18,12 +18,11 @@ from types import FrameType
 from typing import Any
 
 from bridge import firewall
-from bridge.ledger import Ledger
 from bridge.namespace import Namespace
-from bridge.privilege import Capability, restrict
+from bridge.privilege import Capability, die_with_parent, restrict
 from hwprofiles.bypass import Relay, Wiring, relay_of
 from hwprofiles.relay import Act, Keeper, keep
-from smtp_intercept.app import relays
+from smtp_intercept.app import here, relays
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import BypassWhen, LinkLoss
 from smtp_intercept.app.relays import LOCK, Relays
@@ -127,7 +126,8 @@ def _fault(bridge: str, ports: tuple[str, str], *, held_down: bool) -> str:
 
 
 def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
-    """Until SIGTERM. Raises `AlreadyRunningError`."""
+    """Until SIGTERM. The bridge may come into another network namespace than it was in, which who has given up his
+    capabilities cannot follow: a process for each. Raises `AlreadyRunningError`."""
     over = Event()
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -143,13 +143,59 @@ def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
             return 0
         with suppress(OSError):  # a unit's sandbox has done it
             os.nice(NICE)
-        if (room := Namespace.named(wanted_in) if (wanted_in := Ledger(run_dir.ledger).room) else None) is not None:
-            room.live_in()  # for good: another room has another keeper
-        restrict((Capability.NET_ADMIN,))  # for nft's list; the vendor's program opens a device of root's
-        orders = Orders()
-        kept = [_kept(wiring, config, orders) for wiring in wanted.wirings]
-        threads = [Thread(target=each.follow, args=(over,)) for each in kept]
-        return _watch(run_dir, config, wanted, orders, kept, threads, over)
+        while not over.is_set():
+            where = Whereabouts(run_dir)
+            if not (pid := os.fork()):
+                os._exit(_keep_there(run_dir, config, wanted, over))
+            if (status := _wait(pid, over, where)) is not None:
+                return status
+    return 0
+
+
+def _keep_there(run_dir: RunDir, config: Config, wanted: Relays, over: Event) -> int:
+    """In a process of its own."""
+    die_with_parent(signal.SIGTERM, os.getppid())
+    if (room := Namespace.named(name) if (name := here.room()) else None) is not None:
+        room.live_in()
+    restrict((Capability.NET_ADMIN,))  # for nft's list; the vendor's program opens a device of root's
+    orders = Orders()
+    kept = [_kept(wiring, config, orders) for wiring in wanted.wirings]
+    threads = [Thread(target=each.follow, args=(over,)) for each in kept]
+    return _watch(run_dir, config, wanted, orders, kept, threads, over)
+
+
+class Whereabouts:
+    """Of the bridge: the ledger is read again only when it has changed."""
+
+    def __init__(self, run_dir: RunDir) -> None:
+        self._ledger, self._at = run_dir.ledger, here.identity()
+        self._read = self._written()
+
+    def _written(self) -> tuple[int, int]:
+        with suppress(OSError):
+            found = self._ledger.stat()
+            return found.st_mtime_ns, found.st_ino
+        return 0, 0
+
+    def same(self) -> bool:
+        """It is where it was at first."""
+        if (written := self._written()) == self._read:
+            return True
+        self._read = written
+        return here.identity() == self._at
+
+
+def _wait(pid: int, over: Event, where: Whereabouts) -> int | None:
+    """The exit status of the process; None if it had to be ended because the bridge is elsewhere, or may be."""
+    asked = False
+    while True:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return None if asked and not over.is_set() else os.waitstatus_to_exitcode(status)
+        if not asked and (over.is_set() or not where.same()):
+            os.kill(pid, signal.SIGTERM)
+            asked = True
+        time.sleep(TICK_S / 4 if asked else TICK_S)
 
 
 def _kept(wiring: Wiring, config: Config, orders: Orders) -> Kept:

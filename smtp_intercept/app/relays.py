@@ -20,7 +20,6 @@ from hwprofiles.bypass import DRIVEN, Wiring, relay_of
 from hwprofiles.case import Case
 from hwprofiles.profile import Profile
 from hwprofiles.relay import Act
-from smtp_intercept.app import here
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import BypassWhen
 from smtp_intercept.app.rundir import RunDir, read_json, write_json
@@ -164,8 +163,7 @@ def as_wanted(config: Config, wanted: Relays) -> dict[str, Any]:
     """What a keeper was started for, as JSON has it."""
     wirings = [{**asdict(wiring), "ports": list(wiring.ports)} for wiring in wanted.wirings]
     bridge = config.bridge
-    where = {"room": here.identity(), "bridge": bridge.name}
-    return {**where, "when": bridge.bypass.value, "link_loss": bridge.link_loss.value, "wirings": wirings}
+    return {"bridge": bridge.name, "when": bridge.bypass.value, "link_loss": bridge.link_loss.value, "wirings": wirings}
 
 
 def release(run_dir: RunDir) -> list[str]:

@@ -39,7 +39,7 @@ def read(run_dir: RunDir, spool: Path | None = None, file: Path | None = None) -
     """The whole page as JSON data. ``spool`` is where mail may wait that no running MTA tells of, ``file`` the
     configuration that was asked for; the running daemon knows its own."""
     room = Ledger(run_dir.ledger).room
-    with here.inside() as there:
+    with here.inside(run_dir) as there:
         return {"namespace": room or None, "namespace_gone": bool(room) and not there, **_seen(run_dir, spool, file)}
 
 

@@ -106,7 +106,7 @@ def test_a_full_run_directory_ends_no_inspection(box: Lab) -> None:
             time.sleep(4.0)  # longer than the switch remembers a beat
             assert daemon.running
             assert "status.json cannot be written" in daemon.stderr
-            assert inside(gateway.namespace, firewall.live)
+            assert inside(gateway.room.enter[-1], firewall.live)
             (gateway.run_dir / "full").unlink()
         finally:
             gateway.stop()

@@ -32,6 +32,7 @@ from bridge.hands import Hands
 from bridge.ledger import Ledger
 from bridge.links import Links
 from smtp_intercept.app import cli, status
+from smtp_intercept.app import here as look
 from smtp_intercept.app.lab.namespaces import inside
 from smtp_intercept.app.lab.network import Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
@@ -79,6 +80,10 @@ class Unplugged:
     def strike(self, passed: Iterator[int]) -> Callable[[], None]:
         def here() -> None:
             if next(passed) == self.k:
+                with look.inside() as moved, Links() as links:
+                    if not moved or links.index(self.port) is not None:
+                        links.delete(self.port)
+                        return
                 with Links() as links:
                     links.delete(self.port)
 
@@ -258,9 +263,9 @@ def test_a_later_up(box: Lab) -> None:
 
 def test_what_somebody_else_removed_is_named(box: Lab) -> None:
     assert command_of(box, "up")[0] == 0
-    box.gateway.run(["nft", "flush", "ruleset"])
+    box.gateway.room.run(["nft", "flush", "ruleset"])
     assert headline(box).startswith("INCOMPLETE: somebody has removed the nft rules; repair it: tollbridge up")
-    box.gateway.run(["ip", "link", "del", "br0"])
+    box.gateway.room.run(["ip", "link", "del", "br0"])
     assert "removed br0, the nft rules" in headline(box)
     assert command_of(box, "up")[0] == 0
     assert headline(box).startswith(WHOLE)
