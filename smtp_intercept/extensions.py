@@ -1,14 +1,18 @@
 """The register of SMTP extensions: what each EHLO keyword does to the shape of a dialogue.
 
-Pure data. IANA's list of service extensions (RFC 5321 §2.2.2) and what servers offer besides. A keyword that is not
+Pure. IANA's list of service extensions (RFC 5321 §2.2.2) and what servers offer besides. A keyword that is not
 here may change who speaks next, and how long: it crosses, and is named to the administrator.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
+from functools import lru_cache
 from types import MappingProxyType
+
+from smtp_intercept.wire import parse_count, parse_offers
 
 
 class Shape(Enum):
@@ -54,6 +58,18 @@ _KNOWN = frozenset(REGISTER)
 ENCRYPTING = frozenset({b"STARTTLS", b"X-ANONYMOUSTLS"})
 
 
-def unknown(keywords: Set[bytes]) -> set[bytes]:
-    """Those that the register does not have. Old servers write "AUTH=LOGIN" for "AUTH LOGIN"."""
-    return {keyword for keyword in keywords - _KNOWN if keyword.partition(b"=")[0] not in _KNOWN}
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What an EHLO reply has. ``size_bytes`` of SIZE, 0 is none; ``unknown``: keywords that the register lacks."""
+
+    keywords: frozenset[bytes]
+    size_bytes: int
+    unknown: frozenset[bytes]
+
+
+@lru_cache(maxsize=64)  # servers say the same to everybody; of hostile ones 2 MB are kept
+def read_offer(lines: bytes) -> Offer:
+    """From the lines of the reply but its first, LF between them. Old servers write "AUTH=LOGIN" for "AUTH LOGIN"."""
+    offers = parse_offers(lines)
+    unknown = {keyword for keyword in offers.keys() - _KNOWN if keyword.partition(b"=")[0] not in _KNOWN}
+    return Offer(frozenset(offers), parse_count(offers.get(b"SIZE", b"")) or 0, frozenset(unknown))

@@ -13,11 +13,11 @@ from smtp_intercept import answers
 from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 from smtp_intercept.dialogue import Effect, Owed, Reading, Verb, effect
 from smtp_intercept.events import Doubt
-from smtp_intercept.extensions import unknown
+from smtp_intercept.extensions import read_offer
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.matching import MAX_KEYWORDS, Matching
 from smtp_intercept.transaction import Recipient, Transaction
-from smtp_intercept.wire import ReplyLine, parse_count, parse_offers
+from smtp_intercept.wire import ReplyLine
 
 _COMMAND = Reading.COMMAND
 _JUDGING = 353  # draft-hall-prdr: the replies to the recipients follow
@@ -40,12 +40,11 @@ class Replies(Matching):
 
     def _greet(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.leave(now)
-        offers = parse_offers(self._lines[1:])
-        self.helo, self._keywords = owed.name, offers.keys()
-        self._largest_bytes = parse_count(offers.get(b"SIZE", b"")) or 0
+        offer = read_offer(b"\n".join(self._lines[1:]))
+        self.helo, self._keywords, self._largest_bytes = owed.name, offer.keywords, offer.size_bytes
         self._lmtp = owed.verb is Verb.LHLO
-        if (new := unknown(self._keywords)) and len(self.unknown) < MAX_KEYWORDS:
-            self.unknown = self.unknown | new
+        if offer.unknown and len(self.unknown) < MAX_KEYWORDS:
+            self.unknown = self.unknown | offer.unknown
         if self.tls == "none" and b"STARTTLS" in self._keywords:
             self.tls = "offered"
 

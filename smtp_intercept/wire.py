@@ -104,9 +104,9 @@ def parse_reply_line(line: bytes) -> ReplyLine | None:
     return None if line[3:].strip(b"\r\n") else ReplyLine(code, True, b"")
 
 
-def parse_offers(lines: list[bytes]) -> dict[bytes, bytes]:
+def parse_offers(lines: bytes) -> dict[bytes, bytes]:
     """Lines of the EHLO reply but the first: the keywords with their parameters, in capitals (RFC 5321 §4.1.1.1)."""
-    return dict(_OFFER.findall(b"\n".join(lines).upper()))
+    return dict(_OFFER.findall(lines.upper()))
 
 
 def begins_transaction(octets: bytes) -> bool:
