@@ -29,6 +29,7 @@ import pytest
 from pyroute2 import netns
 
 from smtp_intercept.app import cli
+from smtp_intercept.app.lab.host import patient
 from smtp_intercept.app.lab.network import THREE_WIRES, Lab
 from smtp_intercept.app.lab.snapshot import Snapshot, difference, settled_difference, snapshot
 
@@ -249,6 +250,14 @@ def shape(taken: Snapshot) -> Snapshot:
     }
 
 
+def settled(before: Snapshot, namespace: str) -> list[str]:
+    """A port that has been moved hears of its carrier a moment later."""
+    deadline_at = time.monotonic() + patient(3.0)
+    while (found := difference(before, shape(snapshot(namespace)))) and time.monotonic() < deadline_at:
+        time.sleep(0.1)
+    return found
+
+
 CHANGES: tuple[dict[str, Any], ...] = (
     {"ports": ["p0", "p1"]},
     {"ports": ["p0", "p1", "p2"], "on_failure": "block", "management": ["198.51.100.2/24"]},
@@ -270,7 +279,7 @@ def test_another_configuration_takes_the_place_of_the_last() -> None:
         for index in (2, 1, 0):
             gateway.configure({"bridge": CHANGES[index]})
             done(lab, "up")
-            assert difference(fresh[index], shape(snapshot(gateway.namespace))) == [], CHANGES[index]
+            assert settled(fresh[index], gateway.namespace) == [], CHANGES[index]
             assert done(lab, "up") == []
         done(lab, "down")
         assert settled_difference(gateway.namespace, before) == []
