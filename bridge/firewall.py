@@ -72,7 +72,7 @@ def loaded(text: str) -> bool:
     """Whether exactly this text is in force, with every device still hooked and every target still the one it names."""
     present = listed()
     same = f'comment "{digest(text)}"' in present and targets(text) == targets(present)
-    return same and devices(text) <= devices(present)
+    return same and devices(text) <= devices(present) and shape(text) == shape(present)
 
 
 def complete() -> bool:
@@ -84,6 +84,26 @@ def devices(text: str) -> set[str]:
     """The names in ``device "a"`` and ``devices = { a, "b" }`` of nft text."""
     hooks = re.findall(r"\bdevices? (?:= )?(.+?) priority", text)
     return {name.strip('" ') for hook in hooks for name in hook.strip("{} ").split(",")}
+
+
+def shape(text: str) -> dict[tuple[str, str], int]:
+    """(family, chain) → how many rules it has, of nft text that has a rule to a statement: a chain that somebody has
+    flushed has none, one that somebody has put a rule into has one more."""
+    rules: dict[tuple[str, str], int] = {}
+    family, chain, depth = "", "", 0
+    for line in map(str.strip, text.splitlines()):
+        if not depth and line.startswith("table "):
+            family = line.split()[1]
+        elif depth == 1 and line.startswith("chain "):
+            chain = line.split()[1]
+            rules[family, chain] = 0
+        depth += line.count("{") - line.count("}")
+        # A map in a rule has lines of its own.
+        if chain and depth == 2 and line and not line.startswith(("chain ", "type ")):
+            rules[family, chain] += 1
+        elif depth < 2:
+            chain = ""
+    return rules
 
 
 def targets(text: str) -> set[str]:

@@ -17,6 +17,7 @@ from typing import IO, Any
 _LOG = logging.getLogger("tollbridge")
 DEFAULT = Path("/run/tollbridge")
 ROOM = "tollbridge"
+WATCH_S = 10.0  # who types `up` or `down` waits so long for the daemon's own repair of what others have done
 ASKED_S = 0.2  # who only asks for the holder holds the lock too, for a moment
 
 
@@ -121,13 +122,17 @@ class RunDir:
         """Held by one process at a time, and let go by the kernel however it ends. Raises `AlreadyRunningError`."""
         self.make()
         with (self.path / f"{name}.lock").open("a+", encoding="ascii") as file:
-            if not _locked(file):
+            if not _locked(file) and not (self._watched(name) and _locked(file, WATCH_S)):
                 raise AlreadyRunningError(name, self.holder(name))
             file.truncate(0)
             with suppress(OSError):  # whose it is is not worth failing for on a full disk
                 os.write(file.fileno(), str(os.getpid()).encode())
             yield
             file.truncate(0)
+
+    def _watched(self, name: str) -> bool:
+        """It is the daemon that holds the lock of `up`, for as long as putting something right takes."""
+        return name == "up" and self.holder("up") in {self.holder("run"), 0} - {os.getpid()}
 
     def holder(self, name: str) -> int:
         """The process that holds the lock, or 0. A number left by a dead one is not believed."""
@@ -143,8 +148,8 @@ class RunDir:
         return 0
 
 
-def _locked(file: IO[str]) -> bool:
-    deadline = time.monotonic() + ASKED_S
+def _locked(file: IO[str], wait_s: float = ASKED_S) -> bool:
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

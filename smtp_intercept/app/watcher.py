@@ -30,7 +30,7 @@ from hwprofiles.nic import Nics
 from smtp_intercept.app import lost, watching
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 
-TOLD = 20  # healings that `status` remembers
+TOLD = 100  # steps that `status` remembers; a lane that was taken away has dozens
 POLL_S = 0.25  # an order to end waits no longer than this
 AGAIN_S = 0.1  # until it is tried again, where `up` is at work
 
@@ -230,6 +230,7 @@ class Watcher(threading.Thread):
         try:
             with self._within():
                 firewall.nft(inner.text)
+                self._baseline = firewall.listed()
         except FirewallError as error:
             return str(error)
         return ""

@@ -42,6 +42,15 @@ def lost(watch: Mapping[str, Any]) -> list[str]:
 
 
 def healings(watch: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """When, and what was put right, newest first."""
-    latest = watch.get("healed", [])[-SHOWN:]
-    return [(time.strftime("%F %T", time.localtime(each["at"])), each["what"]) for each in reversed(latest)]
+    """When, and what was put right, newest first: of what was done within a second the first, which is the cause."""
+    causes: list[tuple[float, str, int]] = []
+    for each in watch.get("healed", []):
+        if causes and each["at"] - causes[-1][0] < 1.0:
+            at, what, more = causes[-1]
+            causes[-1] = at, what, more + 1
+        else:
+            causes.append((each["at"], each["what"], 0))
+    return [
+        (time.strftime("%F %T", time.localtime(at)), f"{what}, and {more} more" if more else what)
+        for at, what, more in reversed(causes[-SHOWN:])
+    ]

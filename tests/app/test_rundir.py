@@ -126,3 +126,26 @@ def test_a_page_that_cannot_be_written_is_said_once_and_ends_nothing(
     page.path.parent.rmdir()
     page.write({"n": 4})
     assert len(caplog.records) == 2, "it has worked in between"
+
+
+REPAIR = """
+import sys, time
+from pathlib import Path
+from smtp_intercept.app.rundir import RunDir
+run_dir = RunDir(Path(sys.argv[1]))
+with run_dir.lock("run"):
+    with run_dir.lock("up"):
+        print("held", flush=True)
+        time.sleep(1)
+    time.sleep(60)
+"""
+
+
+def test_who_types_up_waits_for_the_daemons_own_repair(run_dir: RunDir) -> None:
+    command = [sys.executable, "-c", REPAIR, str(run_dir.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout
+        assert daemon.stdout.readline() == "held\n"
+        with run_dir.lock("up"):
+            assert run_dir.holder("run") == daemon.pid
+        daemon.kill()
