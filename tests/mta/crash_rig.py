@@ -104,7 +104,7 @@ class Rig:
         log = os.open(self._directory / f"mail{self.life}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         reports, _ = channel.pair()
         arguments = argparse.Namespace(
-            take=[self._ends[1].detach()], reports=reports.detach(), log=log, port=["p0", "p1"]
+            borrow=None, take=[self._ends[1].detach()], reports=reports.detach(), log=log, port=["p0", "p1"]
         )
         try:
             mta = Mta(of, arguments, Secrets(of), Servers.of(()))

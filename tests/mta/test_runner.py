@@ -261,6 +261,7 @@ def test_a_destination_that_never_comes_back_costs_its_mail_nothing_but_time(off
     assert office.entries() == []
 
 
+@pytest.mark.alone
 def test_a_thousand_for_a_silent_destination_stop_nobody(office: Office) -> None:
     """Attempts there hang for ever; mail for another destination, queued behind them, is delivered within a second."""
 
