@@ -19,7 +19,9 @@ from tests.kernel.test_verdicts import (  # noqa: F401 (collected here)
     test_reject,
 )
 
-WIRES, CONFIG = test_verdicts.WIRES, test_verdicts.CONFIG
+WIRES = test_verdicts.WIRES
+# Captures over a shell are taken where it opens.
+CONFIG = {**test_verdicts.CONFIG, "bridge": {**test_verdicts.CONFIG.get("bridge", {}), "namespace": "host"}}
 SHELL = ("sh", "-c")
 
 
