@@ -143,10 +143,10 @@ def test_the_page_of_status_is_read_at_once_however_full_the_tables_are(gateway_
     hops = [f"{key} : {gateway_lab.hosts[0].mac}" for key in keys]
     add = "add element netdev tollbridge"
     path.write_text(f"{add} kept {{ {', '.join(keys)} }}\n{add} client_src {{ {', '.join(hops)} }}\n")
-    gateway.run(["nft", "-f", str(path)], timeout_s=60)
+    gateway.room.run(["nft", "-f", str(path)], timeout_s=60)
     assert entries(gateway_lab, "netdev", "set", "kept") == MANY
-    assert float(gateway.python(READS, str(gateway.run_dir)).stdout) < patient(0.3)
-    gateway.run(["nft", "flush", "set", "netdev", "tollbridge", "kept"])
+    assert float(gateway.room.python(READS, str(gateway.run_dir)).stdout) < patient(0.3)
+    gateway.room.run(["nft", "flush", "set", "netdev", "tollbridge", "kept"])
 
 
 def test_when_a_table_is_full_it_is_counted_and_said_first(gateway_lab: Lab, server: MailServer) -> None:
