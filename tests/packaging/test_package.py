@@ -2,8 +2,8 @@
 built on; and how far the units shut their processes in.
 
 unit                        systemd-analyze security, of 10
-tollbridge.service          3.3   the supervisor, diverter, interceptor, resolver and MTA together
-tollbridge-bridge.service   3.9   makes a namespace and links, loads modules; lives for seconds
+tollbridge.service          3.5   the supervisor, diverter, interceptor, resolver and MTA together
+tollbridge-bridge.service   4.1   makes a namespace and links, loads modules; lives for seconds
 tollbridge-relay.service    3.2   keeps the relays of bypass hardware
 """
 
@@ -22,7 +22,7 @@ from smtp_intercept.app.packaging import deb
 from tests.links import dead
 from tests.tools import as_installed, program
 
-UNITS = {"tollbridge.service": 3.3, "tollbridge-bridge.service": 3.9, "tollbridge-relay.service": 3.2}
+UNITS = {"tollbridge.service": 3.5, "tollbridge-bridge.service": 4.1, "tollbridge-relay.service": 3.2}
 ROOT = Path(__file__).parents[2]
 
 
