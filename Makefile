@@ -64,9 +64,9 @@ check: $(VENV)/.ready $(TOOLS)/.ready lint
 test: $(VENV)/.ready $(TOOLS)/.ready lint
 	@$(SUDO) rm -f $(UNSHOWN)
 	status=0; \
-	$(SUDO) $(BOUNDED) $(PYTEST) --unshown $(UNSHOWN) -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=1 \
+	$(SUDO) $(BOUNDED) $(PYTEST) --unshown=$(UNSHOWN) -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=1 \
 		-m "not alone and not installed and not vm" || status=$$?; \
-	$(SUDO) $(BOUNDED) $(PYTEST) --unshown $(UNSHOWN) -m alone || status=$$?; \
+	$(SUDO) $(BOUNDED) $(PYTEST) --unshown=$(UNSHOWN) -m alone || status=$$?; \
 	exit $$status
 
 # e.g. make stock TESTS=tests/kernel/test_vlan.py; an emulated machine takes its time.
