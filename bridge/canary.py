@@ -20,10 +20,10 @@ from bridge.segment import ACK, RST, SYN, segment
 
 # Several to each time-out of the switch, so that one that is late is no failure.
 EVERY_S = 0.4
-PASSING_EVERY_S = 1.6  # what the switch does not wait for
+PASSING_EVERY_S = 0.8  # what the switch does not wait for
 # A path is failing when nothing has come back for so long: as long as the kernel keeps the switch closed.
 FAILING_S = 2.0
-PASSING_FAILS_S = 5.0
+PASSING_FAILS_S = 2.5
 # No answer comes later than this.
 FLIGHT_S = 5.0
 # Nobody's: 192.0.0.0/24 is IETF protocol assignments of which none is these (RFC 6890), 100::/64 is for discarding

@@ -17,7 +17,8 @@ OPEN = "running, but the switch is open: mail is not inspected"
 @dataclass(frozen=True, slots=True)
 class Cell:
     """``crosses``: a client that dials again is served, within seconds. ``counted``: why it was not inspected, or what
-    of it, by one of these names. ``headline`` is how it begins, ``status`` the exit status of `tollbridge status`."""
+    of it, by one of these names; "" is by none. ``headline`` is how `tollbridge status` begins, ``status`` its exit
+    status."""
 
     crosses: bool
     inspected: bool
@@ -27,7 +28,7 @@ class Cell:
 
     def __str__(self) -> str:
         what = ("inspected" if self.inspected else "uninspected") if self.crosses else "**nothing**"
-        counted = " or ".join(f"`{name}`" for name in self.counted) or "–"
+        counted = " or ".join(f"`{name}`" if name else "nothing" for name in self.counted) or "–"
         return f"{what} | {counted} | {self.headline}, {self.status}"
 
 
@@ -48,7 +49,7 @@ CELLS: dict[str, tuple[Cell, Cell]] = {
     "no-daemon": (Cell(True, False, ("not_live",), _DOWN, 3), Cell(False, False, ("not_live",), _DOWN, 3)),
     "interceptor-dead": _open("no_listener", "not_live"),
     "interceptor-hung": _open("interceptor_silent", "not_live"),
-    "diverter-dead": _open("not_live"),
+    "diverter-dead": _open("not_live", ""),  # in the two seconds until the switch opens nobody is there to count
     "diverter-hung": _open("not_live"),
     "mta-hung": (_well("mta_silent"), Cell(False, True, ("mta_silent",), "inspecting", 0)),
     "foreign-input": _open("not_live"),
