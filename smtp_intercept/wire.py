@@ -25,8 +25,8 @@ _BARE_MAILBOX = re.compile(
     rb"(?:" + _QUOTED + rb'|[^\s"<@]++)*@(?:' + _QUOTED + rb'|[^\s"<]++)*(?![^\s"])(?!' + _QUOTED + rb")", re.DOTALL
 )
 _ANGLED = re.compile(rb"<((?:" + _QUOTED + rb'|\\.|[^"\\>]++)*)>', re.DOTALL)
-# Each that closes nowhere costs a look at the whole line.
-BRACKETS_TRIED = 8
+# From a bracket that closes nowhere to the first that stands inside of what was quoted behind it.
+_TO_QUOTED = re.compile(rb'<(?:\\.|[^"\\]++|"(?:[^"\\<]++|\\[^<])*")*"(?:[^"\\<]++|\\[^<])*\\?(?=<)', re.DOTALL)
 _ANGLED_OR_BROKEN = re.compile(rb"<([^>\s]*)")  # an unterminated quote or bracket: what stands before a blank
 _SOURCE_ROUTE = re.compile(rb"(?:@(?:\[[^\]]*+\]|[^]\[@,:]++)+\s*+,?\s*+)+:")
 # What nearly every client sends; `parse_path` reads it at a third of the cost, and in the same way.
@@ -158,25 +158,38 @@ def _bracketed(rest: bytes) -> bytes:
         return mailbox[0]
     bare = _BARE.match(rest)
     word = bare[0] if bare else b""
-    at = rest.find(b"<", len(word))
-    for _ in range(BRACKETS_TRIED):
-        if at < 0:
-            break
-        if found := _ANGLED.match(rest, at):
-            return found[1]
-        at = rest.find(b"<", at + 1)
+    if closed := _angled(rest, rest.find(b"<", len(word))):
+        return closed[1]
     if found := _ANGLED_OR_BROKEN.search(rest, len(word)):
         return found[1]
     return word or rest.partition(b" ")[0]
 
 
+def _angled(rest: bytes, at: int) -> re.Match[bytes] | None:
+    """The first bracket from ``at`` on that closes. Where one does not, none does that is read with the same quotes
+    open; those that it has for quoted are left, and the first of these speaks for all of them: two looks at a line."""
+    if at < 0 or rest.find(b">", at) < 0:
+        return None
+    if found := _ANGLED.match(rest, at):
+        return found
+    inside = _TO_QUOTED.match(rest, at)
+    return _ANGLED.match(rest, inside.end()) if inside else None
+
+
 def safe_text(octets: bytes) -> str:
     """Text for a log: UTF-8 where it is, backslash escapes for the rest and for what would act on a terminal
     (control characters, bidirectional overrides)."""
-    text = octets.decode("utf-8", "backslashreplace")
+    text = octets.decode("utf-8", "surrogateescape")  # `backslashreplace` costs ten times as much
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    shown = {c: c if c.isprintable() else _escaped(c) for c in set(text)}
+    return "".join(map(shown.__getitem__, text))
+
+
+def _escaped(character: str) -> str:
+    """An octet that is no UTF-8 is a lone surrogate (PEP 383)."""
+    code = ord(character)
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else character.encode("unicode_escape").decode("ascii")
 
 
 def clip(text: str) -> str:

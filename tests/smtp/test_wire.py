@@ -7,9 +7,12 @@ import re
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smtp_intercept import wire
+from smtp_intercept.dialogue import owe
+from smtp_intercept.direction import Protection
 from smtp_intercept.wire import (
     MAX_LOGGED_CHARACTERS,
     Chunk,
@@ -198,12 +201,63 @@ def test_quotes_and_brackets_that_never_close(argument: bytes, mailbox: str) -> 
     assert parse_path(argument).lstrip("<") == mailbox
 
 
-@pytest.mark.parametrize(
-    "piece", [b"<", b'<"', b'"', b"<\\", b"[", b"@a", b"@a,", b"@a:", b"@[a]", b'"\\', b"a@", b'"a"']
+def first_that_closes(rest: bytes) -> bytes | None:
+    """The same tried from each bracket, as slowly as that is."""
+    for at in (at for at, octet in enumerate(rest) if octet == ord("<")):
+        if found := wire._ANGLED.match(rest, at):
+            return found[1]
+    return None
+
+
+@given(st.text(alphabet='<>"\\\\a@', max_size=24).map(str.encode))
+def test_two_looks_find_the_first_bracket_that_closes(rest: bytes) -> None:
+    found = wire._angled(rest, rest.find(b"<"))
+    assert (None if found is None else found[1]) == first_that_closes(rest)
+
+
+@given(st.binary(max_size=60))
+def test_what_is_no_text_is_escaped_as_python_does_it(octets: bytes) -> None:
+    text = octets.decode("utf-8", "backslashreplace")
+    assert safe_text(octets) == "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def seconds(line: bytes) -> float:
+    """The least of some tries, so that a busy machine does not count."""
+    took = []
+    for _ in range(7):
+        began_at = time.process_time()
+        owe(parse_command(line), Protection(), 0.0)
+        took.append(time.process_time() - began_at)
+    return min(took)
+
+
+PIECES = (
+    *(b"<", b'<"', b'"<', b'"', b"<\\", b"[", b"@a", b"@a,", b"@a:", b"@[a]", b'"\\', b"a@", b'"a"', b'<""', b'"@"<'),
+    *(b'@""', b'" ', b"\xff", b"\x01", b"\xc3\xa9", "\u202e".encode()),
 )
-def test_no_line_costs_more_than_its_length(piece: bytes) -> None:
-    """As long as a command line may be: it took seconds, of everybody's mail."""
-    line = b"TO:" + piece * (12_288 // len(piece))
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("before", [b"RCPT TO:", b"RCPT TO:<", b"EHLO ", b"MAIL FROM:<a@b> "])
+@pytest.mark.parametrize("behind", [b"\r\n", b">\r\n"])
+def test_no_octet_of_a_line_costs_more_than_one_of_a_usual_line(before: bytes, piece: bytes, behind: bytes) -> None:
+    """As long as a command line may be: whoever sends strange ones has no more of our time than who sends good ones."""
+    usual = b"RCPT TO:<user@b.example> NOTIFY=NEVER\r\n"
+    number = 12_288 // len(usual)
+    strange = before + piece * ((number * len(usual) - len(before)) // len(piece)) + behind
+    assert seconds(strange) < 2 * min(seconds_of_many(usual, number) for _ in range(5))
+
+
+def seconds_of_many(line: bytes, number: int) -> float:
     began_at = time.process_time()
-    parse_path(line)
-    assert time.process_time() - began_at < 0.1
+    for _ in range(number):
+        owe(parse_command(line), Protection(), 0.0)
+    return time.process_time() - began_at
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.text(alphabet='<>"\\\\a@,:[] ', min_size=1, max_size=6).map(str.encode))
+def test_a_line_of_twice_the_length_costs_twice(piece: bytes) -> None:
+    """Four times, where it were a matter of the square; eight lengths tell the two apart on a busy machine."""
+    short, long = (seconds(b"RCPT TO:" + piece * (octets // len(piece))) for octets in (6_000, 48_000))
+    assert long < 3 * 8 * max(short, 2e-5)
