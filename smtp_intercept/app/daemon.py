@@ -30,6 +30,7 @@ from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import Page, RunDir
 from smtp_intercept.app.seats import Seats
+from smtp_intercept.app.signals import ended_by
 from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
 from smtp_intercept.app.watcher import Watcher
@@ -74,7 +75,7 @@ class Daemon:
         self._config, self._run_dir, self._legs, self._source = config, run_dir, tuple(legs), source
         self._vlans = tuple(vlans)
         self._started_at = time.time()
-        self._stopping = 0
+        self._stopping: list[int] = []  # signals, as they came
         self._notify = Notify()
         self._forwarding: tuple[list[str], float] = ([], 0.0)
         self._cable = _cable(config, self._legs, run_dir, room)
@@ -85,7 +86,8 @@ class Daemon:
         self._remade = 0
 
     def run(self) -> int:
-        """Until SIGTERM or SIGINT; a second one does not wait for sessions. Raises `StartError`."""
+        """Until SIGTERM or SIGINT; a second one does not wait for sessions. Which it was is the exit status: a unit
+        starts again what nobody has asked to end (`signals.ASKS`). Raises `StartError`."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         if self._room:
@@ -94,23 +96,24 @@ class Daemon:
         children = self._children()
         self._watcher.start()
         try:
-            return self._watch(children)
+            self._watch(children)
         finally:
             self._watcher.end()
             if self._cable is not None:
                 self._cable.release()
             self._let_go(children)
             self._run_dir.status.unlink(missing_ok=True)
+        return ended_by(self._stopping)
 
     def _held(self) -> Collection[str]:
         return self._cable.held if self._cable is not None else ()
 
-    def _stop(self, *_: object) -> None:
-        self._stopping += 1
+    def _stop(self, number: int, _: object) -> None:
+        self._stopping.append(number)
 
     # --- running -----------------------------------------------------------------------------------------------------
 
-    def _watch(self, children: list[Child]) -> int:
+    def _watch(self, children: list[Child]) -> None:
         poll = select.poll()
         ready, written_at, page = False, 0.0, Page(self._run_dir.status)
         for child in children:
@@ -145,7 +148,6 @@ class Daemon:
                 page.write(self._status(children, ready))
                 if ready and self._keep is not None and not self._run_dir.pending.exists():
                     self._keep_once(self._keep)
-        return 0
 
     def _start(self, child: Child) -> None:
         try:
@@ -293,7 +295,7 @@ class Daemon:
             child.ask_to_end()
             time.sleep(TICK_S)
         deadline = time.monotonic() + (self._config.limits.drain_s or 0)
-        while any(child.runs for child in sessions) and time.monotonic() < deadline and self._stopping <= 1:
+        while any(child.runs for child in sessions) and time.monotonic() < deadline and len(self._stopping) <= 1:
             self._notify.watchdog(time.monotonic())
             time.sleep(TICK_S)
         for child in sessions:

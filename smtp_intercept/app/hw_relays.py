@@ -22,8 +22,8 @@ from smtp_intercept.app.wanted import profile_of
 
 
 def keep(arguments: argparse.Namespace) -> int:
-    """Until SIGTERM; done at once where there is no relay to keep, or somebody keeps them. 2 for a configuration that
-    is broken: starting again does not mend it."""
+    """Until SIGTERM or SIGINT; done at once where there is no relay to keep, or somebody keeps them. 2 for a
+    configuration that is broken: starting again does not mend it."""
     _needs_root(arguments)
     try:
         config, wanted = _wanted(arguments)

@@ -27,6 +27,7 @@ from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import BypassWhen, LinkLoss
 from smtp_intercept.app.relays import LOCK, Relays
 from smtp_intercept.app.rundir import Page, RunDir
+from smtp_intercept.app.signals import STOPPING, ended_by
 
 TICK_S = 0.2  # a port that is taken down is noticed; a tenth of the shortest watchdog
 SAID_EVERY_S = 1.0
@@ -126,15 +127,17 @@ def _fault(bridge: str, ports: tuple[str, str], *, held_down: bool) -> str:
 
 
 def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
-    """Until SIGTERM. The bridge may come into another network namespace than it was in, which who has given up his
-    capabilities cannot follow: a process for each. Raises `AlreadyRunningError`."""
-    over = Event()
+    """Until SIGTERM or SIGINT; the exit status is as the daemon's. The bridge may come into another network namespace
+    than it was in, which who has given up his capabilities cannot follow: a process for each. Raises
+    `AlreadyRunningError`."""
+    over, stopping = Event(), list[int]()
 
-    def stop(_: int, __: FrameType | None) -> None:
+    def stop(number: int, _: FrameType | None) -> None:
+        stopping.append(number)
         over.set()
 
     with run_dir.lock(LOCK):
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOPPING:
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for failure in relays.remember(run_dir, wanted.wirings):
@@ -147,9 +150,9 @@ def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
             where = Whereabouts(run_dir)
             if not (pid := os.fork()):
                 os._exit(_keep_there(run_dir, config, wanted, over))
-            if (status := _wait(pid, over, where)) is not None:
+            if (status := _wait(pid, over, where)) is not None and not over.is_set():
                 return status
-    return 0
+    return ended_by(stopping)
 
 
 def _keep_there(run_dir: RunDir, config: Config, wanted: Relays, over: Event) -> int:
@@ -186,12 +189,13 @@ class Whereabouts:
 
 
 def _wait(pid: int, over: Event, where: Whereabouts) -> int | None:
-    """The exit status of the process; None if it had to be ended because the bridge is elsewhere, or may be."""
+    """The exit status of the process, if it failed; None if it was ended, because the bridge is or may be elsewhere, or
+    by whoever did not know what he did: another is to go on."""
     asked = False
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            return None if asked and not over.is_set() else os.waitstatus_to_exitcode(status)
+            return os.waitstatus_to_exitcode(status) or None if not asked else None
         if not asked and (over.is_set() or not where.same()):
             os.kill(pid, signal.SIGTERM)
             asked = True

@@ -23,6 +23,7 @@ from hwprofiles.relay import Act
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import BypassWhen
 from smtp_intercept.app.rundir import RunDir, read_json, write_json
+from smtp_intercept.app.signals import ASKS
 
 LOCK = "relay"
 ENDS_S = 4.0  # the keeper is in the middle of telling: `hwprofiles.bypass.TOLD_S` for each command
@@ -175,7 +176,7 @@ def release(run_dir: RunDir) -> list[str]:
 
 def end(run_dir: RunDir) -> None:
     """The keeper, whoever started it. What its relays are afterwards is their watchdogs' to say."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (ASKS, signal.SIGKILL):
         deadline_at = time.monotonic() + ENDS_S
         while (pid := run_dir.holder(LOCK)) and time.monotonic() < deadline_at:
             with suppress(ProcessLookupError):

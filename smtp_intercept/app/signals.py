@@ -14,6 +14,15 @@ from threading import current_thread, main_thread
 from smtp_intercept.app.streams import Unfailing
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+# How `down` asks what runs to end, and its unit lets it be. SIGTERM may be a stray `kill`, and the unit starts it again
+# (packaging/files); a `systemctl stop` is heeded in any case.
+ASKS = signal.SIGINT
+
+
+def ended_by(numbers: Collection[int]) -> int:
+    """The exit status of what ran until these signals came, as a shell would report it: that it was asked, if it was,
+    else the first."""
+    return 128 + (ASKS if ASKS in numbers else next(iter(numbers)))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -66,6 +75,12 @@ class Change:
         """Between two steps. Raises `Interrupted` if somebody wants the command to end."""
         if self.interrupted:
             raise Interrupted(self._heard)
+
+
+def heed_asks() -> None:
+    """Also what was started with it ignored, as by a shell in the background, is to end when it is asked."""
+    if current_thread() is main_thread() and signal.getsignal(ASKS) is signal.SIG_IGN:
+        signal.signal(ASKS, _raise)
 
 
 @contextmanager

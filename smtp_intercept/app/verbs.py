@@ -32,7 +32,7 @@ from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.objections import Asked, Verb, probe, refuse
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
-from smtp_intercept.app.signals import Change, undisturbed
+from smtp_intercept.app.signals import ASKS, Change, heed_asks, undisturbed
 from smtp_intercept.app.wanted import Fit, fit, profile_of, tuned, wanted
 
 GUARD_EVERY_S = 0.1
@@ -205,7 +205,7 @@ def _end_daemon(run_dir: RunDir) -> None:
     if not pid:
         return
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, ASKS)
         os.kill(pid, signal.SIGCONT)  # a stopped process hears nothing else
     deadline = time.monotonic() + _drain_s(run_dir) + STOP_WAIT_S
     while run_dir.holder("run"):
@@ -287,6 +287,7 @@ def confirm(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     hangup.ignore()
+    heed_asks()
     text = configuration.read(arguments.config)
     config = naming.parse(text, arguments.config)
     profile, _ = profile_of(config)

@@ -316,7 +316,7 @@ def test_status_when_down_and_when_not_running(box: Lab) -> None:
 
 
 def test_a_unit_hears_what_only_a_person_can_mend(box: Lab) -> None:
-    """`RestartPreventExitStatus=0 2` of the unit: typed, a refused configuration is a failure as any."""
+    """`RestartPreventExitStatus=130 2` of the unit: typed, a refused configuration is a failure as any."""
     gateway = box.gateway
     gateway.configure()
     gateway.tollbridge("up")

@@ -25,6 +25,7 @@ import pytest
 from smtp_intercept.app.lab.gateway import Gateway
 from smtp_intercept.app.lab.network import MAC, PORT_MACS_FROM, Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
+from smtp_intercept.app.signals import ASKS
 from tests.kernel.relay_card import Card
 from tests.kernel.test_boot import BROKEN, PROGRAM
 
@@ -223,7 +224,23 @@ def test_at_boot_the_relay_is_armed_once_the_box_bridges_and_not_before(lab: Lab
     assert keeper.running
     box.tollbridge("down")
     assert card.joined()
-    assert not keeper.running
+    assert keeper.wait().returncode == 128 + ASKS, "so that its unit lets it be"
+
+
+def test_a_stray_sigterm_is_not_a_question(box: Gateway, card: Card) -> None:
+    """To the process that looks after the relays: another does at once. To the keeper: its unit starts it again."""
+    configure(box, card)
+    keeper = box.spawn(box.command("hw", "keep"))
+    box.tollbridge("up", "--boot")
+    assert card.becomes(joined=False)
+    (kept,) = set(all_of(keeper.pid)) - {keeper.pid}
+    told = len(card.told())
+    os.kill(kept, signal.SIGTERM)
+    assert until(lambda: bool(set(all_of(keeper.pid)) - {keeper.pid, kept}))
+    assert until(lambda: "reset_bypass_wd" in card.told()[told:])
+    assert not card.joined()
+    keeper.signal(signal.SIGTERM)
+    assert keeper.wait().returncode == 128 + signal.SIGTERM
 
 
 def test_with_gateway_the_relay_follows_the_dead_mans_switch(lab: Lab, box: Gateway, card: Card) -> None:

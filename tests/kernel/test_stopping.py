@@ -26,6 +26,8 @@ import pytest
 from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.mail import MailServer
 from smtp_intercept.app.lab.network import Lab
+from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.signals import ASKS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
@@ -135,12 +137,25 @@ def test_a_graceful_stop_waits_for_sessions_up_to_drain_s_and_cuts_the_rest(call
     meanwhile.begin("meanwhile@example.net")
     busy.finish()
     assert DRAIN_S - 1.0 <= idle.cut_after(stopped_at) <= DRAIN_S + 2.5
-    assert gateway.run_process.wait().returncode == 0
+    assert gateway.run_process.wait().returncode == 128 + signal.SIGTERM
     meanwhile.finish()
     (message,) = gateway.mail_log("message")
     assert (message["sender"], message["outcome"]) == ("busy@example.net", "accepted")
     outcomes = {record["client"]["port"]: record["outcome"] for record in gateway.mail_log("session")}
     assert outcomes == {busy.port: "completed", idle.port: "stopped"}
+
+
+def test_down_asks_and_the_exit_status_says_so() -> None:
+    """Also where a shell, as of what it starts in the background, has it ignore the signal."""
+    with Lab() as lab:
+        lab.gateway.configure()
+        lab.gateway.tollbridge("up")
+        daemon = lab.gateway.spawn(["sh", "-c", 'trap "" INT; exec "$@"', "sh", *lab.gateway.command("run")])
+        while RunDir(lab.gateway.run_dir).holder("run") != daemon.pid:
+            assert daemon.running, daemon.stderr
+            time.sleep(0.02)
+        lab.gateway.tollbridge("down")
+        assert daemon.wait().returncode == 128 + ASKS
 
 
 def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,4 +180,4 @@ def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path, monkeypatch: pyt
         while (last := systemd.recv(100)) == b"WATCHDOG=1":
             pass
         assert last.startswith(b"STOPPING=1\nEXTEND_TIMEOUT_USEC=")
-        assert daemon.wait().returncode == 0
+        assert daemon.wait().returncode == 128 + signal.SIGTERM

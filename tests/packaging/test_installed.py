@@ -297,19 +297,24 @@ class TestAtWork:
         assert active(installed, "tollbridge") == "active"
 
     def test_what_ends_it_and_what_does_not(self, installed: Debian) -> None:
-        """SIGHUP, to it and to all its processes, does not; a kill is made good; a stop and a refused file stay."""
+        """SIGHUP, to it and to all its processes, does not; a kill is made good, whatever signal it sends; a stop and a
+        refused file stay."""
         before = main_pid(installed)
         installed.run("systemctl", "kill", "-s", "HUP", "tollbridge")
         installed.run("systemctl", "kill", "-s", "HUP", "tollbridge-bridge", check=False)
         assert_inspected(installed)
         assert main_pid(installed) == before
         assert "SIGHUP is ignored" in installed.journal()
-        installed.run("kill", "-KILL", before)
-        again = (
-            f'until [ "$(systemctl show -P MainPID tollbridge)" != {before} ] && tollbridge status; do sleep 0.2; done'
-        )
-        installed.run("sh", "-c", again)
-        assert_inspected(installed)
+        for how in ("-TERM", "-KILL"):
+            before = main_pid(installed)
+            installed.run("kill", how, before)
+            again = f'[ "$(systemctl show -P MainPID tollbridge)" != {before} ] && tollbridge status'
+            installed.run("sh", "-c", f"until {again}; do sleep 0.2; done", timeout_s=60)
+            assert_inspected(installed)
+        installed.run("systemctl", "stop", "tollbridge")
+        time.sleep(5)
+        assert active(installed, "tollbridge") == "inactive", "nor is a stop"
+        installed.run("systemctl", "start", "tollbridge")
         installed.run("tollbridge", "down")
         time.sleep(5)
         assert active(installed, "tollbridge") == "inactive", "an administrator's `down` is not undone"

@@ -23,6 +23,13 @@ from tests.links import dead
 from tests.tools import as_installed, program
 
 UNITS = {"tollbridge.service": 3.5, "tollbridge-bridge.service": 4.1, "tollbridge-relay.service": 3.2}
+# Which ends are followed by another start: not after `down` (130), nor after what only a person mends (2).
+ENDS = (0, 1, 2, 130, 143)
+STARTED_AGAIN = {
+    "tollbridge.service": {0, 1, 143},
+    "tollbridge-bridge.service": {130, 143},
+    "tollbridge-relay.service": {1, 143},
+}
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,6 +52,18 @@ def read(files: tarfile.TarFile, name: str) -> bytes:
     file = files.extractfile(f"./{name}")
     assert file is not None
     return file.read()
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_what_nobody_asked_to_end_is_started_again(unit: str) -> None:
+    """As systemd.service(5) has it; at work: tests/packaging/test_installed.py."""
+    text = (Path(deb.__file__).parent / "files" / unit).read_text()
+    says = dict(line.split("=", 1) for line in text.splitlines() if "=" in line and not line.startswith("#"))
+    prevented, clean = (
+        set(map(int, says.get(key, "").split())) for key in ("RestartPreventExitStatus", "SuccessExitStatus")
+    )
+    failures = set(ENDS) - clean - {0}
+    assert {"always": set(ENDS), "on-failure": failures}[says["Restart"]] - prevented == STARTED_AGAIN[unit]
 
 
 def test_what_is_in_it(files: tarfile.TarFile) -> None:
