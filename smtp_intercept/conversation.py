@@ -17,6 +17,7 @@ from smtp_intercept.direction import Protection
 from smtp_intercept.events import Announced, Doubt
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.limits import LOOK_AHEAD_BYTES, Phase
+from smtp_intercept.matching import CONTENT
 from smtp_intercept.opening import UNFINISHED, Header, Hello, Opening
 from smtp_intercept.policy import Stage
 from smtp_intercept.rules import Rules
@@ -74,7 +75,7 @@ class Conversation(Transfer):
         """What the session waits for; None while it cannot know."""
         if self.reading in _UNREADABLE:
             return None
-        if self.reading in _CONTENT:
+        if self.reading in CONTENT:
             return Phase.BLOCK
         if not self._owed:
             return Phase.COMMAND
@@ -83,7 +84,7 @@ class Conversation(Transfer):
 
     def connect(self, now: float) -> None:
         """Both peers are there."""
-        self.moved_at = now
+        self.moved_at = self.mail_at = now
         self._answer_last(self._screen.ask(Stage.CONNECT), now)
 
     def time_out(self, now: float) -> None:
@@ -297,8 +298,8 @@ class Conversation(Transfer):
         return position
 
     def _read_octets(self, buffer: bytes, position: int, now: float) -> int:
-        self.moved_at = now
         end = self._chunk.find(buffer, position)
+        self._go_on(end - position, now, ended=not self._chunk.left_bytes)
         if not self._chunk.left_bytes:
             self.reading = self.next_command()
         return end
@@ -327,7 +328,6 @@ class Conversation(Transfer):
 
 
 _NO_COMMAND = Command(b"", b"")
-_CONTENT = frozenset({Reading.DATA, Reading.CHUNK, Reading.OCTETS})
 # There is no telling what the next octets are.
 _UNREADABLE = frozenset({Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
 _READERS: Mapping[Reading, Callable[[Conversation, bytes, int, float], int]] = MappingProxyType(

@@ -33,7 +33,7 @@ _READ_INTO = memoryview(bytearray(READ_BYTES))
 
 class Leg:
     """One connection. ``full``: it takes no more for now; ``ended``: its peer will send no more; ``lost``: closed.
-    ``unsent_bytes`` wait in this process for the peer to read."""
+    ``unsent_bytes`` wait in this process for the peer to read, which has fallen behind since ``behind_at``."""
 
     __slots__ = (
         "_broken",
@@ -46,6 +46,7 @@ class Leg:
         "_sock",
         "_unsent",
         "_watched",
+        "behind_at",
         "ended",
         "full",
         "lost",
@@ -67,7 +68,7 @@ class Leg:
         self._pair, self._sock, self._sent, self._readiness = pair, sock, sent, readiness
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes | memoryview] = []
-        self.unsent_bytes = 0
+        self.unsent_bytes, self.behind_at = 0, 0.0
         self.full = self.ended = self.lost = self._ending = self._closing = False
         self._broken: OSError | None = None  # why nothing can be sent any more
         self.reading = True
@@ -94,7 +95,7 @@ class Leg:
                 return
             if sent == len(data):
                 return
-            data = data[sent:]
+            data, self.behind_at = data[sent:], self._loop.time()
             self._readiness.soon(self._flush)
         self._unsent.append(data)
         self.unsent_bytes += len(data)
@@ -161,6 +162,7 @@ class Leg:
             self._break(failure)
             return
         self.unsent_bytes -= sent
+        self.behind_at = self._pair.session.limits.moved_at(self.behind_at, sent, self._loop.time())
         if sent == len(data):
             unsent.clear()
         else:

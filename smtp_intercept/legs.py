@@ -28,6 +28,7 @@ from smtp_intercept.events import (
     ToServer,
 )
 from smtp_intercept.leg import Leg
+from smtp_intercept.limits import Phase
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
@@ -244,6 +245,13 @@ class Pair:
             self._perform(self.session.check_time(now))
         except Exception as mistake:
             self._fail(mistake)
+        for leg in (self.client, self.server):
+            if leg is not None and leg.unsent_bytes and now - leg.behind_at >= self._patience_s:
+                self.abort("timeout", f"the {leg.name} does not read")
+
+    @property
+    def _patience_s(self) -> float:
+        return self.session.limits.patience_s[Phase.BLOCK]
 
     def _decide(self, outcome: str, reason: str) -> None:
         if not self.outcome:

@@ -25,7 +25,7 @@ class Phase(Enum):
     DATA_REPLY = "the reply to DATA"  # server
     END_REPLY = "the reply to a message"  # server
     COMMAND = "a command"  # client, a whole one
-    BLOCK = "message data"  # client, any octet of it
+    BLOCK = "message data"  # client, as much of it as `Limits.block_bytes_per_min`
 
 
 # RFC 5321 §4.5.3.2, the least that a client must wait for a server, and the other way round for the last two.
@@ -68,12 +68,24 @@ class Limits:
     recipients: int = 50_000
     # A client that says NOOP every minute holds its place for sixteen hours, then it must come again.
     commands_without_mail: int = 1_000
+    # Whoever says something useless now and then holds a place otherwise for as long as that. Nobody's list of
+    # recipients and no pool of connections needs two hours between two messages.
+    without_mail_s: float = 7_200.0
+    # Time that message data may take besides `Phase.BLOCK`'s; octet by octet would hold a place for years. Postfix 3.7
+    # asks for 30,000 (smtpd_min_data_rate), a telephone with 9,600 bit/s has 72,000.
+    block_bytes_per_min: int = 6_000
     # 5yz replies after which the session is closed. None by default: a list with many unknown addresses is mail too.
     errors: int = 0
     errors_free: int = 1  # of these nobody is slowed
     error_delay_s: float = 4.0  # behind the next one the client is not read for so long …
     error_delay_step_s: float = 4.0  # … and behind each further one for so much longer
     patience_s: Mapping[Phase, float] = field(default_factory=lambda: PATIENCE_S)
+
+    def moved_at(self, before: float, size_bytes: int, now: float) -> float:
+        """When message data last went on, if so much of it came now: as much later as it may take, never later than
+        now. So its time is `Phase.BLOCK`'s for the whole of the pauses, not for each."""
+        least = self.block_bytes_per_min
+        return min(now, before + size_bytes * 60.0 / least) if least else now
 
     def penalty_s(self, errors: int) -> float:
         """How long a client is not read after so many errors."""

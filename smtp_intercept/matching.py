@@ -34,17 +34,18 @@ _EHLO, _LHLO, _FULL, _LONG_REPLY = Verb.EHLO, Verb.LHLO, Reading.FULL, Doubt.LON
 _COMMAND = Reading.COMMAND
 _NONE: frozenset[bytes] = frozenset()
 _NO_EXCHANGE = Exchange(b"")
+CONTENT = frozenset({Reading.DATA, Reading.CHUNK, Reading.OCTETS})
 _STEERED = frozenset({Reading.OPAQUE, Reading.OVER})
 
 
 class Matching:
     """For the session to take away: ``spoken``, our own replies; ``instead``, what crosses in the place of the
     server's line (None: the line); ``ended``, messages to be told; ``orders``, what the shell must do. ``moved_at`` is
-    when the dialogue last went on. ``welcomed``: the banner has come. ``alone``: the server's leg is gone. ``tls``:
-    none, offered, stripped, refused or started. ``layer``: a SASL security layer has begun; ``framed``: its client
-    says so. ``doubted`` is to blame
-    for the ``doubt``. ``ambiguous``: the client has sent what servers read in different ways; ``cut``: a line so long
-    that to some it is two commands, with a reply more than is owed."""
+    when the dialogue last went on, ``mail_at`` when a message was last accepted. ``welcomed``: the banner has come.
+    ``alone``: the server's leg is gone. ``tls``: none, offered, stripped, refused or started. ``layer``: a SASL
+    security layer has begun; ``framed``: its client says so. ``doubted`` is to blame for the ``doubt``. ``ambiguous``:
+    the client has sent what servers read in different ways; ``cut``: a line so long that to some it is two commands,
+    with a reply more than is owed."""
 
     __slots__ = (
         "_chunk",
@@ -55,6 +56,7 @@ class Matching:
         "_fate",
         "_inspection",
         "_keywords",
+        "_lag_s",
         "_largest_bytes",
         "_lines",
         "_lmtp",
@@ -79,6 +81,7 @@ class Matching:
         "helo",
         "instead",
         "layer",
+        "mail_at",
         "messages",
         "moved_at",
         "orders",
@@ -109,7 +112,8 @@ class Matching:
         self._errors = 0
         self.reading = _COMMAND
         self.ahead_bytes = self.messages = 0
-        self.moved_at = now
+        self.moved_at = self.mail_at = now
+        self._lag_s = 0.0  # how long the client has kept the session waiting for message data, since the last message
         self.spoken = b""
         self.instead: bytes | None = None
         self.ended: list[Message] = []
@@ -169,7 +173,8 @@ class Matching:
             return
         self._midway = False
         self._owed.popleft()
-        self.moved_at = now
+        if self.reading not in CONTENT:  # whose time is not won by the replies to what came before
+            self.moved_at = now
         self._apply(owed, reply, now)
         if self._owed:
             self.settle(now)
@@ -188,7 +193,8 @@ class Matching:
         while self._owed and (answer := self._owed[0].answer) is not None:
             owed = self._owed.popleft()
             self.spoken += answer.line
-            self.moved_at = now
+            if self.reading not in CONTENT:
+                self.moved_at = now
             if self._transaction and answer.discards:
                 self._transaction.discarded = True
             self._apply(owed, answer.reply, now)
@@ -267,6 +273,8 @@ class Matching:
     # The transaction's end.
 
     def _end(self, reply: ReplyLine, now: float) -> None:
+        if reply.code < 300:
+            self.mail_at, self._lag_s = now, 0.0
         if self._transaction:
             self._tell(self._transaction.end(self.messages + 1, now, reply))
 

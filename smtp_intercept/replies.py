@@ -77,6 +77,7 @@ class Replies(Matching):
         self._transaction = self._transaction or Transaction("", owed.sent_at)
         self._transaction.refusal = None  # of another attempt
         self._dot, self._doubtful, self.reading = DotEnd(), DoubtfulEnd(), Reading.DATA
+        self.moved_at = now - self._lag_s
         self._fate = answers.TAKEN if owed.answer else None
         self.ambiguous = self.ambiguous or not self._rules.reject_bare_newline
         if self._rules.policy and not owed.answer:
@@ -159,11 +160,12 @@ class Replies(Matching):
         """So many octets of the client's are no commands."""
         self._chunk = OctetEnd(size_bytes)
         self.reading = Reading.CHUNK if size_bytes else self.next_command()
+        self.moved_at -= self._lag_s if size_bytes else 0.0
 
     def _send_octets(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if owed.size_bytes is None:
             return self._doubt(owed, reply, now)
-        self._chunk = OctetEnd(owed.size_bytes)
+        self._chunk, self.moved_at = OctetEnd(owed.size_bytes), now - self._lag_s
         self.reading = Reading.OCTETS if owed.size_bytes else self.next_command()
         self._owed.append(Owed(Verb.OTHER, now))
         return None

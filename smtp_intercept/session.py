@@ -8,15 +8,19 @@ followed any more ends, or crosses unread, as `Rules` say of who is to blame for
 
 from __future__ import annotations
 
+import math
+
 from smtp_intercept.conversation import Conversation
 from smtp_intercept.dialogue import Reading
 from smtp_intercept.direction import Protection
 from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, Side, ToClient, ToServer
-from smtp_intercept.limits import LOOK_AHEAD_BYTES
+from smtp_intercept.limits import LOOK_AHEAD_BYTES, Limits, Phase
 from smtp_intercept.rules import TRANSPARENT, Rules
 
 # The octets that have come wait for a reply; without one they never cross, not even at the stream's end.
 _KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.HELLO, Reading.OVER})
+# Nobody sends a message, and none waits for its reply.
+_BETWEEN_MAIL = frozenset({Phase.BANNER, Phase.COMMAND, Phase.REPLY, Phase.DATA_REPLY})
 _ENCRYPTED = frozenset({Reading.HANDSHAKE, Reading.OPAQUE})
 # A member is found in its class at ten times the cost of a name here (EnumType has a `__getattr__` in Python 3.11).
 _OPAQUE, _OVER = Reading.OPAQUE, Reading.OVER
@@ -54,8 +58,14 @@ class Session:
 
     @property
     def shortest_wait_s(self) -> float:
-        """The least that any phase of the dialogue may take."""
-        return min(self._rules.limits.patience_s.values())
+        """The least after which `check_time` may have something to say."""
+        limits = self.limits
+        return min(*limits.patience_s.values(), limits.without_mail_s or math.inf)
+
+    @property
+    def limits(self) -> Limits:
+        """Those that it has."""
+        return self._rules.limits
 
     @property
     def quitted(self) -> bool:
@@ -165,8 +175,10 @@ class Session:
 
     def check_time(self, now: float) -> list[Out]:
         """To be asked now and then: the end, if what the session waits for has not come in its time."""
-        phase, out = self._talk.phase, list[Out]()
-        if phase is not None and now - self._talk.moved_at >= self._rules.limits.patience_s[phase]:
+        talk, limits, out = self._talk, self.limits, list[Out]()
+        phase = talk.phase
+        late = phase is not None and now - talk.moved_at >= limits.patience_s[phase]
+        if late or (phase in _BETWEEN_MAIL and 0 < limits.without_mail_s <= now - talk.mail_at):
             self._talk.time_out(now)
             self._speak(out)
         return out

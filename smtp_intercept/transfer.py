@@ -31,9 +31,10 @@ class Transfer(Replies):
     # Each reader takes (buffer, position, now) and gives the position that it has read up to.
 
     def _read_data(self, buffer: bytes, position: int, now: float) -> int:
-        self.moved_at, before = now, self._dot.size_bytes
+        before = self._dot.size_bytes
         end = self._dot.find(buffer, position, holding=ANY if self._inspection is not None else self._holding)
         upto = self._dot.read_to
+        self._go_on(upto - position, now, ended=bool(end))
         if self._fate is not None:
             self.cuts.append((position, upto, b""))
         elif self._rules.reject_bare_newline and (at := self._doubtful.find(buffer[:upto], position, end)) >= 0:
@@ -46,6 +47,13 @@ class Transfer(Replies):
         if end:
             self._end_data(end, now)
         return upto
+
+    def _go_on(self, size_bytes: int, now: float, *, ended: bool) -> None:
+        """So much of the content has come. What the client has fallen behind is kept up to the next message's end, so
+        that it does not begin anew with each chunk."""
+        self.moved_at = self._rules.limits.moved_at(self.moved_at, size_bytes, now)
+        if ended:
+            self._lag_s, self.moved_at = now - self.moved_at, now
 
     def _break_off(self, at: int, upto: int, now: float) -> int:
         """Told at once: a client that ends its data otherwise than with CRLF.CRLF would wait for ever."""
@@ -110,8 +118,8 @@ class Transfer(Replies):
     # Chunks.
 
     def _read_chunk(self, buffer: bytes, position: int, now: float) -> int:
-        self.moved_at = now
         end = self._chunk.find(buffer, position)
+        self._go_on(end - position, now, ended=not self._chunk.left_bytes)
         if self._swallowed is not None or self._fate is not None:
             self.cuts.append((position, end, b""))
         elif self._inspection is not None:

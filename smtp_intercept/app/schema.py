@@ -268,6 +268,15 @@ class Limits(Table):
     commands_without_mail: int = Field(
         DEFAULT_LIMITS.commands_without_mail, ge=0, le=1_000_000, description="NOOPs must not hold a session for ever"
     )
+    without_mail_s: int = Field(
+        round(DEFAULT_LIMITS.without_mail_s), ge=0, le=_DAY_S, description="nor must anything else but mail; 421"
+    )
+    block_bytes_per_min: int = Field(
+        DEFAULT_LIMITS.block_bytes_per_min,
+        ge=0,
+        le=1_000_000,
+        description="message data that comes octet by octet must not hold a session for ever; 421",
+    )
     errors: int = Field(
         DEFAULT_LIMITS.errors, ge=0, le=1_000_000, description="5yz replies to a client that guesses; beyond: 421"
     )

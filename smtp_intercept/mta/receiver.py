@@ -219,7 +219,8 @@ class Receiver(Smtpd):
 
     async def _read(self, content: Content, draft: Draft) -> None:
         intake, patience_s = self._services.intake, self._limits.patience_s[Phase.BLOCK]
-        over_at = self.loop.time() + intake.content_s
+        moved_at = self.loop.time()
+        over_at = moved_at + intake.content_s
         self._store(content, draft, self._received())
         refused = False
         while True:
@@ -228,8 +229,10 @@ class Receiver(Smtpd):
                     draft.abandon()
                     self._late = replace(content.refusal, closes=True)
                     over_at = self.loop.time() + intake.swallow_s
-                self._reset_timeout(max(0.001, min(patience_s, over_at - self.loop.time())))
+                left_s = min(moved_at + patience_s, over_at) - self.loop.time()
+                self._reset_timeout(max(0.001, left_s))
             block = await self._reader.block()
+            moved_at = self._limits.moved_at(moved_at, len(block), self.loop.time())
             end = content.feed(block)
             if content.waiting_bytes >= PIECE_BYTES or (end and content.size_bytes >= PIECE_BYTES):
                 await _to_its_end(self.loop.run_in_executor(self._disk, self._store, content, draft, content.take()))
@@ -270,6 +273,8 @@ class Receiver(Smtpd):
         """The transaction has ended with this."""
         told, self.envelope.told = self.envelope.told, None
         self.messages += 1
+        if answer.code < 300:
+            self._mail_at = self.loop.time()
         self._tell(told.end(self.messages, self.loop.time(), answer.reply), queued)
         self._set_post_data_state()
         return answer

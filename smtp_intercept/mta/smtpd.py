@@ -59,7 +59,7 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
         self.command_size_limit = limits.command_line_bytes
         self.command_size_limits = _Always(limits.command_line_bytes)
         self._limits, self._keywords, self._certificate, self._ended = limits, keywords, certificate, ended
-        self._held = b""
+        self._held, self._mail_at = b"", loop.time()
         self._commands = self._idle_commands = self._errors = 0
         self._late = TIMED_OUT  # what a client hears that is not in time
         self._stopping: Answer | None = None
@@ -105,6 +105,14 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
         """A mistake of ours: the client may try again."""
         _LOG.error("receiving: %s in a session", type(error).__name__, exc_info=error)
         return "451 4.3.0 Local error, try again"
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        """``duration`` None: between messages."""
+        limit_s = self._limits.without_mail_s
+        if duration is None and limit_s:
+            left_s = self._mail_at + limit_s - self.loop.time()
+            duration = max(0.001, min(left_s, self._limits.patience_s[Phase.COMMAND]))
+        super()._reset_timeout(duration)
 
     def _timeout_cb(self) -> None:
         self._leave(self._late)

@@ -253,6 +253,38 @@ def test_a_header_without_end(run: Run, line: bytes) -> None:
     run(work())
 
 
+@pytest.mark.parametrize("dripping", [True, False])
+def test_data_that_drips_uses_up_its_time(run: Run, dripping: bool) -> None:
+    """However often an octet comes; what is not too slow takes as long as it takes."""
+    size = 1 if dripping else 2_000
+
+    async def work() -> None:
+        async with house(limits=impatient(BLOCK=0.5)) as it:
+            with await opened(it) as sock:
+                for _ in range(12):
+                    await asyncio.sleep(0.1)
+                    with suppress(ConnectionError):
+                        await send(sock, b"x" * size)
+                with suppress(ConnectionError):
+                    await send(sock, b"\r\n.\r\n")
+                assert (await replies(sock, 1))[:4] == (b"421 " if dripping else b"250 ")
+
+    run(work())
+
+
+def test_a_client_without_mail_is_left(run: Run) -> None:
+    async def work() -> None:
+        async with house(limits=replace(DEFAULT_LIMITS, without_mail_s=1.5)) as it:
+            with it.enter() as sock:
+                for _ in range(4):
+                    await send(sock, b"NOOP\r\n")
+                    await asyncio.sleep(0.1)
+                assert (await replies(sock, 5)).endswith(b"250 2.0.0 OK\r\n")
+                assert (await replies(sock, 1)).startswith(b"421 4.4.2 ")
+
+    run(work())
+
+
 def test_a_client_that_takes_no_replies(run: Run) -> None:
     """It is not read any further, so that its replies do not pile up, and then left."""
 

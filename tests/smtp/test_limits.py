@@ -12,7 +12,7 @@ import pytest
 from smtp_intercept.direction import Protection
 from smtp_intercept.events import Leave, MessageDone, Out, ToClient, ToServer
 from smtp_intercept.leg import WRITE_BUFFER_BYTES
-from smtp_intercept.limits import LOOK_AHEAD_BYTES, PATIENCE_S, Limits, Phase
+from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, Limits, Phase
 from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, ask
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
@@ -58,15 +58,95 @@ def test_each_phase_has_its_time(phase: Phase, steps: tuple[tuple[str, bytes], .
     assert it.check_time(1e9) == it.client_sent(b"NOOP\r\n", 0) == it.server_sent(b"250 ok\r\n", 0) == []
 
 
-def test_a_command_sent_octet_by_octet_does_not_win_time_and_message_data_does() -> None:
+def outcome_at(it: Session, now: float) -> str:
+    """What the session is told to be when its time is asked for; "" is nothing."""
+    return next((out.outcome for out in it.check_time(now) if isinstance(out, Leave)), "")
+
+
+def test_a_command_sent_octet_by_octet_does_not_win_time() -> None:
     slow = session(Rules(), *GREETED)
     for now in range(0, 900, 100):
         assert slow.client_sent(b"N", now) == []
     assert slow.check_time(900) == TIMEOUT
-    steady = session(Rules(), *IN_DATA)
-    for now in range(0, 3_000, 600):
-        steady.client_sent(b"x", now)
-        assert steady.check_time(now + 599) == []
+
+
+CHUNKS = (
+    ("s", b"220 mx\r\n"),
+    ("c", b"EHLO c\r\n"),
+    ("s", b"250-mx\r\n250 CHUNKING\r\n"),
+    ("c", b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"),
+    ("s", b"250 ok\r\n250 ok\r\n"),
+    ("c", b"BDAT 9999999\r\n"),
+)
+LEAST = DEFAULT_LIMITS.block_bytes_per_min
+BLOCK_S = round(PATIENCE_S[Phase.BLOCK])
+
+
+@pytest.mark.parametrize("steps", [IN_DATA, CHUNKS], ids=["DATA", "BDAT"])
+def test_message_data_wins_as_much_time_as_it_has_octets(steps: tuple[tuple[str, bytes], ...]) -> None:
+    enough, short = session(Rules(), *steps), session(Rules(), *steps)
+    for minute in range(1, 61):
+        enough.client_sent(b"x" * LEAST, minute * 60)
+        assert enough.check_time(minute * 60 + 59) == []
+    for minute in range(1, 22):  # half as much: it falls behind by half a minute in each
+        short.client_sent(b"x" * (LEAST // 2), minute * 60)
+        assert short.check_time(minute * 60) == []
+    short.client_sent(b"x" * (LEAST // 2), 22 * 60)
+    assert outcome_at(short, 22 * 60) == "timeout"
+
+
+def test_a_pause_within_a_block_is_free_and_what_comes_fast_is_no_credit() -> None:
+    it = session(Rules(), *IN_DATA)
+    it.client_sent(b"x" * 10_000_000, 1)
+    assert it.check_time(1 + BLOCK_S - 1) == []
+    it.client_sent(b"x" * LEAST, BLOCK_S)  # a minute is left of what has been lost
+    assert it.check_time(BLOCK_S + 60) == []
+    assert outcome_at(it, BLOCK_S + 62) == "timeout"
+
+
+def test_an_octet_a_chunk_does_not_win_time_either() -> None:
+    """Neither do the replies to chunks, nor a new command or transaction; a message that is accepted does."""
+    it, now = session(Rules(), *CHUNKS[:-1]), 0.0
+    for _ in range(3):
+        it.client_sent(b"BDAT 2\r\nx", now)
+        now += 200.0
+        assert it.check_time(now) == []
+        it.client_sent(b"x", now)
+        it.server_sent(b"250 ok\r\n", now)
+        it.client_sent(b"RSET\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", now)
+        it.server_sent(b"250 ok\r\n" * 3, now)
+    it.client_sent(b"BDAT 2\r\nx", now)
+    assert it.check_time(now + 59) == []
+    it.client_sent(b"xBDAT 1 LAST\r\nx", now + 59)
+    it.server_sent(b"250 ok\r\n250 taken\r\n", now + 59)
+    it.client_sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 2\r\nx", now + 60)
+    it.server_sent(b"250 ok\r\n" * 2, now + 60)
+    it.client_sent(b"", now + 60)
+    assert it.check_time(now + 60 + BLOCK_S - 1) == []
+    assert outcome_at(it, now + 60 + BLOCK_S) == "timeout"
+
+
+def test_who_brings_no_mail_goes_however_much_it_says() -> None:
+    it = session(Rules(), *GREETED)
+    within_s, now = DEFAULT_LIMITS.without_mail_s, 0.0
+    while now + 600 < within_s:
+        now += 600
+        it.client_sent(b"NOOP\r\n", now)
+        it.server_sent(b"250 ok\r\n", now)
+        assert it.check_time(now) == []
+    assert it.check_time(within_s - 0.1) == []
+    assert it.check_time(within_s) == TIMEOUT
+
+
+def test_who_brings_mail_stays() -> None:
+    it = session(Rules(), *GREETED)
+    for hour in range(1, 9):
+        now = hour * 3_600.0
+        it.client_sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n", now)
+        it.server_sent(b"250 ok\r\n250 ok\r\n354 go\r\n", now)
+        it.client_sent(b"x\r\n.\r\n", now)
+        it.server_sent(b"250 ok\r\n", now)
+        assert it.check_time(now + 899) == []
 
 
 def test_what_is_encrypted_has_no_phases() -> None:
@@ -150,6 +230,29 @@ def test_a_session_whose_time_is_over_is_told_and_counted(run: Run) -> None:
             server.close()
             assert (await it.over())[0]["outcome"] == "timeout"
             assert it.gateway.counters()["timeouts"] == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_client_that_does_not_read_is_left_and_one_that_reads_slowly_is_not(run: Run, reads: bool) -> None:
+    rules = Rules(limits=Limits(patience_s={**PATIENCE_S, Phase.BLOCK: 0.6}))
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, rules=lambda passage: rules) as it:
+            client, server = await connected(it.port), await taken()
+            talking = asyncio.create_task(send(server, b"220 x\r\n" + (b"214-" + b"y" * 8_000 + b"\r\n") * 4_000))
+            await send(client, b"HELP\r\n")
+            for _ in range(20):
+                await asyncio.sleep(0.15)
+                if reads:
+                    await asyncio.get_running_loop().sock_recv(client, 1_000_000)
+            assert it.gateway.sessions == reads
+            talking.cancel()
+            client.close()
+            server.close()
+            (record,) = await it.over()
+            assert (record["outcome"] == "timeout", record["reason"] == "the client does not read") == (not reads,) * 2
 
     run(work())
 
