@@ -56,12 +56,14 @@ class Diverter:
         number = QUEUE_NUMBER + queue
         self._queue.bind(number, self._on_packet, queue_length, COPY_PACKET, COPY_OCTETS, SOCKET_OCTETS)
 
-    def run(self, channel: socket.socket, hear: Callable[[], None], report: Callable[[], None]) -> None:
-        """Until an exception (SystemExit of a signal) ends it. ``hear`` is called when ``channel`` is readable,
-        ``report`` at every turn."""
+    def run(self, channels: Mapping[socket.socket, Callable[[], None]], report: Callable[[], None]) -> None:
+        """Until an exception (SystemExit of a signal) ends it. What belongs to a channel is called when that is
+        readable, ``report`` at every turn."""
+        hear = {channel.fileno(): listen for channel, listen in channels.items()}
         poll = select.poll()
         poll.register(self._queue.get_fd(), select.POLLIN)
-        poll.register(channel, select.POLLIN)
+        for channel in channels:
+            poll.register(channel, select.POLLIN)
         for tap in self.prover.filenos():
             poll.register(tap, select.POLLIN)
         try:
@@ -69,8 +71,8 @@ class Diverter:
                 ready = {fd for fd, _ in poll.poll(TURN_S * 1000)}
                 # What waited while this process stood still is settled before the switch closes again.
                 self._stale = self.switch.turn(self._clock())
-                if channel.fileno() in ready:
-                    hear()
+                for number in ready & hear.keys():
+                    hear[number]()
                 if self._queue.get_fd() in ready:
                     self._queue.run(block=False)
                 self._stale = False

@@ -29,6 +29,7 @@ PURE = {
             "steps",
         ),
         *("reach", "watch", "hops", "room", "moves", "present", "canary", "segment", "stages", "fragments", "tunnels"),
+        "denied",
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),

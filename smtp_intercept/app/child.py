@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bridge.namespace import Namespace
-from bridge.privilege import Capability, confine, die_with_parent
-from smtp_intercept.app import hangup
+from bridge.privilege import die_with_parent
+from smtp_intercept.app import hangup, sandbox
+from smtp_intercept.app.schema import Config
 
 
 def read_arguments(
@@ -38,12 +39,14 @@ def read_arguments(
     return arguments
 
 
-def settle_in(arguments: argparse.Namespace, *keep: Capability) -> None:
-    """For good: another user, these capabilities, no life without the daemon. Ctrl-C is its own to pass on."""
-    confine(arguments.uid, arguments.gid, keep)
+def settle_in(kind: str, arguments: argparse.Namespace, settings: Config) -> None:
+    """For good: the sandbox of this kind of process, no life without the daemon. Ctrl-C is its own to pass on."""
+    box = sandbox.SANDBOXES[kind](settings)
+    sandbox.enter(box, settings, arguments.effective.parent, arguments.uid, arguments.gid)
     die_with_parent(signal.SIGTERM, arguments.parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hangup.ignore()
+    sandbox.shut(box)
 
 
 async def every(seconds: float, work: Callable[[], None]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtp_intercept.app import channel, hangup
+from smtp_intercept.app.accounts import account
 
 HUNG_S = 15.0  # without a report for so long a process is ended and started again
 STARTING_S = 180.0  # before its first report; an emulated box that boots on a busy host took more than 60 s
@@ -113,9 +114,11 @@ class Child:
 
 
 def make_child(kind: str, name: str, arguments: list[str], fds: tuple[int, ...]) -> Child:
-    """Not started yet."""
+    """Not started yet. `NoAccountError`."""
     tell, hear = channel.pair()
-    command = [sys.executable, "-P", "-m", f"smtp_intercept.app.{kind}", *arguments, "--reports", str(tell.fileno())]
+    uid, gid = account(kind)
+    words = [*arguments, "--uid", str(uid), "--gid", str(gid), "--reports", str(tell.fileno())]
+    command = [sys.executable, "-P", "-m", f"smtp_intercept.app.{kind}", *words]
     return Child(kind, name, command, (*fds, tell.fileno()), hear, tell)
 
 

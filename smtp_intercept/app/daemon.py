@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pwd
 import select
 import signal
 import socket
@@ -24,6 +23,7 @@ from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
 from smtp_intercept.app import channel, fields, handover, lending, listening
+from smtp_intercept.app.accounts import NoAccountError
 from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
@@ -38,8 +38,6 @@ from smtp_intercept.mta.faults import NoQueueError, SpoolError
 from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.postmaster import queue_in
 
-USER = "tollbridge"
-FALLBACK_USER = "nobody"
 TICK_S = 0.1
 LET_GO_S = 15.0  # a graceful stop takes at most so much longer than limits.drain_s
 SETTLE_S = 0.5  # handshakes that were let in before the switch opened may still complete
@@ -93,7 +91,10 @@ class Daemon:
         if self._room:
             self._outside, inside = _move_into(self._room)
             self._watcher = Watcher(self._run_dir, self._held, self._outside, (self._room, inside))
-        children = self._children()
+        try:
+            children = self._children()
+        except NoAccountError as error:
+            raise StartError(str(error)) from None
         self._watcher.start()
         try:
             self._watch(children)
@@ -213,20 +214,22 @@ class Daemon:
     # --- starting and stopping -------------------------------------------------------------------------------------
 
     def _children(self) -> list[Child]:
-        config, (uid, gid) = self._config, user()
+        config = self._config
         log = open_log(Path(config.log.mail))
-        common = ["--effective", str(self._run_dir.effective), "--uid", str(uid), "--gid", str(gid)]
-        common += ["--parent", str(os.getpid()), *(word for leg in self._legs for word in ("--port", leg.port))]
+        common = ["--effective", str(self._run_dir.effective), "--parent", str(os.getpid())]
+        common += [word for leg in self._legs for word in ("--port", leg.port)]
         common += [word for vlan in self._vlans for word in ("--vlan", str(vlan))]
         workers = range(config.interceptor.workers or 1)
         proving = [channel.pair() for _ in range(config.diverter.queues or 1)]
+        serving = [channel.pair() for _ in proving]
         handing = [handover.pair() for _ in workers] if needs_mta(config) else []
         naming = [channel.pair() for _ in workers]
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
         outwards = [lending.pair() for _ in workers] if self._outside and not config.intercept.hidden else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (*proving, *handing, *naming, *inwards, *outwards)
-        children = [self._diverter(common, queue, heard) for queue, (_, heard) in enumerate(proving)]
+        self._ends = (*proving, *serving, *handing, *naming, *inwards, *outwards)
+        heard = zip(proving, serving, strict=True)
+        children = [self._diverter(common, queue, *(end for _, end in ends)) for queue, ends in enumerate(heard)]
         ours = [("prove", tell) for tell, _ in proving]
         for worker in workers:
             ends = [*ours, ("names", naming[worker][1])]
@@ -234,8 +237,9 @@ class Daemon:
             ends += [("lend", lends) for lends, _ in inwards]
             ends += [("borrow", outwards[worker][1])] if outwards else []
             children.append(self._interceptor(common, worker, log, ends))
-        tell = [("names", tell) for tell, _ in naming] + [("lend", lends) for lends, _ in outwards]
-        children.append(self._outsider("resolver", common, [*ours, *tell], ()))
+        tell = [("servers", tell) for tell, _ in serving] + [("names", tell) for tell, _ in naming]
+        tell += [("lend", lends) for lends, _ in outwards]
+        children.append(self._outsider("resolver", common, tell, ()))
         if handing:
             takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]
             children.append(self._outsider("mta", [*common, "--log", str(log)], takes, (log,)))
@@ -249,11 +253,11 @@ class Daemon:
         words = [*words, *handed(ends), *(word for fd in home for word in ("--home", str(fd)))]
         return make_child(kind, kind, words, (*descriptors(ends), *fds, *home))
 
-    def _diverter(self, common: list[str], queue: int, proofs: socket.socket) -> Child:
-        words = [*common, "--proofs", str(proofs.fileno()), "--queue", str(queue)]
-        return make_child(
-            "diverter", numbered("diverter", queue, self._config.diverter.queues), words, (proofs.fileno(),)
-        )
+    def _diverter(self, common: list[str], queue: int, proofs: socket.socket, servers: socket.socket) -> Child:
+        ends = [("proofs", proofs), ("servers", servers)]
+        words = [*common, *handed(ends), "--queue", str(queue)]
+        name = numbered("diverter", queue, self._config.diverter.queues)
+        return make_child("diverter", name, words, descriptors(ends))
 
     def _interceptor(self, common: list[str], worker: int, log: int, ends: list[tuple[str, socket.socket]]) -> Child:
         words, fds = [*common, *handed(ends), "--log", str(log)], (*descriptors(ends), log)
@@ -335,17 +339,6 @@ def needs_mta(config: Config) -> bool:
     except SpoolError as error:
         _LOG.warning("no MTA for what may be queued: %s", error)
         return False
-
-
-def user() -> tuple[int, int]:
-    """Whom the processes become: a user of their own if there is one."""
-    for name in (USER, FALLBACK_USER):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return entry.pw_uid, entry.pw_gid
-    raise StartError(f"there is neither a user {USER} nor {FALLBACK_USER}: adduser --system --group {USER}")
 
 
 def _torn(path: Path) -> bool:

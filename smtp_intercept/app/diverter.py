@@ -5,7 +5,6 @@ Keeps CAP_NET_ADMIN and nothing else. What it hears from the interceptor is boun
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import sys
@@ -19,13 +18,13 @@ from typing import Any
 from bridge.divert import Diverter, Place
 from bridge.flow import Syn, Verdict
 from bridge.lane import QUEUE_NUMBER, PortLegs
-from bridge.privilege import Capability
 from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from smtp_intercept.app import channel, config
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure
 from smtp_intercept.app.flights import arrivals, flying, told
+from smtp_intercept.app.sandbox import myself
 from smtp_intercept.app.wanted import own_addresses
 from smtp_intercept.direction import TAGS, Servers
 from smtp_intercept.names import split
@@ -45,21 +44,17 @@ class PickUpDesk:
         self._literals, _ = split(config.protected_servers(settings))
         self._names = dict(zip(settings.bridge.ports, (ports[index] for index in sorted(ports)), strict=True))
         self.counts: Counter[str] = Counter()
-        self._resolved: dict[int, tuple[str, ...]] = {}
         self._policy = self._with(())
 
     def _with(self, resolved: Iterable[str]) -> Policy:
         servers = Servers.of([*self._literals, *map(ip_address, resolved)])
         return config.policy(self._settings, servers, self._own, self._names)
 
-    def learn(self, resolved: Any, worker: int = 0) -> None:
-        """New addresses of protected servers, as that worker has them; what any of them has counts. Anything that is
-        not a short list of addresses is refused."""
+    def learn(self, resolved: Any) -> None:
+        """New addresses of protected servers. Anything that is not a short list of addresses is refused."""
         try:
             if isinstance(resolved, list) and len(resolved) <= channel.SERVERS:
-                told = {**self._resolved, worker: tuple(map(str, resolved))}
-                self._policy = self._with(sorted({address for each in told.values() for address in each}))
-                self._resolved = told
+                self._policy = self._with(sorted(set(map(str, resolved))))
                 return
         except ValueError:
             pass
@@ -91,7 +86,7 @@ class Reports:
         channel.tell(
             self._end,
             {
-                "pid": os.getpid(),
+                **myself(),
                 "beating": self._beats(now),
                 "proven": self._diverter.prover.canaries.proven(now),
                 "failing": [told(flight, self._queue) for flight in failing[:PATHS_SHOWN]],
@@ -126,7 +121,7 @@ class QueueLosses:
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
-    arguments = read_arguments("diverter", argv, "proofs", optional=("queue",))
+    arguments = read_arguments("diverter", argv, "proofs", "servers", optional=("queue",))
     settings = config.load(arguments.effective)
     legs = [PortLegs(port, index) for index, port in enumerate(arguments.port)]
     queue = arguments.queue or 0
@@ -140,15 +135,18 @@ def main(argv: list[str] | None = None) -> int:
         block=settings.bridge.on_failure is OnFailure.BLOCK,
         queue=queue,
     )
-    proofs, reports = channel.adopt(arguments.proofs), channel.adopt(arguments.reports)
+    proofs, servers = channel.adopt(arguments.proofs), channel.adopt(arguments.servers)
+    reports = channel.adopt(arguments.reports)
     report = Reports(reports, diverter, desk, QueueLosses(QUEUE_NUMBER + queue), queue)
-    settle_in(arguments, Capability.NET_ADMIN)
+    settle_in("diverter", arguments, settings)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    diverter.run(proofs, lambda: _hear(proofs, diverter, desk), report)
+    # Each says what is its own to say: an interceptor that is broken names no servers.
+    hear = {proofs: lambda: _hear_proofs(proofs, diverter, desk), servers: lambda: _hear_servers(servers, desk)}
+    diverter.run(hear, report)
     return 0
 
 
-def _hear(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
+def _hear_proofs(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
     for message in channel.hear(proofs):
         at, worker = message.get("at"), message.get("worker", 0)
         if not isinstance(worker, int) or not 0 <= worker < WORKERS:
@@ -156,8 +154,11 @@ def _hear(proofs: socket.socket, diverter: Diverter, desk: PickUpDesk) -> None:
             continue
         if isinstance(at, float) and at <= time.monotonic():
             diverter.switch.prove(at, accepting=message.get("accepting") is True, worker=worker)
-        if "servers" in message:
-            desk.learn(message["servers"], worker)
+
+
+def _hear_servers(servers: socket.socket, desk: PickUpDesk) -> None:
+    for message in channel.hear(servers):
+        desk.learn(message.get("servers"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import gc
 import logging
-import os
 import secrets
 import signal
 import socket
@@ -23,7 +22,7 @@ from typing import Any
 import uvloop
 
 from bridge import flow
-from bridge.privilege import Capability, allow_files
+from bridge.privilege import allow_files
 from smtp_intercept import headcount
 from smtp_intercept.accepting import ACCEPT_BATCH
 from smtp_intercept.app import channel, config, lending, listening
@@ -32,6 +31,7 @@ from smtp_intercept.app.fields import OnFailure, OnOverload
 from smtp_intercept.app.handover import Giving
 from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.app.sandbox import myself
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
@@ -141,7 +141,7 @@ class Interceptor:
         counts = {**self._gateway.counters(), "mta_silent": self._untaken, "log_lines_lost": self._log.lost}
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
-        report = {"pid": os.getpid(), "sessions": open_now, "counts": counts, "unknown_keywords": unknown}
+        report = {**myself(), "sessions": open_now, "counts": counts, "unknown_keywords": unknown}
         channel.tell(self._reports, report)
 
 
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         _LOG.error("%s", listening.reason(error, settings))
         return 1
-    settle_in(arguments, Capability.NET_RAW)
+    settle_in("interceptor", arguments, settings)
     # What stands now stands to the end: the collector, which hundreds of sessions a second wake, need not walk it.
     gc.freeze()
     uvloop.run(interceptor.run())

@@ -24,16 +24,17 @@ from typing import Any
 import uvloop
 
 from bridge.links import Links
-from bridge.privilege import Capability, allow_files
+from bridge.privilege import allow_files
 from smtp_intercept.app import channel, config
 from smtp_intercept.app.certificate import certificate
 from smtp_intercept.app.child import every, read_arguments, settle_in
-from smtp_intercept.app.fields import BareNewline, Queue, Source, VerifyFailure
+from smtp_intercept.app.fields import BareNewline, Queue, VerifyFailure
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.password import relay_password
+from smtp_intercept.app.sandbox import myself
 from smtp_intercept.direction import Servers, message_direction
 from smtp_intercept.limits import Limits
 from smtp_intercept.mta import courier as carrying
@@ -151,7 +152,7 @@ class Mta:
             counts |= {f"recipients_{verdict}": count for verdict, count in self._call_ahead.counts.items()}
         channel.tell(
             self._reports,
-            {"pid": os.getpid(), "sessions": self._receiving.sessions, "counts": counts, "queue": self._waiting()},
+            {**myself(), "sessions": self._receiving.sessions, "counts": counts, "queue": self._waiting()},
         )
 
     def _waiting(self) -> dict[str, Any]:
@@ -263,7 +264,9 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, SpoolError, MistakeError) as error:
         _LOG.error("%s", error)
         return 1
-    settle_in(arguments, *([Capability.NET_RAW] if settings.mta.source is Source.CLIENT else []))
+    # The view of the files that is to come has no other place for what SQLite sorts on the disk.
+    os.environ["SQLITE_TMPDIR"] = str(settings.mta.spool)
+    settle_in("mta", arguments, settings)
     try:
         mta = Mta(settings, arguments, known, own)
     except SpoolError as error:

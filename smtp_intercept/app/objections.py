@@ -20,9 +20,10 @@ from bridge.plan import PlanError
 from bridge.steps import SetSysctl
 from bridge.sysctls import sysctl_path
 from smtp_intercept.app import listening
+from smtp_intercept.app.accounts import USERS, NoAccountError, account
 from smtp_intercept.app.certificate import certificate
 from smtp_intercept.app.config import Config, located
-from smtp_intercept.app.daemon import StartError, needs_mta, user
+from smtp_intercept.app.daemon import needs_mta
 from smtp_intercept.app.mistakes import Mistake, MistakeError, RefusedError
 from smtp_intercept.app.password import relay_password
 from smtp_intercept.app.rundir import RunDir
@@ -108,8 +109,9 @@ def _ipv6(asked: Asked) -> Iterator[Mistake]:
 
 def _user(asked: Asked) -> Iterator[Mistake]:
     try:
-        user()
-    except StartError as error:
+        for kind in USERS:
+            account(kind)
+    except NoAccountError as error:
         yield Mistake((), str(error), "")
 
 
@@ -161,8 +163,8 @@ def _spool(asked: Asked) -> Iterator[Mistake]:
         return
     at, spool = ("mta", "spool"), Path(asked.config.mta.spool)
     try:
-        uid, gid = user()
-    except StartError:  # `_user` says so
+        uid, gid = account("mta")
+    except NoAccountError:  # `_user` says so
         return
     if why := why_no_spool(spool, uid, gid):
         yield Mistake(at, f"{spool} {why}", f"choose another directory, or chown -R {uid} it while nothing runs")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import os
 import signal
 import sys
 from typing import Any
@@ -17,6 +16,7 @@ import uvloop
 
 from smtp_intercept.app import channel, config, lending
 from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.sandbox import myself
 from smtp_intercept.lookup import read_nameservers, stub_resolver
 from smtp_intercept.names import Limits
 from smtp_intercept.protected import NameState, ProtectedServers
@@ -37,7 +37,7 @@ class Telling:
             resolver=lambda: stub_resolver(nameservers),
             limits=Limits(query_timeout_s=float(settings.dns.timeout_s)),
         )
-        self._diverters = [*map(channel.adopt, arguments.prove)]
+        self._diverters = [*map(channel.adopt, arguments.servers)]
         self._interceptors = [*map(channel.adopt, arguments.names)]
         self._lends = [*map(channel.adopt, arguments.lend)]
         self._reports = channel.adopt(arguments.reports)
@@ -69,7 +69,7 @@ class Telling:
 
     def _report(self) -> None:
         shown = [_shown(name) for name in self._servers.state()[:SHOWN]]
-        channel.tell(self._reports, {"pid": os.getpid(), "protected": shown})
+        channel.tell(self._reports, {**myself(), "protected": shown})
 
 
 def _shown(name: NameState) -> dict[str, Any]:
@@ -85,9 +85,10 @@ def _shown(name: NameState) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
-    arguments = read_arguments("resolver", argv, many=("prove", "names", "lend"))
-    telling = Telling(config.load(arguments.effective), arguments)
-    settle_in(arguments)
+    arguments = read_arguments("resolver", argv, many=("servers", "names", "lend"))
+    settings = config.load(arguments.effective)
+    telling = Telling(settings, arguments)
+    settle_in("resolver", arguments, settings)
     uvloop.run(telling.run())
     return 0
 

@@ -85,6 +85,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "instead": (instead := read_json(run_dir.instead)),
         "drift": None if instead else _drift(run_dir, daemon, file),
         "watch": (daemon or {}).get("watch", {}),
+        "unguarded": {kind: walls for kind in kinds if (walls := ((daemon or {}).get(kind) or {}).get("unguarded"))},
     }
 
 
@@ -195,6 +196,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
         found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
+    found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
     return found

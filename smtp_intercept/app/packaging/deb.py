@@ -73,7 +73,7 @@ def control(version: str, architecture: str, libraries: str, size_kib: int) -> s
         f"python3 (>= {major}.{minor})",
         f"python3 (<< {major}.{minor + 1})",
         f"{PYTHON}",
-        *("nftables", "kmod", "passwd", "systemd"),
+        *("libseccomp2", "nftables", "kmod", "passwd", "systemd"),
         libraries,
     ]
     return f"""\

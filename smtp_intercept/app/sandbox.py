@@ -1,0 +1,100 @@
+"""What each process that hears strangers is left with once it works: capabilities, sockets, files, system calls.
+
+What a kernel or a container does not grant is said, in the log and by `status`, and mail goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import smtp_intercept
+from bridge import seccomp, view
+from bridge.denied import AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, denials
+from bridge.privilege import Capability, confine
+from smtp_intercept.app.fields import Source
+from smtp_intercept.app.schema import Config
+
+# Other people's things, and the sockets by which a host is told what to do (D-Bus, containers).
+_BELOW = {
+    "/": "boot home media mnt root run srv tmp",
+    "/etc": "tollbridge",
+    "/var": "backups lib log mail spool tmp",
+}
+PLACES = tuple(Path(above, name) for above, names in _BELOW.items() for name in names.split())
+# Where the host's names are asked for; resolv.conf is often a link.
+NAMES = (Path("/run/systemd/resolve"), Path("/run/nscd"))
+RESOLV_CONF = Path("/etc/resolv.conf")
+
+_LOG = logging.getLogger("tollbridge")
+_unguarded: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """``families`` are those of the sockets that it opens itself; ``names``: it asks for the host's; ``spool``: the
+    queue is its own."""
+
+    keep: tuple[Capability, ...] = ()
+    families: tuple[int, ...] = ()
+    names: bool = False
+    spool: bool = False
+
+
+_IP = (AF_INET, AF_INET6)
+SANDBOXES: dict[str, Callable[[Config], Sandbox]] = {
+    "diverter": lambda _: Sandbox((Capability.NET_ADMIN,)),
+    "interceptor": lambda _: Sandbox((Capability.NET_RAW,), (*_IP, AF_UNIX)),
+    "resolver": lambda _: Sandbox((), (*_IP, AF_UNIX, AF_NETLINK), names=True),
+    "mta": lambda settings: Sandbox(
+        (Capability.NET_RAW,) if settings.mta.source is Source.CLIENT else (),
+        (*_IP, AF_UNIX, AF_NETLINK),
+        names=True,
+        spool=True,
+    ),
+}
+
+
+def enter(box: Sandbox, settings: Config, run_dir: Path, uid: int, gid: int) -> None:
+    """For good, but for `shut`. OSError if it cannot become that user."""
+    _try("its view of the files is the host's", lambda: _narrow(box, settings, run_dir))
+    confine(uid, gid, box.keep)
+
+
+def shut(box: Sandbox) -> None:
+    """The last: from now on it sends no signal, and starts no process."""
+    _try(
+        "its system calls are not filtered",
+        lambda: seccomp.deny(denials(box.families, raw=False, pid=os.getpid())),
+    )
+
+
+def myself() -> dict[str, Any]:
+    """What every report begins with."""
+    return {"pid": os.getpid(), "unguarded": _unguarded}
+
+
+def _narrow(box: Sandbox, settings: Config, run_dir: Path) -> None:
+    spool = Path(settings.mta.spool)
+    seen = [Path(sys.prefix), *map(Path, filter(None, sys.path)), Path(smtp_intercept.__file__).parents[1]]
+    if box.names:
+        seen += [*NAMES, RESOLV_CONF.resolve().parent]
+    for refusal in view.narrow([*PLACES, run_dir, spool], seen, [spool] if box.spool else []):
+        _miss(refusal)
+
+
+def _try(what: str, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except OSError as error:
+        _miss(f"{what}: {error.strerror}")
+
+
+def _miss(what: str) -> None:
+    _LOG.warning("a wall of this process is missing: %s", what)
+    _unguarded.append(what)
