@@ -34,7 +34,7 @@ LAB_SUITE ?= bookworm
 LAB := $(if $(filter vagrant,$(LAB_RUNNER)),$(if $(filter tcg,$(LAB_ACCEL)),$(SUDO)),$(SUDO)) $(BIN)/python -m vagrant.lab
 LAB_OPTIONS := --suite $(LAB_SUITE) $(if $(LAB_RUNNER),--runner $(LAB_RUNNER)) $(if $(LAB_ACCEL),--accelerate $(LAB_ACCEL))
 
-.PHONY: help demo check test stock suites bench bench-mta fuzz lint lock clean tools wheel deb deb-test lab lab-test lab-down lab-tools
+.PHONY: help demo check test stock suites bench bench-mta soak fuzz lint lock clean tools wheel deb deb-test lab lab-test lab-down lab-tools
 help:
 	@echo "make demo   set up, then show the gateway at work in network namespaces"
 	@echo "make check  set up, then lint, the pure tests but the MTA's, and one message through a gateway: a minute, for every commit"
@@ -43,6 +43,7 @@ help:
 	@echo "make suites  set up, then run only other people's suites through the gateway"
 	@echo "make bench  set up, then race the gateway against HAProxy and a bare bridge, its MTA against Postfix"
 	@echo "make bench-mta  only the MTA's part of it: against Postfix, on the same disk"
+	@echo "make soak   set up, then MINUTES=60 of mail and, every ten seconds, a fault chosen by SEED=1; the exit status tells"
 	@echo "make fuzz   set up, then fuzz the session and the parsers until Ctrl-C"
 	@echo "make deb    build the Debian package for this machine's Debian, dist/tollbridge_*.deb; DEBIAN=trixie: for another"
 	@echo "make wheel  build the wheel, and beside it the wheels that it needs, dist/"
@@ -76,6 +77,12 @@ stock: $(VENV)/.ready $(TOOLS)/.ready
 
 suites: $(VENV)/.ready $(TOOLS)/.ready
 	$(SUDO) $(PYTEST) tests/kernel/test_suites.py
+
+# e.g. make soak MINUTES=60 SEED=2 SOAK="--json soak.json --keep soak-logs"; two processors should have little else to do.
+MINUTES ?= 60
+SEED ?= 1
+soak: $(VENV)/.ready $(TOOLS)/.ready
+	$(SUDO) $(BIN)/python -m tests.soak --minutes $(MINUTES) --seed $(SEED) $(SOAK)
 
 fuzz: $(VENV)/.ready
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: -r tests/fuzz/requirements.txt \

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from bridge.watch import OFTEN
-from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.host import POLL_S, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
+from tests.kernel.replug import join_again
 
 PROMISE_S = patient(2.0)
 AGAIN_S = patient(12.0)
@@ -122,14 +122,6 @@ def test_it_is_put_right_within_two_seconds(box: Lab, name: str) -> None:
     until(lambda: any(word in what for what in healed(box, since)), AGAIN_S)
     first = min(each["at"] for each in watch(box)["healed"] if each["at"] >= since and word in each["what"])
     assert first - since < PROMISE_S
-
-
-def join_again(lab: Lab, port: str, station: str, mac: str) -> None:
-    """The wire that was unplugged, of the same names: for the kernel these are other links."""
-    host = lab.host(station)
-    namespaces.wire((host.enter[-1], "eth0", host.mac), (lab.gateway.namespace, port, mac), lab.mtu)
-    namespaces.add_addresses(host.enter[-1], "eth0", host.addresses)
-    namespaces.set_link(host.enter[-1], "eth0", state="up")
 
 
 def test_a_port_that_comes_back_under_its_name_is_joined_again(box: Lab) -> None:

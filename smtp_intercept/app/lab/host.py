@@ -94,6 +94,11 @@ class Process:
         return self._stdout.read_text(errors="replace")
 
     @property
+    def stdout_path(self) -> Path:
+        """For what grows too long to be read again and again."""
+        return self._stdout
+
+    @property
     def stderr(self) -> str:
         return self._stderr.read_text(errors="replace")
 

@@ -1,0 +1,165 @@
+"""What clients were told, what arrived, what the gateway wrote down: whether the three agree. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal
+
+from tests.soak.plan import Fault
+
+Outcome = Literal["accepted", "refused", "unknown"]
+SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One message as its client saw it. ``unknown``: all of it went out, and no reply came. Seconds since the epoch."""
+
+    name: str
+    route: str
+    words: str
+    digest: str
+    began_at: float
+    ended_at: float
+    outcome: Outcome
+    said: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One copy as a receiver got it; of a notice the name is ""."""
+
+    name: str
+    digest: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Spell:
+    """From when a fault began until all was well again."""
+
+    name: str
+    fault: Fault
+    from_at: float
+    ended_at: float
+    well_at: float
+
+    def touches(self, began_at: float, ended_at: float) -> bool:
+        return began_at <= self.well_at + self.fault.settles_s and ended_at >= self.from_at
+
+
+@dataclass
+class Verdict:
+    """``broken`` is empty, or a promise was."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
+
+    def no(self, said: str, which: Iterable[str]) -> None:
+        """So many of them, and which."""
+        if found := sorted(which):
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            self.broken.append(f"{len(found)} {said}: {', '.join(found[:SHOWN])}{more}")
+
+
+def judge_mail(
+    sent: Sequence[Sent], taken: Iterable[Taken], queued: Collection[str], spells: Sequence[Spell]
+) -> Verdict:
+    """Nothing lost, nothing doubled, nothing changed, nobody refused without a reason. ``queued``: the names of what
+    still waits in the box."""
+    verdict, copies, known = Verdict(), defaultdict[str, list[Taken]](list), {each.name: each for each in sent}
+    for copy in taken:
+        copies[copy.name].append(copy)
+    notices = copies.pop("", [])
+    verdict.counts.update(each.outcome for each in sent)
+    verdict.counts["delivered"] = sum(map(len, copies.values()))
+    accepted = {each.name for each in sent if each.outcome == "accepted"}
+    verdict.no("accepted, and neither delivered nor in the queue", accepted - copies.keys() - set(queued))
+    verdict.no("delivered that nobody sent", copies.keys() - known.keys())
+    verdict.no("delivered though refused", (n for n in copies if n in known and known[n].outcome == "refused"))
+    verdict.no("changed on the way", (n for n, those in copies.items() if n in known and _changed(known[n], those)))
+    verdict.no("told that it was not delivered", (f"notice {n}" for n, _ in enumerate(notices)))
+    doubled = {name: those for name, those in copies.items() if len(those) > 1}
+    verdict.counts["doubled, a 250 being lost"] = len(doubled)
+    verdict.no("delivered twice", (n for n, those in doubled.items() if not _excused(known.get(n), those, spells)))
+    failed = [each for each in sent if each.outcome != "accepted"]
+    verdict.no("not accepted though nothing was wrong", (_told(each) for each in failed if not _stopped(each, spells)))
+    return verdict
+
+
+def _changed(sent: Sent, copies: Sequence[Taken]) -> bool:
+    return any(copy.digest != sent.digest for copy in copies)
+
+
+def _excused(sent: Sent | None, copies: Sequence[Taken], spells: Sequence[Spell]) -> bool:
+    """Only the box itself tries again: live mail is its client's, who tried once."""
+    at = [copy.at for copy in copies]
+    return (
+        sent is not None
+        and sent.route == "queue"
+        and any(spell.fault.again and spell.touches(min(at), max(at)) for spell in spells)
+    )
+
+
+def _told(sent: Sent) -> str:
+    return f"{sent.name} ({sent.said})"
+
+
+def _stopped(sent: Sent, spells: Sequence[Spell]) -> bool:
+    return "4.7.1 Later" in sent.said or any(
+        spell.fault.stops and spell.touches(sent.began_at, sent.ended_at) for spell in spells
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the gateway said of itself: how often it did not inspect for which reason; lines that the log has lost."""
+
+    at: float
+    uninspected: Mapping[str, int]
+    lines_lost: int = 0
+
+
+def risen(samples: Sequence[Sample], since_at: float, until_at: float) -> Counter[str]:
+    """By how much each has grown; one that is smaller than before has begun anew."""
+    grown: Counter[str] = Counter()
+    for before, after in pairwise(samples):
+        if since_at <= after.at and before.at <= until_at:
+            for name, value in {**after.uninspected, "lines_lost": after.lines_lost}.items():
+                old = before.lines_lost if name == "lines_lost" else before.uninspected.get(name, 0)
+                grown[name] += value - old if value >= old else value
+    return grown
+
+
+UNDER_WAY_S = 1.0  # a reporter that dies takes the counts of so long along, and a logger what it was about to write
+
+
+def judge_inspection(
+    sent: Sequence[Sent], logged: Collection[str], samples: Sequence[Sample], spells: Sequence[Spell], per_s: float
+) -> Verdict:
+    """What was accepted and is not in the mail log crossed uninspected: only while a fault lasted, and counted but for
+    the seconds in which nobody could."""
+    verdict = Verdict()
+    missed = [each for each in sent if each.outcome == "accepted" and each.name not in logged]
+    verdict.counts["uninspected"] = len(missed)
+    left = {each.name: each for each in missed}
+    for spell in spells:
+        inside = [each for each in left.values() if spell.touches(each.began_at, each.ended_at)]
+        allowed = per_s * (spell.fault.uncounted_s + UNDER_WAY_S)
+        counted = risen(samples, spell.from_at, spell.well_at + UNDER_WAY_S)
+        if spell.fault.silent_log:
+            allowed += counted["lines_lost"]
+        if spell.fault.blind:
+            allowed += sum(n for name, n in counted.items() if name not in ("lines_lost", "encrypted"))
+        if len(inside) > allowed:
+            names = ", ".join(each.name for each in inside[:SHOWN])
+            verdict.broken.append(
+                f"{len(inside)} crossed uninspected in {spell.name}, where {allowed:.0f} are accounted for: {names}"
+            )
+        for each in inside:
+            del left[each.name]
+    verdict.no("crossed uninspected though nothing was wrong", left)
+    return verdict

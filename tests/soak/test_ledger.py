@@ -1,0 +1,123 @@
+"""The ledger sees all ways in which mail can be lost, doubled, changed or missed, and excuses what a fault explains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.soak.ledger import Sample, Sent, Spell, Taken, Verdict, judge_inspection, judge_mail, risen
+from tests.soak.plan import FAULTS
+
+LIVE = Sent("live1", "live", "data", "aa", 100.0, 100.1, "accepted")
+QUEUED = replace(LIVE, name="queue1", route="queue")
+COPY = Taken("live1", "aa", 100.05)
+
+
+def spell(name: str, from_at: float = 99.0, ended_at: float = 101.0, well_at: float = 102.0) -> Spell:
+    return Spell(name, FAULTS[name], from_at, ended_at, well_at)
+
+
+def mail(
+    sent: Sequence[Sent], taken: Sequence[Taken], queued: Sequence[str] = (), spells: Sequence[Spell] = ()
+) -> list[str]:
+    return judge_mail(sent, taken, queued, spells).broken
+
+
+def test_all_is_well() -> None:
+    assert mail([LIVE, QUEUED], [COPY], ["queue1"]) == []
+
+
+KILLED = spell("kill-mta")
+BROKEN: dict[str, tuple[list[Sent], list[Taken], list[Spell]]] = {
+    "neither delivered nor in the queue": ([LIVE], [], [KILLED]),
+    "that nobody sent": ([], [COPY], [KILLED]),
+    "though refused": ([replace(LIVE, outcome="refused")], [COPY], [KILLED]),
+    "changed on the way": ([LIVE], [replace(COPY, digest="bb")], [KILLED]),
+    "told that it was not delivered": ([LIVE], [COPY, Taken("", "cc", 100.0)], [KILLED]),
+    "delivered twice": ([LIVE], [COPY, COPY], [KILLED]),
+    "not accepted though nothing was wrong": ([replace(LIVE, outcome="unknown", said="reset")], [COPY], []),
+}
+
+
+@pytest.mark.parametrize("said", BROKEN)
+def test_it_is_seen(said: str) -> None:
+    sent, taken, spells = BROKEN[said]
+    (found,) = mail(sent, taken, (), spells)
+    assert said in found
+
+
+def test_the_queue_may_deliver_again_what_a_fault_has_cut() -> None:
+    copies = [Taken("queue1", "aa", at) for at in (100.0, 108.0)]
+    assert mail([QUEUED], copies, (), [KILLED]) == []
+    assert mail([QUEUED], copies, (), [spell("hang-up")]) != []
+    assert mail([QUEUED], copies, (), [spell("kill-mta", 10, 11, 12)]) != []
+
+
+def test_who_hears_nothing_may_have_been_heard() -> None:
+    unknown = replace(LIVE, outcome="unknown")
+    assert mail([unknown], [], (), [KILLED]) == mail([unknown], [COPY], (), [KILLED]) == []
+
+
+def test_grey_listing_is_no_fault() -> None:
+    assert mail([replace(LIVE, outcome="refused", said="RefusedError 451 4.7.1 Later")], []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "excused"), [("kill-interceptor", True), ("hang-up", False), ("run-full", False), ("no-dns", False)]
+)
+def test_only_what_stops_mail_excuses(name: str, excused: bool) -> None:
+    assert (mail([replace(LIVE, outcome="refused")], [], (), [spell(name)]) == []) is excused
+
+
+def test_a_mac_needs_its_time() -> None:
+    late = replace(LIVE, began_at=110.0, ended_at=111.0, outcome="refused")
+    assert mail([late], [], (), [spell("client-mac")]) == []
+    assert mail([late], [], (), [spell("flush-room")]) != []
+
+
+# --- inspection ------------------------------------------------------------------------------------------------------
+
+
+def samples(*uninspected: int, lines_lost: Sequence[int] = ()) -> list[Sample]:
+    lost = [*lines_lost, *[0] * len(uninspected)]
+    return [Sample(98.5 + n, {"not_live": count}, lost[n]) for n, count in enumerate(uninspected)]
+
+
+def crossing(many: int, name: str, seen: Sequence[Sample]) -> Verdict:
+    sent = [replace(LIVE, name=f"live{n}") for n in range(many)]
+    return judge_inspection(sent, set(), seen, [spell(name)] if name else [], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("many", "name", "counted", "holds"),
+    [
+        (0, "", 0, True),
+        (1, "", 9, False),  # nothing was wrong: no counter explains it
+        (1, "no-dns", 9, True),  # a second's worth may be under way …
+        (2, "no-dns", 9, False),  # … and a fault that blinds nobody explains no more
+        (10, "kill-interceptor", 9, True),
+        (11, "kill-interceptor", 9, False),
+        (12, "kill-diverter", 9, True),  # two seconds in which nobody counts
+        (13, "kill-diverter", 9, False),
+    ],
+)
+def test_what_crossed_uninspected_was_counted(many: int, name: str, counted: int, holds: bool) -> None:
+    verdict = crossing(many, name, samples(0, 0, counted, counted))
+    assert (verdict.broken == []) is holds
+    assert verdict.counts["uninspected"] == many
+
+
+def test_the_mail_log_says_how_much_it_lacks() -> None:
+    assert crossing(10, "log-full", samples(0, 0, 0, lines_lost=[0, 9, 9])).broken == []
+    assert crossing(10, "spool-full", samples(0, 0, 0, lines_lost=[0, 9, 9])).broken != []
+
+
+def test_counters_that_begin_anew() -> None:
+    assert risen(samples(5, 7, 3, 4), 98.0, 110.0)["not_live"] == 2 + 3 + 1
+    assert risen(samples(5, 7, 9, 11), 99.0, 99.6)["not_live"] == 4
+
+
+def test_what_is_in_the_log_was_inspected() -> None:
+    assert judge_inspection([LIVE], {"live1"}, [], [], 1.0).counts["uninspected"] == 0
