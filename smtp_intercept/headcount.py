@@ -1,4 +1,5 @@
-"""How many sessions are open, in all and of each client: of one process, or of all that share a piece of memory.
+"""How many sessions are open, in all, of each client and of its network: of one process, or of all that share a piece
+of memory.
 
 Pure. Each worker writes its own column and reads all of them, so nothing is locked and a worker that dies holds up
 nobody. Two that begin in the same microsecond may each count the other.
@@ -10,6 +11,8 @@ from collections import Counter
 from hashlib import blake2b
 from typing import Protocol
 
+from bridge.client import client_of
+
 _KEY_BYTES = 16
 _WORD_BYTES = 4
 # Clients are counted twice, each time in one of so many places: a client is counted too high only while in both of its
@@ -19,11 +22,11 @@ _COLUMN = 1 + _ROWS * PLACES  # words: sessions, then the rows
 
 
 class Headcount(Protocol):
-    """What a gateway asks before it takes one more."""
+    """What a gateway asks before it takes one more. ``who`` is one of the names of `bridge.client.Client`."""
 
-    def enter(self, client: str) -> None: ...
-    def leave(self, client: str) -> None: ...
-    def of(self, client: str) -> int: ...
+    def enter(self, address: str) -> None: ...
+    def leave(self, address: str) -> None: ...
+    def of(self, who: str) -> int: ...
     @property
     def total(self) -> int: ...
 
@@ -32,21 +35,22 @@ class Alone:
     """Of the only worker."""
 
     def __init__(self) -> None:
-        self._clients: Counter[str] = Counter()
+        self._held: Counter[str] = Counter()
         self.total = 0
 
-    def enter(self, client: str) -> None:
-        self._clients[client] += 1
+    def enter(self, address: str) -> None:
+        self._held.update(client_of(address))
         self.total += 1
 
-    def leave(self, client: str) -> None:
-        self._clients[client] -= 1
+    def leave(self, address: str) -> None:
         self.total -= 1
-        if not self._clients[client]:
-            del self._clients[client]
+        for who in client_of(address):
+            self._held[who] -= 1
+            if not self._held[who]:
+                del self._held[who]
 
-    def of(self, client: str) -> int:
-        return self._clients.get(client, 0)
+    def of(self, who: str) -> int:
+        return self._held.get(who, 0)
 
 
 class Shared:
@@ -60,28 +64,29 @@ class Shared:
         self._own = self._columns[worker]
         clear(memory, worker)
 
-    def enter(self, client: str) -> None:
-        self._add(client, 1)
+    def enter(self, address: str) -> None:
+        self._add(address, 1)
 
-    def leave(self, client: str) -> None:
-        self._add(client, -1)
+    def leave(self, address: str) -> None:
+        self._add(address, -1)
 
-    def of(self, client: str) -> int:
+    def of(self, who: str) -> int:
         words, columns = self._words, self._columns
-        return min(sum(words[column + place] for column in columns) for place in self._places(client))
+        return min(sum(words[column + place] for column in columns) for place in self._places(who))
 
     @property
     def total(self) -> int:
         return sum(self._words[column] for column in self._columns)
 
-    def _add(self, client: str, step: int) -> None:
+    def _add(self, address: str, step: int) -> None:
         self._words[self._own] += step
-        for place in self._places(client):
-            self._words[self._own + place] += step
+        for who in client_of(address):
+            for place in self._places(who):
+                self._words[self._own + place] += step
 
-    def _places(self, client: str) -> tuple[int, int]:
+    def _places(self, who: str) -> tuple[int, int]:
         """One in each row."""
-        digest = int.from_bytes(blake2b(client.encode(), key=self._key, digest_size=_ROWS * 2).digest())
+        digest = int.from_bytes(blake2b(who.encode(), key=self._key, digest_size=_ROWS * 2).digest())
         return 1 + digest % PLACES, 1 + PLACES + (digest >> 16) % PLACES
 
 

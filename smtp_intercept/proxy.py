@@ -28,6 +28,7 @@ from smtp_intercept.passage import Arrival, Passage
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
+from smtp_intercept.shares import ANY_NUMBER, Shares
 from smtp_intercept.tally import count_keywords, count_session, tally
 from smtp_intercept.timestamp import timestamp
 from smtp_intercept.transaction import Message
@@ -76,7 +77,7 @@ class Gateway:
         choose: Choose = lambda sock, client, server, arrival: Taker.SESSION,
         macs: Macs = saved_macs,
         sessions: int = 10_000,
-        sessions_per_client: int = 0,
+        shares: Shares = ANY_NUMBER,
         defer_overload: bool = False,
         session_idle_s: float = 1_800.0,
         rules: Callable[[Passage], Rules] = lambda passage: TRANSPARENT,
@@ -89,7 +90,7 @@ class Gateway:
         self._dial, self._protection, self._log = dial, protection, log
         self._describe, self._choose, self._macs, self._clock = describe, choose, macs, clock
         self._limit, self._idle_s = sessions, session_idle_s
-        self._rules, self._limit_per_client, self._defers = rules, sessions_per_client, defer_overload
+        self._rules, self._shares, self._defers = rules, shares, defer_overload
         self._headcount = headcount or Alone()
         self._series, self._number = series or secrets.token_hex(4), 0
         self._counts: Counter[str] = tally()
@@ -187,8 +188,10 @@ class Gateway:
 
     def _overloaded(self, passage: Passage) -> Answer | None:
         """This one is counted already. A balancer has many clients."""
-        many = 0 < self._limit_per_client < self._headcount.of(passage.client[0])
-        if many and not self._rules(passage).balancer:
+        if not self._rules(passage).balancer and (
+            who := self._shares.holds_too_many(passage.client[0], self._headcount, self._limit)
+        ):
+            self._counts[f"{who}_shares_used_up"] += 1
             return BUSY_FOR_YOU
         return BUSY if self._defers and self._headcount.total > self._limit else None
 

@@ -30,6 +30,8 @@ COUNTERS = (
     "timeouts",
     "refused",
     "deferred",
+    "client_shares_used_up",
+    "network_shares_used_up",
     "errors",
     "dial_failures",
     "source_ports_lost",

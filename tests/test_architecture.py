@@ -29,12 +29,12 @@ PURE = {
             "steps",
         ),
         *("reach", "watch", "hops", "room", "moves", "present", "canary", "segment", "stages", "fragments", "tunnels"),
-        "denied",
+        *("denied", "client"),
     ),
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
-        *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount"),
+        *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount", "shares"),
         *("extensions", "opening", "sasl", "transfer"),
     ),
     "smtp_intercept.mta": (

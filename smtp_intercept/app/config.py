@@ -40,6 +40,7 @@ from smtp_intercept.direction import Direction, Network, Servers
 from smtp_intercept.limits import Limits as SessionLimits
 from smtp_intercept.limits import Phase
 from smtp_intercept.rules import Rules
+from smtp_intercept.shares import Shares
 
 __all__ = [
     "DEFAULT_PATH",
@@ -61,6 +62,7 @@ __all__ = [
     "routes",
     "rules",
     "sample",
+    "shares",
     "uses_mta",
     "warnings",
     "workers",
@@ -197,6 +199,12 @@ def workers(config: Config, profile: hardware.Profile) -> int:
 def queues(config: Config, profile: hardware.Profile) -> int:
     """Diverters in force, each with a queue of its own."""
     return config.diverter.queues or profile.queues
+
+
+def shares(config: Config) -> Shares:
+    """What one client may have of the places that all have."""
+    limits = config.limits
+    return Shares(limits.client_percent, limits.network_percent, limits.sessions_per_client)
 
 
 def balancer(config: Config) -> Callable[[str], bool]:

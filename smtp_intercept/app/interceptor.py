@@ -84,7 +84,7 @@ class Interceptor:
             log=self._log,
             describe=describe(tuple(arguments.port)),
             sessions=limits.sessions or 1,
-            sessions_per_client=limits.sessions_per_client,
+            shares=config.shares(settings),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
             rules=_rules(settings),
             session_idle_s=float(limits.session_idle_s or 1),

@@ -99,10 +99,7 @@ class Mta:
         served = replace(served, room_bytes=self._spool.room_bytes)
         if self._call_ahead is not None:
             served = replace(served, verify=self._call_ahead)
-        limits = settings.limits
-        self._receiving = Receiving(
-            served, sessions=limits.sessions or 1, sessions_per_client=limits.sessions_per_client
-        )
+        self._receiving = Receiving(served, sessions=settings.limits.sessions or 1, shares=config.shares(settings))
 
     def _queue(self, settings: config.Config, table: routing.RouteTable, settling: Settling) -> Spool | Relay:
         if settings.mta.queue is Queue.OWN or table.relay is None:

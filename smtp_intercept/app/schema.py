@@ -254,6 +254,12 @@ class Limits(Table):
     sessions_per_client: int = Field(
         5_000, ge=0, le=1_000_000, description="one client must not take everybody's places; beyond: 421 from the box"
     )
+    client_percent: int = Field(
+        50, ge=0, le=1_000, description="of the places still free: the fuller the house, the fewer are one's; then 421"
+    )
+    network_percent: int = Field(
+        100, ge=0, le=1_000, description="the same for its network, /24 or /48: addresses cost their owner nothing"
+    )
     command_line_bytes: int = _line(DEFAULT_LIMITS.command_line_bytes)
     auth_line_bytes: int = Field(
         DEFAULT_LIMITS.auth_line_bytes, ge=12_288, le=LOOK_AHEAD_BYTES, description="credentials; a ticket has its size"

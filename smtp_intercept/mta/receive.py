@@ -18,6 +18,7 @@ from typing import Any
 from bridge.flow import vlan_of
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, NO_BALANCER, Answer
 from smtp_intercept.events import Doubt
+from smtp_intercept.headcount import Alone
 from smtp_intercept.mta.announcement import announcement
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.receiver import Receiver
@@ -25,6 +26,7 @@ from smtp_intercept.mta.replies import STOPPING
 from smtp_intercept.mta.services import Draft, Intake, Services, Spool
 from smtp_intercept.mta.smtpd import FLUSH_S
 from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.shares import ANY_NUMBER, Shares
 from smtp_intercept.timestamp import timestamp
 from smtp_intercept.transaction import Message, Outcome
 from smtp_intercept.transparent import saved_macs
@@ -42,12 +44,12 @@ _LOG = logging.getLogger("tollbridge")
 
 
 class Receiving:
-    """All sessions of the MTA. ``sessions``: so many at once, ``sessions_per_client`` from one address (0: any number);
-    whoever comes then is told to come again."""
+    """All sessions of the MTA. ``sessions``: so many at once, ``shares`` of them each client's; whoever comes then is
+    told to come again."""
 
-    def __init__(self, services: Services, *, sessions: int = 10_000, sessions_per_client: int = 0) -> None:
-        self._services, self._limit, self._limit_per_client = services, sessions, sessions_per_client
-        self._per_client: Counter[str] = Counter()
+    def __init__(self, services: Services, *, sessions: int = 10_000, shares: Shares = ANY_NUMBER) -> None:
+        self._services, self._limit, self._shares = services, sessions, shares
+        self._headcount = Alone()
         self._series, self._number = secrets.token_hex(4), 0
         self._open: dict[Passage, Receiver | None] = {}  # None: not connected yet
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
@@ -73,8 +75,8 @@ class Receiving:
         arrival = Arrival(origin.port, origin.direction, vlan=0 if origin.away is None else vlan_of(origin.away))
         passage = Passage(f"{self._series}-{self._number}", now, origin.client, origin.server, arrival, handler="mta")
         passage.macs = saved_macs(sock)
+        self._headcount.enter(origin.client[0])
         turned_away = self._turned_away(origin.client[0])
-        self._per_client[origin.client[0]] += 1
         self._open[passage] = None
         self._ended.clear()
         if turned_away is None:
@@ -104,9 +106,9 @@ class Receiving:
             self._leave(passage, sock, NO_BALANCER, NO_BALANCER.outcome)
             return
         if header is not None and header.client is not None:
-            self._per_client[origin.client[0]] -= 1
+            self._headcount.leave(origin.client[0])
             passage.announce(header.client)
-            self._per_client[header.client[0]] += 1
+            self._headcount.enter(header.client[0])
             origin = replace(origin, client=header.client)
         await self._begin(passage, sock, origin)
 
@@ -115,8 +117,9 @@ class Receiving:
             return STOPPING
         if self.sessions >= self._limit:
             return BUSY
-        many = 0 < self._limit_per_client <= self._per_client[client]
-        return BUSY_FOR_YOU if many and not self._services.balancer(client) else None
+        if self._services.balancer(client):
+            return None
+        return BUSY_FOR_YOU if self._shares.holds_too_many(client, self._headcount, self._limit) else None
 
     async def _begin(self, passage: Passage, sock: socket.socket, origin: Origin) -> None:
         receiver = Receiver(
@@ -166,9 +169,7 @@ class Receiving:
 
     def _end(self, passage: Passage, spoken: Any, outcome: str, reason: str) -> None:
         self._open.pop(passage, None)
-        self._per_client[passage.client[0]] -= 1
-        if not self._per_client[passage.client[0]]:
-            del self._per_client[passage.client[0]]
+        self._headcount.leave(passage.client[0])
         fields = spoken.fields()
         self._counts["tls_started"] += fields["tls"] == "started"
         if counter := _COUNTED.get(outcome):

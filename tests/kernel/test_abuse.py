@@ -40,6 +40,8 @@ CONFIG: dict[str, Any] = {
     "limits": {
         "sessions": SESSIONS,
         "sessions_per_client": SESSIONS,
+        "client_percent": 0,
+        "network_percent": 0,
         "new_connections_per_s": MANY,
         "new_connections_per_s_per_network": MANY,
     },

@@ -18,6 +18,7 @@ from smtp_intercept.mta.envelope import Envelope, Origin
 from smtp_intercept.mta.faults import SpoolError, SpoolFullError
 from smtp_intercept.mta.receive import Receiving, Services
 from smtp_intercept.mta.relaying import RelayRule, admission
+from smtp_intercept.shares import ANY_NUMBER, Shares
 
 RULE = RelayRule(Protection(Domains.of([("example.com", False)]), Servers.of(["192.0.2.20", "2001:db8::/64"])))
 ORIGIN = Origin(("192.0.2.9", 40_000), ("192.0.2.1", 25), Direction.INCOMING, "p0")
@@ -111,7 +112,7 @@ class House:
 
 @asynccontextmanager
 async def house(
-    shelf: Shelf | None = None, *, sessions: int = 100, sessions_per_client: int = 0, **services: Any
+    shelf: Shelf | None = None, *, sessions: int = 100, shares: Shares = ANY_NUMBER, **services: Any
 ) -> AsyncIterator[House]:
     log: list[dict[str, Any]] = []
     shelf = shelf or Shelf()
@@ -123,7 +124,7 @@ async def house(
         "clock": lambda: NOW,
         **services,
     }
-    receiving = Receiving(Services(spool=shelf, **wanted), sessions=sessions, sessions_per_client=sessions_per_client)
+    receiving = Receiving(Services(spool=shelf, **wanted), sessions=sessions, shares=shares)
     it = House(shelf, log, receiving)
     try:
         yield it

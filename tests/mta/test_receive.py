@@ -29,6 +29,7 @@ from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.faults import SpoolError
 from smtp_intercept.mta.receive import Intake
 from smtp_intercept.mta.smtpd import HELD_BYTES
+from smtp_intercept.shares import Shares
 from tests.mta.receiving import ORIGIN, House, Shelf, everything, house, replies, send
 from tests.smtp.box import Run, reset
 
@@ -379,7 +380,7 @@ def test_one_too_many_from_one_client(run: Run) -> None:
     other = replace(ORIGIN, client=("192.0.2.99", 40_000))
 
     async def work() -> None:
-        async with house(sessions_per_client=2) as it:
+        async with house(shares=Shares(per_client=2)) as it:
             with it.enter() as first, it.enter() as second:
                 assert (await replies(first, 1) + await replies(second, 1)).count(b"220 ") == 2
                 with it.enter() as third:

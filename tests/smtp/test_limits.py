@@ -16,6 +16,7 @@ from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, 
 from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, ask
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
+from smtp_intercept.shares import Shares
 from tests.smtp.box import Run, box, connected, listening, receive, send
 
 PASSING = Rules(policy=lambda asked: Pass(), reject_bare_newline=True)
@@ -288,7 +289,7 @@ def test_a_slowed_client_slows_nobody_else(run: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"sessions_per_client": 2}, b"421 4.7.0 Too many connections from you, come again\r\n"),
+        ({"shares": Shares(per_client=2)}, b"421 4.7.0 Too many connections from you, come again\r\n"),
         ({"sessions": 2, "defer_overload": True}, b"421 4.3.2 Too many connections, come again\r\n"),
     ],
 )
