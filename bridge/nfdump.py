@@ -5,39 +5,35 @@ nft(8) 1.0.6 lists every element of every set before it says anything at all, wh
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import struct
 from collections.abc import Iterator
 
+from bridge.netlink import ACK, DUMP, REQUEST, answers, attributes
+
 _NETFILTER, _SUBSYSTEM = 12, 10 << 8  # NETLINK_NETFILTER, NFNL_SUBSYS_NFTABLES (linux/netfilter/nfnetlink.h)
 _GET_TABLE, _GET_ELEMENTS, _GET_GENERATION, _GET_OBJECTS = 1, 13, 16, 19  # linux/netfilter/nf_tables.h
-_REQUEST, _ACK, _DUMP = 1, 4, 0x300
-_ERROR, _DONE = 2, 3
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _FAMILIES = {"inet": 1, "netdev": 5, "bridge": 7}  # NFPROTO_*
-_RECEIVED_OCTETS, _PATIENCE_S = 1 << 16, 5.0
 
 
 def has_table(family: str, name: str) -> bool:
     """Whether there is such a table."""
-    return next(_answers(_GET_TABLE, family, _string(1, name), _REQUEST | _ACK), None) is not None
+    return next(_answers(_GET_TABLE, family, _string(1, name), REQUEST | ACK), None) is not None
 
 
 def generation() -> int:
     """A number that changes with every change of this namespace's tables. What iptables of the older kind does, or a
     device that goes, changes none."""
-    answer = next(_answers(_GET_GENERATION, "inet", b"", _REQUEST | _ACK), b"")
-    return int.from_bytes(dict(_attributes(answer)).get(1, b""))
+    answer = next(_answers(_GET_GENERATION, "inet", b"", REQUEST | ACK), b"")
+    return int.from_bytes(dict(attributes(answer)).get(1, b""))
 
 
 def counters(family: str, table: str) -> dict[str, int]:
     """Packets by the name of the counter; empty if there is no such table."""
     found = {}
-    for answer in _answers(_GET_OBJECTS, family, _string(1, table) + _number(3, 1), _REQUEST | _DUMP):
-        kind, data = dict(_attributes(answer)), {}
+    for answer in _answers(_GET_OBJECTS, family, _string(1, table) + _number(3, 1), REQUEST | DUMP):
+        kind, data = dict(attributes(answer)), {}
         if int.from_bytes(kind.get(3, b"")) == 1:  # NFT_OBJECT_COUNTER
-            data = dict(_attributes(kind.get(4, b"")))
+            data = dict(attributes(kind.get(4, b"")))
             found[kind[2].rstrip(b"\0").decode()] = int.from_bytes(data.get(2, b""))
     return found
 
@@ -45,38 +41,15 @@ def counters(family: str, table: str) -> dict[str, int]:
 def keys(family: str, table: str, name: str) -> list[bytes]:
     """The keys of a set's elements, each part of a concatenation padded to four octets; empty if there is none."""
     asked = _string(1, table) + _string(2, name)
-    lists = (
-        dict(_attributes(answer)).get(3, b"") for answer in _answers(_GET_ELEMENTS, family, asked, _REQUEST | _DUMP)
-    )
-    elements = (dict(_attributes(element)) for all_ in lists for _, element in _attributes(all_))
-    return [dict(_attributes(element[1]))[1] for element in elements if 1 in element]
+    lists = (dict(attributes(answer)).get(3, b"") for answer in _answers(_GET_ELEMENTS, family, asked, REQUEST | DUMP))
+    elements = (dict(attributes(element)) for all_ in lists for _, element in attributes(all_))
+    return [dict(attributes(element[1]))[1] for element in elements if 1 in element]
 
 
 def _answers(message: int, family: str, asked: bytes, flags: int) -> Iterator[bytes]:
-    """The attributes of each message of the answer. What the kernel refuses has none."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as sock, contextlib.suppress(OSError):
-        sock.settimeout(_PATIENCE_S)
-        body = struct.pack("=BBH", _FAMILIES[family], 0, 0) + asked
-        sock.send(_HEADER.pack(_HEADER.size + len(body), _SUBSYSTEM | message, flags, 1, 0) + body)
-        while True:
-            for kind, payload in _messages(sock.recv(_RECEIVED_OCTETS)):
-                if kind in (_ERROR, _DONE):
-                    return
-                yield payload[4:]
-
-
-def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= _HEADER.size:
-        length, kind, *_ = _HEADER.unpack_from(data)
-        yield kind, data[_HEADER.size : length]
-        data = data[max(length + 3 & ~3, _HEADER.size) :]
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        yield kind & 0x3FFF, data[4:length]  # without the flags for nested and for byte order
-        data = data[max(length + 3 & ~3, 4) :]
+    """The attributes of each message of the answer."""
+    body = struct.pack("=BBH", _FAMILIES[family], 0, 0) + asked
+    return (payload[4:] for payload in answers(_NETFILTER, _SUBSYSTEM | message, body, flags))
 
 
 def _string(kind: int, text: str) -> bytes:

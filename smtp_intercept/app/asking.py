@@ -1,4 +1,4 @@
-"""The verbs that ask and change nothing: `status`, `explain`; and `demo`, which asks a lab."""
+"""`explain`, which asks and changes nothing; and `demo`, which asks a lab."""
 
 from __future__ import annotations
 
@@ -7,37 +7,18 @@ import asyncio
 import json
 import logging
 import sys
-from contextlib import suppress
 from ipaddress import ip_address
-from pathlib import Path
 
 from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import inforce, naming
-from smtp_intercept.app import status as status_page
-from smtp_intercept.app.config import Config, ConfigErrors
-from smtp_intercept.app.exits import Exit, FailedError, UsageError
+from smtp_intercept.app.config import Config
+from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.verbs import warn
 from smtp_intercept.app.wanted import own_addresses
-
-
-def status(arguments: argparse.Namespace) -> int:
-    """`Exit.NOT_INSPECTING` unless mail is being inspected."""
-    run_dir = RunDir(arguments.run_dir)
-    page = status_page.read(run_dir, _spool(arguments, run_dir), arguments.config)
-    print(json.dumps(page) if arguments.json else status_page.as_text(page))
-    return Exit.DONE if status_page.inspecting(page) else Exit.NOT_INSPECTING
-
-
-def _spool(arguments: argparse.Namespace, run_dir: RunDir) -> Path | None:
-    """The spool of what runs or ran last, else the configuration's; None if neither can be read."""
-    for path in (run_dir.effective, arguments.config):
-        with suppress(ConfigErrors):
-            return Path(configuration.load(path).mta.spool)
-    return None
 
 
 def explain(arguments: argparse.Namespace) -> int:

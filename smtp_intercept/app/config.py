@@ -22,9 +22,11 @@ from hwprofiles import profile as hardware
 from hwprofiles.shown import cut
 from smtp_intercept import pickup
 from smtp_intercept.app.checks import warnings
+from smtp_intercept.app.defaults import CONFIG
 from smtp_intercept.app.fields import MOST_REASON, BareNewline, LocalAction, OnDoubt, StartTls
 from smtp_intercept.app.located import line_of
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
+from smtp_intercept.app.reading import read, whole_file
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
 from smtp_intercept.app.tables import (
     handling,
@@ -43,7 +45,6 @@ from smtp_intercept.rules import Rules
 from smtp_intercept.shares import Shares
 
 __all__ = [
-    "DEFAULT_PATH",
     "Config",
     "ConfigError",
     "ConfigErrors",
@@ -68,34 +69,14 @@ __all__ = [
     "workers",
 ]
 
-DEFAULT_PATH = Path("/etc/tollbridge/tollbridge.toml")
 MOST_MISTAKES = 50  # told at once; nobody reads more, and to find the line of each takes time
-MAX_FILE_BYTES = 1 << 20  # thousands of protected domains; more is the wrong file
 
 _LOCAL_ACTIONS = {LocalAction.ALLOW: Action.PASS, LocalAction.DROP: Action.DROP}
 
 
-def load(path: Path = DEFAULT_PATH) -> Config:
+def load(path: Path = CONFIG) -> Config:
     """Read and check the file; `ConfigErrors` holds every mistake in it, in the order of their lines."""
     return parse(read(path), path)
-
-
-def read(path: Path) -> str:
-    """The file's text. Raises `ConfigErrors` if it has none."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise _whole_file(
-            path, f"cannot be read: {error.strerror}", "create it, or name another with --config"
-        ) from None
-    if len(content) > MAX_FILE_BYTES:
-        raise _whole_file(path, f"is larger than {MAX_FILE_BYTES} bytes", "is it the right file?")
-    try:
-        return content.decode("utf-8-sig")  # some editors begin with a byte order mark
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise _whole_file(path, f"byte {content[error.start]:#04x} is not UTF-8", "save it as UTF-8", line) from None
 
 
 def toml(text: str) -> dict[str, Any]:
@@ -106,7 +87,7 @@ def toml(text: str) -> dict[str, Any]:
         raise ValueError("values are nested too deeply") from None
 
 
-def parse(text: str, path: Path = DEFAULT_PATH) -> Config:
+def parse(text: str, path: Path = CONFIG) -> Config:
     """As `load`, from text; ``path`` only appears in the errors."""
     try:
         raw = toml(text)
@@ -138,20 +119,14 @@ def _syntax(path: Path, text: str, message: str) -> ConfigErrors:
     line = int(at[1]) if at and at[1] else len(lines)
     reason = message[: at.start()] if at else message
     if strange := _lookalikes(lines[line - 1] if 0 < line <= len(lines) else ""):
-        return _whole_file(
-            path, f"{reason}: the line has {strange}", "type it anew; it was pasted from somewhere", line
-        )
-    return _whole_file(path, reason, "correct the TOML syntax (https://toml.io)", line)
+        return whole_file(path, f"{reason}: the line has {strange}", "type it anew; it was pasted from somewhere", line)
+    return whole_file(path, reason, "correct the TOML syntax (https://toml.io)", line)
 
 
 def _lookalikes(line: str) -> str:
     """Letters that look like quotes, spaces or nothing, and are not, by their names."""
     found = dict.fromkeys(c for c in line if not c.isascii() and unicodedata.category(c) in ("Pi", "Pf", "Zs", "Cf"))
     return ", ".join(f"U+{ord(c):04X} ({unicodedata.name(c, 'without a name').lower()})" for c in found)
-
-
-def _whole_file(path: Path, reason: str, remedy: str, line: int | None = None) -> ConfigErrors:
-    return ConfigErrors([ConfigError("", reason, remedy, line, path)])
 
 
 def sample() -> str:

@@ -1,26 +1,22 @@
-"""This box as the command line sees it: the host's network namespace, and the room that the wire has for itself.
+"""Where the command line looks: the host's network namespace, and the room that the wire has for itself.
 
 Set once, by the run directory that the command is about. Reads only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from bridge.ledger import Ledger
-from bridge.links import Links
 from bridge.namespace import Namespace
-from bridge.present import LinkFacts
-from hwprofiles import facts
-from hwprofiles.box import Box
-from smtp_intercept.app.rundir import DEFAULT, RunDir
+from smtp_intercept.app.defaults import RUN_DIR
+from smtp_intercept.app.rundir import RunDir
 
 _T = TypeVar("_T")
-_here = RunDir(DEFAULT)
+_here = RunDir(RUN_DIR)
 
 
 def look_at(run_dir: Path) -> None:
@@ -76,31 +72,3 @@ def ask(work: Callable[[], _T]) -> _T | None:
         return None
     finally:
         found.close()
-
-
-def links() -> Mapping[str, LinkFacts]:
-    """Those of the room and of the host."""
-    with Links() as those:
-        found = those.facts()
-    try:
-        with inside() as away:
-            if away:
-                with Links() as those:
-                    found = {**those.facts(), **found}
-    except PermissionError:
-        pass
-    return found
-
-
-def box(ports: Iterable[str] | None = None) -> Box:
-    """As `facts.box`."""
-    wanted = None if ports is None else list(ports)
-    whole = facts.box(wanted)
-    away = ask(lambda: facts.box(wanted))
-    if away is None:
-        return whole
-    if wanted is not None:  # each in its place, without a MAC where it is not
-        found = (nic if nic.mac else other for nic, other in zip(whole.nics, away.nics, strict=True))
-        return replace(whole, nics=tuple(found))
-    both = {nic.name: nic for nic in (*away.nics, *whole.nics)}
-    return replace(whole, nics=tuple(both[name] for name in sorted(both)))

@@ -17,8 +17,7 @@ from hwprofiles.facts import profiles
 from hwprofiles.match import Score, named, scores
 from hwprofiles.match import match as choose
 from hwprofiles.profile import Profile
-from smtp_intercept.app import here as look
-from smtp_intercept.app import naming
+from smtp_intercept.app import naming, seen
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.signals import undisturbed
@@ -46,7 +45,7 @@ def detect(arguments: argparse.Namespace) -> int:
     """The table of scores, and what the case says of the ports."""
     box, every = _box(arguments), profiles()
     chosen, why = choose(box, every)
-    here = case(chosen, look.box() if arguments.replayed is None else box)  # labels count all ports, bridged or not
+    here = case(chosen, seen.box() if arguments.replayed is None else box)  # labels count all ports, bridged or not
     if arguments.json:
         table = {score.profile.name: {"fits": score.fits, "points": score.points} for score in scores(box, every)}
         print(json.dumps({"profile": chosen.name, "because": why, "scores": table, "labels": here.links}))
@@ -131,8 +130,8 @@ def _box(arguments: argparse.Namespace) -> Box:
         except (OSError, FactsError) as error:
             raise FailedError(f"--facts {arguments.replayed}: {error}") from None
     if arguments.hw_verb != "facts" and arguments.config.exists():
-        return look.box(naming.load(arguments.config).bridge.ports)
-    return look.box()
+        return seen.box(naming.load(arguments.config).bridge.ports)
+    return seen.box()
 
 
 def _needs_root(arguments: argparse.Namespace) -> None:

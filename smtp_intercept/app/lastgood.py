@@ -20,7 +20,6 @@ from hwprofiles.profile import ProfileError
 from smtp_intercept.app.mistakes import ConfigErrors, RefusedError
 from smtp_intercept.app.rundir import RunDir, write_json
 
-DEFAULT = Path("/var/lib/tollbridge")
 FILE = "last-good.toml"
 # What a file can be that `check` or `plan` would have told of.
 BROKEN = (ConfigErrors, PlanError, ProfileError, RefusedError)

@@ -17,7 +17,7 @@ from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from hwprofiles.profile import Profile
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import here
+from smtp_intercept.app import seen
 from smtp_intercept.app.checks import CHECKS
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import FROM_PROFILE
@@ -45,7 +45,7 @@ def on_this_box(config: Config) -> Config:
     names, here_now = tuple(_names(config)), present()
     if config.bridge.ports != FROM_PROFILE and here_now.keys() >= {*names}:
         return _by_link(config, {name: here_now[name] for name in names})
-    box, shelf = here.box(), profiles()
+    box, shelf = seen.box(), profiles()
     chosen = None if config.bridge.profile == "auto" else named(config.bridge.profile, shelf)
     try:
         pair = default_pair(box, shelf, chosen) if config.bridge.ports == FROM_PROFILE else ()
@@ -69,13 +69,13 @@ def _by_link(config: Config, links: Mapping[str, str], pair: tuple[str, ...] = (
 
 def case_here(profile: Profile) -> Case:
     """The case of this box as that profile has it."""
-    return case(profile, here.box()) if profile.ports.labels else Case(profile.name)
+    return case(profile, seen.box()) if profile.ports.labels else Case(profile.name)
 
 
 def present() -> dict[str, str]:
     """Names and MACs of all links → their names. A MAC that several ports have stays itself; what is made of ports, as
     a bridge is, has one of theirs."""
-    known = list(here.links().values())
+    known = list(seen.links().values())
     ports = [link for link in known if link.kind not in NO_PORTS]
     macs = Counter(link.mac for link in ports)
     by_mac = {link.mac: link.name if macs[link.mac] == 1 else link.mac for link in ports if link.mac}
@@ -91,7 +91,7 @@ def link_of(name: str, config: Config) -> str:
         named(config.bridge.profile, profiles()) if config.bridge.profile != "auto" else None,
     )
     with suppress(LabelError):
-        (name,) = resolved((name,), present_now, here.box(), profiles(), chosen)
+        (name,) = resolved((name,), present_now, seen.box(), profiles(), chosen)
     return present_now.get(name, name)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bridge.lane import HOST_LEG, LANE
 from hwprofiles.case import Case, case_of
 from hwprofiles.facts import profiles
-from smtp_intercept.app import here
+from smtp_intercept.app import seen
 
 _SYSFS = Path("/sys/class/net")
 _PROC = Path("/proc/net")
@@ -49,9 +49,9 @@ class Port:
 
 def found() -> tuple[tuple[Port, ...], Case]:
     """By name; no loopback, no bridge, nothing that is made of others. And what is printed beside them."""
-    known = [link for link in here.links().values() if link.kind not in NO_PORTS and not _OWN.match(link.name)]
-    drivers = {nic.name: nic.driver for nic in here.box(at.name for at in known).nics}
-    case = case_of(here.box(), profiles())
+    known = [link for link in seen.links().values() if link.kind not in NO_PORTS and not _OWN.match(link.name)]
+    drivers = {nic.name: nic.driver for nic in seen.box(at.name for at in known).nics}
+    case = case_of(seen.box(), profiles())
     default = default_links(_text(_PROC / "route"), _text(_PROC / "ipv6_route"))
     ports = (
         Port(

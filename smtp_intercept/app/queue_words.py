@@ -7,18 +7,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from smtp_intercept.app import queue
 from smtp_intercept.app.subcommands import Parser, add_here_too, add_verb
 from smtp_intercept.mta.listing import Standing
 
 _S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _CHANGES = {
-    "retry": (queue.retry, "try at once, also what is dead; what is held stays held"),
-    "hold": (queue.hold, "do not try until released"),
-    "release": (queue.release, "let what is held be tried again"),
-    "delete": (queue.delete, "delete messages, after asking"),
-    "reroute": (queue.reroute, "send to another host than the one that the configuration chooses"),
+    "retry": ("queue.retry", "try at once, also what is dead; what is held stays held"),
+    "hold": ("queue.hold", "do not try until released"),
+    "release": ("queue.release", "let what is held be tried again"),
+    "delete": ("queue.delete", "delete messages, after asking"),
+    "reroute": ("queue.reroute", "send to another host than the one that the configuration chooses"),
 }
 
 
@@ -26,10 +25,10 @@ def add(parser: Parser) -> None:
     """To the parser of the verb `queue`."""
     parser.add_argument("--spool", type=Path, metavar="DIR", help="the queue's directory [mta.spool]")
     verbs = parser.add_verbs("queue_verb", "WHAT", "what to do with it")
-    listing = add_verb(verbs, "list", queue.list_, "show the messages that fit, the oldest first")
+    listing = add_verb(verbs, "list", "queue.list_", "show the messages that fit, the oldest first")
     _add_filters(listing)
     listing.add_argument("--json", action="store_true", help="for machines: one object a line")
-    show = add_verb(verbs, "show", queue.show, "show one message: its envelope, its attempts, its header")
+    show = add_verb(verbs, "show", "queue.show", "show one message: its envelope, its attempts, its header")
     show.add_argument("id", metavar="ID", help="the message, as `list` names it")
     show.add_argument("--json", action="store_true", help="for machines")
     show.add_argument("--content", action="store_true", help="the whole content instead, as it was received")
@@ -52,7 +51,7 @@ def _add_delete(parser: argparse.ArgumentParser) -> None:
 
 def _add_reroute(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--via", type=queue.host, required=True, metavar="HOST[:PORT]", help='where to; "": as configured again'
+        "--via", type=_host, required=True, metavar="HOST[:PORT]", help='where to; "": as configured again'
     )
 
 
@@ -78,6 +77,12 @@ def _state(text: str) -> Standing:
         return Standing(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {_STANDINGS}") from None
+
+
+def _host(text: str) -> str:
+    from smtp_intercept.app import queue  # and with it the configuration, which no other word needs
+
+    return queue.host(text)
 
 
 def _age(text: str) -> float:

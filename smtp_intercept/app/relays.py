@@ -14,16 +14,17 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hwprofiles.bypass import DRIVEN, Wiring, relay_of
-from hwprofiles.case import Case
-from hwprofiles.profile import Profile
 from hwprofiles.relay import Act
-from smtp_intercept.app.config import Config
-from smtp_intercept.app.fields import BypassWhen
 from smtp_intercept.app.rundir import RunDir, read_json, write_json
 from smtp_intercept.app.signals import ASKS
+
+if TYPE_CHECKING:  # `status` asks here too, and needs none of them
+    from hwprofiles.case import Case
+    from hwprofiles.profile import Profile
+    from smtp_intercept.app.config import Config
 
 LOCK = "relay"
 ENDS_S = 4.0  # the keeper is in the middle of telling: `hwprofiles.bypass.TOLD_S` for each command
@@ -42,7 +43,7 @@ class Relays:
 
 def relays(config: Config, profile: Profile, case: Case) -> Relays:
     """Those of the configuration, else those of the profile, as far as the bridge has both their ports. Pure."""
-    if config.bridge.bypass is BypassWhen.OFF:
+    if config.bridge.bypass.value == "off":
         return Relays()
     if config.bypass:
         return Relays(tuple(_configured(config)))

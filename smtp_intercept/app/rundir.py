@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from smtp_intercept.app.defaults import RUN_DIR
+
 _LOG = logging.getLogger("tollbridge")
-DEFAULT = Path("/run/tollbridge")
 ROOM = "tollbridge"
 WATCH_S = 10.0  # who types `up` or `down` waits so long for the daemon's own repair of what others have done
 ASKED_S = 0.2  # who only asks for the holder holds the lock too, for a moment
@@ -110,7 +111,7 @@ class RunDir:
     @property
     def room(self) -> str:
         """The network namespace that this gateway's wire lives in, if it has one of its own: ip-netns(8) lists it."""
-        if self.path == DEFAULT:
+        if self.path == RUN_DIR:
             return ROOM
         return f"{ROOM}-{hashlib.sha256(os.fsencode(self.path.absolute())).hexdigest()[:8]}"
 

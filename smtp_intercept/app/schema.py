@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from bridge.flow import Action
 from bridge.lane import NEXT_HOP_S
 from smtp_intercept.app import fields
+from smtp_intercept.app.defaults import SPOOL
 from smtp_intercept.app.fields import (
     BareNewline,
     BypassWhen,
@@ -147,7 +148,7 @@ class Mta(Table):
     """[mta]: no hostname is the host's own, no certificate is no STARTTLS."""
 
     hostname: fields.Domain | None = None
-    spool: fields.FilePath = PurePosixPath("/var/spool/tollbridge")
+    spool: fields.FilePath = PurePosixPath(SPOOL)
     queue: fields.QueueChoice = Queue.OWN
     source: fields.SourceChoice = Source.BOX
     relay_from: tuple[fields.Network, ...] = ()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
-from smtp_intercept.app import rundir
+from smtp_intercept.app.defaults import RUN_DIR
 from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.rundir import RunDir, read_json
 
@@ -203,7 +203,7 @@ def _run(where: list[str], command: str, rules: str = "") -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m smtp_intercept.app.simulate CONDITION``: no verb of the command, for nobody is to find it there."""
     parser = argparse.ArgumentParser(prog="tollbridge-simulate", description=__doc__)
-    parser.add_argument("--run-dir", type=Path, default=rundir.DEFAULT)
+    parser.add_argument("--run-dir", type=Path, default=RUN_DIR)
     parser.add_argument("condition", choices=[*CONDITIONS])
     parser.add_argument("--undo", action="store_true")
     arguments = parser.parse_args(argv)

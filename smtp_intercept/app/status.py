@@ -5,19 +5,26 @@ Reads only. What is not inspected is counted and named here.
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
+import tomllib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from bridge import firewall
+from bridge import firewall, glance
 from bridge.lane import LANE
 from bridge.ledger import Ledger
-from bridge.links import Links
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
-from smtp_intercept.app import here, inforce, relays, unfinished, watching
+from smtp_intercept.app import halfmade, here, inforce, relays, watching
+from smtp_intercept.app.defaults import SPOOL
+from smtp_intercept.app.exits import Exit
+from smtp_intercept.app.mistakes import ConfigErrors
+from smtp_intercept.app.reading import read as read_text
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
 
@@ -33,6 +40,24 @@ REASONS = {
     "sasl_layer": "behind a security layer of SASL's",
     "in_doubt": "the dialogue could not be followed, and on_doubt or on_client_doubt passes it",
 }
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """The verb: `Exit.NOT_INSPECTING` unless mail is being inspected."""
+    run_dir = RunDir(arguments.run_dir)
+    page = read(run_dir, _spool(run_dir.effective, arguments.config), arguments.config)
+    print(json.dumps(page) if arguments.json else as_text(page))
+    return Exit.DONE if inspecting(page) else Exit.NOT_INSPECTING
+
+
+def _spool(*files: Path) -> Path | None:
+    """That of the first file that can be read, valid or not; None if none can."""
+    for file in files:
+        with suppress(ConfigErrors, ValueError, RecursionError):
+            mta = tomllib.loads(read_text(file)).get("mta")
+            named = mta.get("spool") if isinstance(mta, dict) else None
+            return Path(named) if isinstance(named, str) else SPOOL
+    return None
 
 
 def read(run_dir: RunDir, spool: Path | None = None, file: Path | None = None) -> dict[str, Any]:
@@ -80,7 +105,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
         "protected": resolver.get("protected", []),
-        "change": unfinished.page(run_dir, rules=bool(kernel)),
+        "change": halfmade.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
         "instead": (instead := read_json(run_dir.instead)),
         "drift": None if instead else _drift(run_dir, daemon, file),
@@ -106,18 +131,19 @@ def inspecting(page: dict[str, Any]) -> bool:
 
 
 def _lanes(ports: list[str], labels: dict[str, str]) -> list[dict[str, Any]]:
-    with Links() as links:
-        return [
-            {
-                "port": port,
-                "label": labels.get(port),
-                "present": links.index(port) is not None,
-                "up": links.attribute(port, "up"),
-                "bridge": links.attribute(port, "master"),
-                "lane": LANE if links.index(LANE) is not None else None,
-            }
-            for port in ports
-        ]
+    lane = LANE if glance.index_of(LANE) else None
+    found = {port: glance.link(port) for port in ports}
+    return [
+        {
+            "port": port,
+            "label": labels.get(port),
+            "present": link is not None,
+            "up": link.up if link else None,
+            "bridge": (link.master or None) if link else None,
+            "lane": lane,
+        }
+        for port, link in found.items()
+    ]
 
 
 def _not_inspected(kernel: dict[str, int], counts: dict[str, int], mail: dict[str, int]) -> dict[str, int]:
@@ -155,7 +181,7 @@ def as_text(page: dict[str, Any]) -> str:
 def _headline(page: dict[str, Any]) -> str:
     if page["namespace_gone"]:
         return f"down: the network namespace {page['namespace']} has gone, and the wire with it (tollbridge up)"
-    if (not_whole := unfinished.headline(page["change"])) and not page["live"]:
+    if (not_whole := halfmade.headline(page["change"])) and not page["live"]:
         return not_whole
     if not page["up"]:
         return "down: no bridge of Tollbridge's (tollbridge up)"
@@ -180,7 +206,7 @@ def _why_not(page: dict[str, Any]) -> str:
 
 def _warnings(page: dict[str, Any]) -> list[str]:
     found = _not_in_force(page["instead"]) if page["instead"] else []
-    if page["live"] and (not_whole := unfinished.headline(page["change"])):
+    if page["live"] and (not_whole := halfmade.headline(page["change"])):
         found.append(not_whole)
     found += [f"{FULL[name]} ({n} times)" for name, n in page["full"].items()]
     found += _edited(page["drift"]) if page["drift"] else []

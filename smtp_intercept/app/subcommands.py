@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Iterable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
@@ -76,10 +78,23 @@ def near(word: str, known: Iterable[str]) -> str:
     return f": did you mean `{meant}`?" if meant else "."
 
 
-def add_verb(verbs: Subcommands, name: str, run: Verb, text: str, *, json: bool = False) -> Parser:
-    """The verb's parser. ``json``: with that option."""
+@cache
+def named(place: str) -> Verb:
+    """What ``module.function`` of this package does; loaded when it is done, for a verb waits for nothing that only
+    others use."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        module, _, function = place.rpartition(".")
+        verb: Verb = getattr(import_module(f"{__package__}.{module}"), function)
+        return verb(arguments)
+
+    return run
+
+
+def add_verb(verbs: Subcommands, name: str, run: str, text: str, *, json: bool = False) -> Parser:
+    """The verb's parser. ``run`` is its place as `named` takes it; ``json``: with that option."""
     parser = add_group(verbs, name, text)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=named(run))
     if json:
         parser.add_argument("--json", action="store_true", help="for machines")
     return parser

@@ -25,7 +25,7 @@ from hwprofiles.match import match, named
 from hwprofiles.profile import Profile
 from hwprofiles.tuning import tuning
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import here, naming
+from smtp_intercept.app import naming, seen
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.lab import looped
 from smtp_intercept.app.lab.figures import Figures, Measurement, as_json, table
@@ -104,7 +104,7 @@ def _bridged(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def _subject(arguments: argparse.Namespace) -> Subject:
     config = naming.load(arguments.config) if arguments.config.exists() else None
-    box = here.box(arguments.ports or (config.bridge.ports if config else None))
+    box = seen.box(arguments.ports or (config.bridge.ports if config else None))
     every = facts.profiles()
     name = config.bridge.profile if config else "auto"
     profile = match(box, every)[0] if name == "auto" else named(name, every)

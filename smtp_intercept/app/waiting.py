@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
-from smtp_intercept.mta.postmaster import queue_in
 
 
 def waiting(spool: Path) -> dict[str, Any] | None:
     """The queue in numbers, as the running MTA reports them, with ``spool``; ``error`` if it cannot be read; None if
     there is none."""
+    if not spool.exists():
+        return None
+    from smtp_intercept.mta.postmaster import queue_in  # most boxes have no queue, and ask often
+
     try:
         with queue_in(spool) as queue:
             found = asdict(queue.summary())

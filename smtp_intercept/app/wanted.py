@@ -16,7 +16,7 @@ from hwprofiles.facts import profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile, Sysctls
 from hwprofiles.tuning import Setting, Tuning, tuning
-from smtp_intercept.app import here
+from smtp_intercept.app import seen
 from smtp_intercept.app.config import Config, limits, policy, queues, uses_mta
 from smtp_intercept.app.fields import Home, OnFailure
 from smtp_intercept.direction import Direction, Servers
@@ -38,7 +38,7 @@ class Fit:
 
 def fit(config: Config) -> Fit:
     """Raises `hwprofiles.profile.ProfileError` for an unknown name."""
-    box = here.box(config.bridge.ports)
+    box = seen.box(config.bridge.ports)
     if config.bridge.profile == "auto":
         profile, why = match(box, profiles())
     else:

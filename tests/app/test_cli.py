@@ -204,3 +204,11 @@ def test_a_reader_who_has_seen_enough_is_no_error(config: Path) -> None:
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
     assert done.returncode in (Exit.DONE, Exit.FAILED)
+
+
+def test_status_waits_for_no_library_that_only_others_use(tmp_path: Path) -> None:
+    """Each of these is a tenth of a second and more, and monitors ask often."""
+    asked = f"import sys; from smtp_intercept.app.cli import main; main(['--run-dir', {str(tmp_path)!r}, 'status'])"
+    heavy = "print('loaded', *{'pyroute2', 'dns', 'asyncio', 'pydantic', 'scapy', 'aiosmtpd'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", f"{asked}; {heavy}"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded"

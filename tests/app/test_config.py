@@ -18,7 +18,6 @@ from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app.config import (
-    MAX_FILE_BYTES,
     Config,
     ConfigErrors,
     effective,
@@ -41,6 +40,7 @@ from smtp_intercept.app.fields import (
     OnOverload,
     StartTls,
 )
+from smtp_intercept.app.reading import MAX_FILE_BYTES
 from smtp_intercept.direction import Direction, Domains, Protection, Servers
 from smtp_intercept.handling import Handler
 from smtp_intercept.pickup import decide

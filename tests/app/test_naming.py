@@ -41,7 +41,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> On:
     def be(file: str) -> Box:
         box = from_json((FACTS / f"{file}.json").read_text(encoding="utf-8"))
         names = {name: nic.name for nic in box.nics for name in (nic.name, nic.mac)}
-        monkeypatch.setattr("smtp_intercept.app.naming.here.box", lambda: box)
+        monkeypatch.setattr("smtp_intercept.app.naming.seen.box", lambda: box)
         monkeypatch.setattr(naming, "present", lambda: names)
         return box
 
@@ -142,7 +142,7 @@ def test_at_boot_a_label_is_believed_once_the_ports_have_settled(
     def here() -> Box:
         return whole if clock[0] >= 2.0 else late
 
-    monkeypatch.setattr("smtp_intercept.app.naming.here.box", here)
+    monkeypatch.setattr("smtp_intercept.app.naming.seen.box", here)
     monkeypatch.setattr(naming, "present", lambda: {nic.name: nic.name for nic in here().nics})
     monkeypatch.setattr(boot, "UDEV_QUEUE", tmp_path / "queue")
     monkeypatch.setattr("time.monotonic", lambda: clock[0])

@@ -131,7 +131,7 @@ def outcome(monkeypatch: pytest.MonkeyPatch) -> Outcome:
         for memory_mib in (FEW_MIB, PLENTY_MIB):
             box = replace(BOX, memory_mib=memory_mib)
             monkeypatch.setattr(wanted, "profiles", lambda: (profile,))
-            monkeypatch.setattr("smtp_intercept.app.wanted.here.box", lambda ports, box=box: box)
+            monkeypatch.setattr("smtp_intercept.app.wanted.seen.box", lambda ports, box=box: box)
             monkeypatch.setattr(os, "access", lambda *_: True)  # net.core is read-only in some containers
             fit = wanted.fit(CONFIG)
             here = case(fit.profile, box)
