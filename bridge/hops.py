@@ -16,6 +16,8 @@ from bridge.rules import FAMILIES, LEARN, LIMIT, SYN, Rules, chain, counters
 _KEY = {"client": "meta priority . tcp sport", "server": "meta priority . tcp dport"}
 _PAIR = "meta priority"
 _DIALLED = "meta priority . tcp sport . tcp sequence"
+# A pair of hosts, and the MAC that one of them has for the other.
+_SILENT = {"client": f"{_PAIR} . ether daddr", "server": f"{_PAIR} . ether saddr"}
 _ENDS = ("src", "dst")
 _NAKED = f"ether saddr {LANE_MAC}"  # a frame of ours that no map has dressed yet
 _LAST = "tcp flags & (fin | rst) != 0"
@@ -32,6 +34,7 @@ def declared(rules: Rules) -> list[str]:
     taught, hops, kept = limits.taught(rules.learned_s), limits.hops(rules.learned_s), limits.kept
     sizes = {"client": hops, "server": kept}
     lines = counters("rate_network", "rate", "networks_full", "sent", "no_next_hop", "hushed", "not_kept", "came_round")
+    lines += counters("silent", "silent_answers")
     for end in _ENDS:
         lines += [
             *(
@@ -45,6 +48,8 @@ def declared(rules: Rules) -> list[str]:
         f"set kept {{ {key}; {kind} size {kept}; timeout {at.NEXT_HOP_S}s; }}",
         f"set ended {{ {key}; {kind} size {kept}; timeout {at.REST_S}s; }}",
         f"set dialled {{ typeof {_DIALLED}; {kind} size {limits.dialled}; timeout {at.DIALLED_S}s; }}",
+        f"set unanswered {{ typeof {_DIALLED}; {kind} size {limits.dialled}; timeout {at.DIALLED_S}s; }}",
+        f"set silent {{ typeof {_SILENT['client']}; {kind} size {at.SILENT}; timeout {at.SILENT_S}s; }}",
         f"set round {{ {key}; {kind} size {at.ROUND}; timeout {at.NEXT_HOP_S}s; }}",
         f"set again {{ typeof {_KEY['client']} . meta mark; {kind} size {at.ROUND}; timeout {at.NEXT_HOP_S}s; }}",
         *(f"set fresh_{who} {{ {key}; {kind} size {kept}; timeout {at.FRESH_S}s; }}" for who in _KEY),
@@ -72,7 +77,7 @@ def known() -> list[str]:
     ]
     for who in _KEY:
         lines += [*_round(who), *_heard(who), *_keep(who), *_lost(who)]
-    return [*lines, *_dressed(), *_came_round()]
+    return [*lines, *_dressed(), *_came_round(), *_silent()]
 
 
 def _macs(who: str, verb: str, seconds: int, map_of: str) -> str:
@@ -186,10 +191,11 @@ def _from(rules: Rules, lane: Lane, who: str) -> list[str]:
     key = f"{_KEY[who]} timeout {at.HEARD_S}s"
     ends = ("saddr", "daddr") if who == "client" else ("daddr", "saddr")
     adds = " ".join(f"add @heard_{end} {{ {key} : ether {mac} }}" for end, mac in zip(_ENDS, ends, strict=True))
+    answers = [f"{_ANSWERS} {_SILENT['server']} @silent jump answers"] if who == "server" else []
     return chain(
         f"from_{who}{lane.suffix}",
         "",
-        [*_hash_of(rules, lane, who), f"{_KEY[who]} @kept goto heard_{who}", adds, _END],
+        [*_hash_of(rules, lane, who), *answers, f"{_KEY[who]} @kept goto heard_{who}", adds, _END],
     )
 
 
@@ -215,7 +221,8 @@ def _teach(rules: Rules, lane: Lane) -> list[str]:
         f"add @client_src {{ {key} {age} : ether saddr }} add @client_dst {{ {key} {age} : ether daddr }} {LEARN}",
     ]
     own = f"{_DIALLED} @dialled goto came_round"
-    opening = [*_hash_of(rules, lane, "client"), own, f"jump teach{lane.suffix}", _END]
+    silent = f"{_SILENT['client']} @silent counter name silent {_ROUND} {_OUT[0]}"
+    opening = [*_hash_of(rules, lane, "client"), own, silent, f"jump teach{lane.suffix}", _END]
     return [*chain(f"teach{lane.suffix}", "", teach), *chain(f"opening{lane.suffix}", "", opening)]
 
 
@@ -256,6 +263,7 @@ def _copied(who: str, map_of: str) -> str:
 # A server is dialled for a client that has completed a handshake, and data is sent only after one: what a spoofed SYN
 # taught is never kept. An ACK proves nothing: half-open sockets send it to a second SYN, and those in TIME_WAIT.
 _DIALS = "tcp flags & (syn | ack) == syn"
+_ANSWERS = "tcp flags & (syn | ack) == syn | ack"
 _SPEAKS = "tcp flags & (syn | rst | psh) == psh"
 
 
@@ -265,11 +273,28 @@ def _as_client() -> list[str]:
         _copied("client", "client"),
         f"{_NAKED} jump lost_client",
         "jump dressed",
+        *_repeated(),
         f"{_DIALS} update @dialled {{ {_DIALLED} timeout {at.DIALLED_S}s }}",
         *(f"{what} {key} != @kept jump keep_client" for what in (_DIALS, _SPEAKS)),
         f"{_LAST} {key} @kept jump end_client",
         _END,
     ]
+
+
+def _repeated() -> list[str]:
+    """Our SYN for the third time, 3 s after the first: its server does not answer at the MAC that its client has."""
+    return [
+        f"{_DIALS} {_DIALLED} @unanswered update @silent {{ {_SILENT['client']} timeout {at.SILENT_S}s }}",
+        f"{_DIALS} {_DIALLED} @dialled update @unanswered {{ {_DIALLED} timeout {at.DIALLED_S}s }}",
+    ]
+
+
+def _silent() -> list[str]:
+    """The client's own SYNs ask meanwhile, so that it finds out as without us. A server that answers one is silent no
+    more; but the handshake is not theirs: the client's SYN comes again, and is ours."""
+    mine = f"{_KEY['server']} @kept return"
+    deleted = f"delete @silent {{ {_SILENT['server']} }}"
+    return chain("answers", "", [deleted, mine, "counter name silent_answers drop"])
 
 
 def _as_server() -> list[str]:

@@ -55,6 +55,9 @@ CHANGED_S = 1
 FRAGMENTS_S, FRAGMENTS = 5, 16384
 # A SYN of ours that a router on a stick sends back is known by its sequence number, for so long.
 DIALLED_S = 10
+# A host asks for its neighbour's MAC again when nothing has confirmed it: after 45 s at most, and 8 to be sure (Linux,
+# arp(7)). Each handshake that we complete in the neighbour's stead confirms it: for so long there is none.
+SILENT_S, SILENT = 60, 16384
 # Connections of ours that cross the box twice.
 ROUND = 16384
 # A switch forgets a silent host after 300 s and then floods what is sent to it; we remember longer.

@@ -13,15 +13,22 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from bridge.lane import LEARNED_S
-from smtp_intercept.app.lab.mail import MailServer, send
+from smtp_intercept.app.lab.host import patient
+from smtp_intercept.app.lab.mail import MailServer, deliveries, send, sending
 from smtp_intercept.app.lab.network import Lab
+from tests.kernel.conftest import DEFAULT
+from tests.kernel.frames import counters
 
 pytestmark = pytest.mark.kernel
 
+CONFIG = {**DEFAULT, "limits": {"drain_s": 1}}
 NEW_MAC = "00:00:5e:00:53:77"
 
 # Opens a session, says so, rests, and goes on with it.
@@ -83,3 +90,78 @@ def test_spoofed_syns_stop_nobodys_mail(gateway_lab: Lab, server: MailServer) ->
     spoofer.end()
     assert [delivery["accepted"] for delivery in sent] == [True] * 20
     assert max(delivery["attempts"][0]["seconds"] for delivery in sent) < 1.0
+
+
+SWIFT = "net.ipv4.neigh.eth0"
+USUAL = {"base_reachable_time_ms": 30_000, "delay_first_probe_time": 5}
+
+
+@pytest.fixture
+def swift(gateway_lab: Lab) -> Iterator[None]:
+    """A client that doubts in a second what it doubts in half a minute."""
+    client = gateway_lab.host("client")
+    client.run(["sysctl", "-qw", *(f"{SWIFT}.{name}={n}" for name, n in zip(USUAL, (1000, 1), strict=True))])
+    client.run(["ip", "neigh", "flush", "all"])
+    yield
+    client.run(["sysctl", "-qw", *(f"{SWIFT}.{name}={n}" for name, n in USUAL.items())])
+
+
+@contextmanager
+def dialling(lab: Lab) -> Iterator[Callable[[float], list[dict[str, Any]]]]:
+    """All the time; what was accepted of what began since a moment."""
+    ends = lab.host("client"), "192.0.2.20"
+    process = sending(*ends, source="192.0.2.10", count=0, parallel=4, interval=0.2, timeout=2)
+
+    def accepted(since: float) -> list[dict[str, Any]]:
+        return [each for each in deliveries(process) if each["accepted"] and each["began_at"] >= since]
+
+    try:
+        until(lambda: len(accepted(0)) > 4, 20)
+        yield accepted
+    finally:
+        process.end()
+
+
+def until(true: Callable[[], bool], timeout_s: float) -> None:
+    deadline_at = time.monotonic() + patient(timeout_s)
+    while not true():
+        assert time.monotonic() < deadline_at
+        time.sleep(0.1)
+
+
+def all_inspected(lab: Lab, those: list[dict[str, Any]]) -> bool:
+    ports = {entry["client"]["port"] for entry in lab.gateway.mail_log("session")}
+    return {each["attempts"][-1]["client_port"] for each in those} <= ports
+
+
+def test_a_server_that_is_elsewhere_and_does_not_say_so_is_found(
+    gateway_lab: Lab, server: MailServer, swift: None
+) -> None:
+    """Its gratuitous ARP was lost (a switch that still learns its port), and its client dials all the time: each
+    handshake of ours would confirm the MAC that nobody has, for ever."""
+    host, before = gateway_lab.host("server"), counters(gateway_lab)["silent"]
+    with dialling(gateway_lab) as accepted:
+        host.run(["ip", "link", "set", "eth0", "address", NEW_MAC])
+        since = time.time() + 0.5
+        until(lambda: len(accepted(since)) > 8, 40)
+    host.run(["ip", "link", "set", "eth0", "address", host.mac])
+    gateway_lab.host("client").run(["ip", "neigh", "flush", "all"])
+    assert counters(gateway_lab)["silent"] > before
+    until(lambda: all_inspected(gateway_lab, accepted(since)), 5)
+
+
+DROPPING = ["nft", "add table inet mute; add chain inet mute in { type filter hook input priority 0; policy drop; }"]
+
+
+def test_a_server_that_speaks_again_is_inspected_at_once(gateway_lab: Lab, server: MailServer) -> None:
+    """The client's own SYNs ask meanwhile; the handshake that one of them would begin is not left to them."""
+    host, before = gateway_lab.host("server"), counters(gateway_lab)["silent_answers"]
+    with dialling(gateway_lab) as accepted:
+        host.run(DROPPING)
+        silent = counters(gateway_lab)["silent"]
+        until(lambda: counters(gateway_lab)["silent"] > silent + 4, 20)
+        host.run(["nft", "delete table inet mute"])
+        since = time.time()
+        until(lambda: len(accepted(since)) > 8, 20)
+    assert counters(gateway_lab)["silent_answers"] > before
+    until(lambda: all_inspected(gateway_lab, accepted(since)), 5)

@@ -97,7 +97,10 @@ class Soak:
         if process is None or process.running:
             return
         self._accidents.append(f"{planned.name}: the daemon ended by itself: {process.stderr[-600:]}")
-        faults.serve_again(self._rig)
+        try:
+            faults.serve_again(self._rig)
+        except LabError as error:
+            self._accidents.append(f"{planned.name}: {error}")
 
     def _say(self, planned: Planned, at_s: float) -> None:
         spell, latest = self._spells[-1], self._rig.latest()
