@@ -72,5 +72,6 @@ UNWELCOME = Answer(503, "5.5.1 No service here")  # RFC 5321 §3.1: until QUIT, 
 # Instead of a session.
 BUSY = Answer(421, "4.3.2 Too many connections, come again")
 BUSY_FOR_YOU = Answer(421, "4.7.0 Too many connections from you, come again")
+HOLDS_TOO_MUCH = Answer(421, "4.3.1 Too much is kept for you, come again", closes=True, outcome="deferred")
 # The MTA of the box does not work, and on_failure is "block".
 UNAVAILABLE = Answer(421, "4.3.2 Service not available, come again")

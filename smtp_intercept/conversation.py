@@ -87,9 +87,9 @@ class Conversation(Transfer):
         self.moved_at = self.mail_at = now
         self._answer_last(self._screen.ask(Stage.CONNECT), now)
 
-    def time_out(self, now: float) -> None:
+    def time_out(self, now: float, answer: Answer = answers.TIMED_OUT) -> None:
         """What the session waits for does not come."""
-        self._owed.appendleft(Owed(Verb.OTHER, now, answer=answers.TIMED_OUT))
+        self._owed.appendleft(Owed(Verb.OTHER, now, answer=answer))
         self.settle(now)
 
     # Each reader takes (buffer, position, now) and gives the position that it has read up to.
@@ -252,7 +252,7 @@ class Conversation(Transfer):
             if owed.verb is _AUTH:
                 self._exchange = Exchange(command.argument)
         else:
-            self.reading = self.next_command() if plain else self.wait()
+            self.reading = self.next_command(len(owed.name)) if plain else self.wait()
 
     def _cross_chunk(self, owed: Owed, position: int, end: int, now: float) -> None:
         self._owed.append(owed)

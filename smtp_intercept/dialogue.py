@@ -16,7 +16,10 @@ from smtp_intercept.direction import Direction, Protection, message_direction
 from smtp_intercept.wire import Command, clip, parse_chunk, parse_count, parse_path, safe_text
 
 # Commands whose replies are owed. A client that pipelines further waits: each costs memory while the server sleeps.
-MAX_OUTSTANDING = 2_000
+MAX_OUTSTANDING = 512
+# Few addresses are so long; of the others a client has no need to send many before it has read a reply.
+LONG_NAME, MAX_LONG_OUTSTANDING = 64, 32
+OWED_BYTES = 256  # about what one takes
 
 
 class Verb(Enum):

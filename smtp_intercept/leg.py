@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 WRITE_BUFFER_BYTES = 131_072
 # A leg that was full takes more when no more than this waits.
 LOW_WATER_BYTES = WRITE_BUFFER_BYTES // 4
-# One read, into memory that all legs share.
-READ_BYTES = 262_144
+# One read, into memory that all legs share: of content, and of what is read line by line at a hundred times the cost.
+READ_BYTES, LINES_BYTES = 262_144, 16_384
 # A reset waits so long for what its side has still to be sent: the reply that explains it.
 FLUSH_S = 1.0
 FLUSH_EVERY_S = 0.01
@@ -73,7 +73,7 @@ class Leg:
         self._broken: OSError | None = None  # why nothing can be sent any more
         self.reading = True
         self._watched = READ
-        readiness.watch(sock, READ, self._ready)
+        readiness.watch(sock, READ, self._ready, pair)
 
     def read(self, wanted: bool) -> None:
         """Read this leg, or leave what comes to the kernel and so, in the end, to the sender."""
@@ -134,7 +134,7 @@ class Leg:
         if not self._watched & READ or events == WRITE:  # an error is read too
             return
         try:
-            size = self._sock.recv_into(_READ_INTO)
+            size = self._sock.recv_into(_READ_INTO, READ_BYTES if self._pair.in_bulk(self) else LINES_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as failure:
@@ -201,7 +201,7 @@ class Leg:
             return
         self._watched = events
         if events:
-            self._readiness.watch(self._sock, events, self._ready)
+            self._readiness.watch(self._sock, events, self._ready, self._pair)
         else:
             self._readiness.forget(self._sock)
 

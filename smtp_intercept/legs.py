@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
 
+from smtp_intercept.accounts import LEAST_OF_SESSION, Account, Accounts
+from smtp_intercept.answers import HOLDS_TOO_MUCH
 from smtp_intercept.events import (
     Abort,
     Announced,
@@ -39,6 +41,9 @@ LINGER_S = 30.0
 # How often a session is asked whether its time has run out; it is late by no more than this.
 CHECK_EVERY_S = 30.0
 
+# Who holds too much is asked again so often, and left after so long.
+CROWDED_EVERY_S, CROWDED_S = 0.2, 30.0
+
 _LOG = logging.getLogger("tollbridge")
 
 
@@ -46,10 +51,13 @@ class Pair:
     """Both legs and the session between them. ``outcome`` and ``reason`` tell how it ended."""
 
     __slots__ = (
+        "_accounts",
         "_active_at",
         "_announce",
+        "_crowded_until",
         "_dropped",
         "_hearing",
+        "_held_bytes",
         "_idle_s",
         "_left",
         "_loop",
@@ -57,6 +65,7 @@ class Pair:
         "_paused_until",
         "_tell",
         "_timer",
+        "account",
         "client",
         "name",
         "outcome",
@@ -73,9 +82,13 @@ class Pair:
         tell: Callable[[Message], None],
         announce: Callable[[tuple[str, int]], None],
         over: Callable[[Pair], None],
+        accounts: Accounts,
+        account: Account,
     ) -> None:
         self.name, self.session = name, session
         self._idle_s, self._tell, self._announce, self._over = idle_s, tell, announce, over
+        self._accounts, self.account, self._held_bytes = accounts, account, 0
+        self._crowded_until = 0.0  # > 0: not read, for what it holds, and left then
         self._loop = asyncio.get_running_loop()
         self._active_at = self._loop.time()
         self._dropped = self._left = False  # the server's leg is gone by our will; the client has had our last word
@@ -108,6 +121,52 @@ class Pair:
         if self._hearing and not self.session.owes_word:
             self._hearing = False
             self._each(Leg.reset)
+        self._weigh()
+
+    def in_bulk(self, leg: Leg) -> bool:
+        """What this leg brings is read octet by octet, at little cost."""
+        return self.session.client_in_bulk if leg is self.client else self.session.server_in_bulk
+
+    def pays(self, account: Account) -> None:
+        """Another's from now on: the client that a balancer has named."""
+        self._accounts.hold(self.account, -self._held_bytes)
+        self.account = account
+        self._accounts.hold(account, self._held_bytes)
+
+    def _weigh(self) -> None:
+        """What it holds is its client's; too much of it, and the session is not read until others make room."""
+        held_bytes = self.session.held_bytes + self.unsent_bytes
+        if held_bytes != self._held_bytes:
+            self._accounts.hold(self.account, held_bytes - self._held_bytes)
+            self._held_bytes = held_bytes
+        if held_bytes > LEAST_OF_SESSION and not self._crowded_until and self._accounts.over(self.account):
+            self._crowded_until = self._loop.time() + CROWDED_S
+            self._loop.call_later(CROWDED_EVERY_S, self._make_room)
+            self.regulate()
+
+    def _make_room(self) -> None:
+        if self.client is None:
+            return
+        now, until = self._loop.time(), self._crowded_until
+        self._crowded_until = 0.0
+        self._weigh_again(now, until)
+        self.regulate()
+
+    def _weigh_again(self, now: float, until: float) -> None:
+        self._weigh()
+        if not self._crowded_until:
+            return
+        self._crowded_until = until
+        if now >= until:
+            self._crowded_until = 0.0
+            self._turn_away(now)
+
+    def _turn_away(self, now: float) -> None:
+        """Its last word would not reach one that does not read."""
+        if self.client is not None and not self.client.unsent_bytes:
+            self.received(lambda _, now: self.session.turn_away(HOLDS_TOO_MUCH, now), b"")
+        else:
+            self.abort(HOLDS_TOO_MUCH.outcome, str(HOLDS_TOO_MUCH.reply))
 
     def ended(self, leg: Leg) -> None:
         """The end of one side's stream."""
@@ -151,13 +210,13 @@ class Pair:
         """Read each leg only while the other takes what comes."""
         if self.client is not None and self.server is not None:
             self.client.read(self._client_wanted)
-            self.server.read(not self.client.full)
+            self.server.read(not self.client.full and not (self._crowded_until and self.client.unsent_bytes))
 
     @property
     def _client_wanted(self) -> bool:
         assert self.server is not None
         return (
-            (self._left or not self._paused_until)
+            (self._left or not (self._paused_until or self._crowded_until))
             and (self._dropped or not self.server.full)
             and self.session.wants_client
         )
@@ -174,7 +233,7 @@ class Pair:
                 client.write(out.data)
             else:
                 self._obey(out)
-        if self._paused_until or not (client.reading and self.session.wants_client):
+        if self._paused_until or self._crowded_until or not (client.reading and self.session.wants_client):
             self.regulate()  # a leg that fills up says so itself
 
     def _obey(self, out: Out) -> None:
@@ -232,6 +291,7 @@ class Pair:
         """Nobody has said anything for too long, or not what the other waits for."""
         now = self._loop.time()
         left_s = self._active_at + self._idle_s - now
+        self._weigh()
         if left_s > 0:
             self._pass_time(now)
             self._timer = self._loop.call_later(
@@ -277,6 +337,8 @@ class Pair:
             self._fail(mistake)
         if self.session.quitted and self.outcome in {"closed", "reset"}:
             self.outcome, self.reason = "completed", ""
+        self._accounts.hold(self.account, -self._held_bytes)
+        self._held_bytes = 0
         self._over(self)
         self.client = self.server = None  # they know us: nothing is left for the collector of cycles
 

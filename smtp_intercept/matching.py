@@ -11,7 +11,7 @@ from collections.abc import Set
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
-from smtp_intercept.dialogue import MAX_OUTSTANDING, Owed, Reading, Verb
+from smtp_intercept.dialogue import LONG_NAME, MAX_LONG_OUTSTANDING, MAX_OUTSTANDING, OWED_BYTES, Owed, Reading, Verb
 from smtp_intercept.events import SERVERS, Abort, Announced, Doubt, DropServer, Leave, Pause, Side
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.offer import Offer
@@ -125,6 +125,12 @@ class Matching:
         self.unknown: Set[bytes] = _NONE  # keywords that the register does not have
         self.helo, self.tls, self.quitted, self.alone = "", "none", False, False
         self.welcomed = False
+
+    @property
+    def held_bytes(self) -> int:
+        """About what the envelope under way and the replies owed take."""
+        transaction = self._transaction
+        return OWED_BYTES * len(self._owed) + (transaction.kept_bytes if transaction else 0)
 
     @property
     def owes_word(self) -> bool:
@@ -258,11 +264,12 @@ class Matching:
             self.reading = _COMMAND
         self.orders.append(DropServer())
 
-    def next_command(self) -> Reading:
+    def next_command(self, name_length: int = 0) -> Reading:
         """How commands are read: not at all while too many replies are owed."""
-        if len(self._owed) < MAX_OUTSTANDING:
+        most = MAX_OUTSTANDING if name_length <= LONG_NAME else MAX_LONG_OUTSTANDING
+        if len(self._owed) < most:
             return _COMMAND
-        self._resume_at = MAX_OUTSTANDING // 2
+        self._resume_at = most // 2
         return _FULL
 
     def wait(self) -> Reading:

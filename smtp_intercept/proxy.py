@@ -18,6 +18,7 @@ from enum import Enum, auto
 from typing import Any, TypeAlias
 
 from smtp_intercept.accepting import ACCEPT_BATCH, Accepting
+from smtp_intercept.accounts import NO_BUDGET, Account, Accounts, Budget
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, UNAVAILABLE, Answer
 from smtp_intercept.connecting import Connecting
 from smtp_intercept.direction import Protection
@@ -78,6 +79,7 @@ class Gateway:
         macs: Macs = saved_macs,
         sessions: int = 10_000,
         shares: Shares = ANY_NUMBER,
+        budget: Budget = NO_BUDGET,
         defer_overload: bool = False,
         session_idle_s: float = 1_800.0,
         rules: Callable[[Passage], Rules] = lambda passage: TRANSPARENT,
@@ -92,6 +94,7 @@ class Gateway:
         self._limit, self._idle_s = sessions, session_idle_s
         self._rules, self._shares, self._defers = rules, shares, defer_overload
         self._headcount = headcount or Alone()
+        self._accounts = Accounts(budget)
         self._series, self._number = series or secrets.token_hex(4), 0
         self._counts: Counter[str] = tally()
         self._unknown: Counter[str] = Counter()
@@ -121,6 +124,11 @@ class Gateway:
     def unsent_bytes(self) -> int:
         """What waits in this process for slow readers, of all sessions."""
         return sum(pair.unsent_bytes for pair in self._open.values() if pair)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept of all peers' octets, about."""
+        return self._accounts.held_bytes
 
     def counters(self) -> dict[str, int]:
         """Totals since the start; octets and doubts are counted when a session ends."""
@@ -227,10 +235,12 @@ class Gateway:
             self._give_up(passage, session, sock, failure)
             return
         self._counts["source_ports_lost"] += bool(passage.hidden and not passage.source_port_kept)
+        account = self._accounts.open(passage.client[0])
         try:
-            pair = self._open[passage] = self._pair(passage, session)
+            pair = self._open[passage] = self._pair(passage, session, account)
             pair.join(sock, server, self._readiness)
         except Exception as mistake:
+            self._accounts.close(account)
             for each in (server, sock):
                 self._readiness.forget(each)
             server.close()
@@ -249,15 +259,21 @@ class Gateway:
             _LOG.error("session %s: %s while dialling", passage.name, type(mistake).__name__)
             self._refuse(passage, session, sock, "error", type(mistake).__name__)
 
-    def _pair(self, passage: Passage, session: Session) -> Pair:
+    def _pair(self, passage: Passage, session: Session, account: Account) -> Pair:
         return Pair(
             passage.name,
             session,
             self._idle_s,
             lambda message: self._tell(passage, message),
             lambda client: self._announce(passage, client),
-            lambda pair: self._end(passage, session, pair.outcome, pair.reason),
+            lambda pair: self._over(passage, session, pair),
+            self._accounts,
+            account,
         )
+
+    def _over(self, passage: Passage, session: Session, pair: Pair) -> None:
+        self._accounts.close(pair.account)
+        self._end(passage, session, pair.outcome, pair.reason)
 
     def _refuse(self, passage: Passage, session: Session, sock: socket.socket, outcome: str, reason: str) -> None:
         reset_on_close(sock)
@@ -268,6 +284,10 @@ class Gateway:
         self._headcount.leave(passage.client[0])
         passage.announce(client)
         self._headcount.enter(client[0])
+        if pair := self._open.get(passage):
+            balancer = pair.account
+            pair.pays(self._accounts.open(client[0]))
+            self._accounts.close(balancer)
 
     def _tell(self, passage: Passage, message: Message) -> None:
         self._counts["messages"] += 1

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import math
 
+from smtp_intercept.answers import Answer
 from smtp_intercept.conversation import Conversation
 from smtp_intercept.dialogue import Reading
 from smtp_intercept.direction import Protection
 from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, Side, ToClient, ToServer
 from smtp_intercept.limits import LOOK_AHEAD_BYTES, Limits, Phase
+from smtp_intercept.matching import CONTENT
 from smtp_intercept.rules import TRANSPARENT, Rules
 
 # The octets that have come wait for a reply; without one they never cross, not even at the stream's end.
 _KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.HELLO, Reading.OVER})
 # Nobody sends a message, and none waits for its reply.
 _BETWEEN_MAIL = frozenset({Phase.BANNER, Phase.COMMAND, Phase.REPLY, Phase.DATA_REPLY})
+_BULK = CONTENT | {Reading.OPAQUE, Reading.OVER}
 _ENCRYPTED = frozenset({Reading.HANDSHAKE, Reading.OPAQUE})
 # A member is found in its class at ten times the cost of a name here (EnumType has a `__getattr__` in Python 3.11).
 _OPAQUE, _OVER = Reading.OPAQUE, Reading.OVER
@@ -55,6 +58,21 @@ class Session:
     def ahead_bytes(self) -> int:
         """Client octets that wait for a reply of the server's."""
         return len(self._unread)
+
+    @property
+    def held_bytes(self) -> int:
+        """About what is kept of both peers' octets."""
+        return len(self._unread) + len(self._partial) + self._talk.held_bytes
+
+    @property
+    def client_in_bulk(self) -> bool:
+        """What the client sends is not read line by line."""
+        return self._talk.reading in _BULK
+
+    @property
+    def server_in_bulk(self) -> bool:
+        """What the server sends is not."""
+        return self._talk.reading is _OPAQUE
 
     @property
     def shortest_wait_s(self) -> float:
@@ -181,6 +199,15 @@ class Session:
         if late or (phase in _BETWEEN_MAIL and 0 < limits.without_mail_s <= now - talk.mail_at):
             self._talk.time_out(now)
             self._speak(out)
+        return out
+
+    def turn_away(self, answer: Answer, now: float) -> list[Out]:
+        """Its octets are too many: the end, with this word."""
+        out: list[Out] = []
+        self._talk.time_out(now, answer)
+        self._speak(out)
+        if self._talk.reading is _OVER:
+            self._unread = b""
         return out
 
     def finish(self, now: float) -> list[Out]:

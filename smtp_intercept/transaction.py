@@ -15,6 +15,10 @@ from smtp_intercept.wire import ReplyLine, clip
 
 # Recipients of one message in the log, so that its line stays bounded; RFC 5321 §4.5.3.1.8 asks servers for 100.
 MAX_LOGGED_RECIPIENTS = 1_000
+# And what they take in memory until then: so many with addresses and replies of usual length. Each may have 512
+# characters of both.
+MAX_KEPT_BYTES = 393_216
+RECIPIENT_BYTES = 240  # besides its texts
 
 
 class Outcome(Enum):
@@ -78,6 +82,11 @@ class Message:
         }
 
 
+def _size(text: str) -> int:
+    """What its characters take: Python stores the widest of them for all."""
+    return len(text) if text.isascii() else 4 * len(text)
+
+
 @dataclass(slots=True)
 class Transaction:
     """From the reply to MAIL (``opened``: it was accepted) to the end of the message. ``refusal``: of MAIL, of DATA or
@@ -93,6 +102,7 @@ class Transaction:
     recipients_accepted: int = 0
     at_server: int = 0
     size_bytes: int = 0
+    kept_bytes: int = 0
     discarded: bool = False
     prdr: bool = False
     _judged: int = 0
@@ -103,8 +113,10 @@ class Transaction:
         if recipient.reply.code < 300:
             self.recipients_accepted += 1
             self.at_server += not recipient.ours
-        if len(self.recipients) < MAX_LOGGED_RECIPIENTS:
+        kept_bytes = self.kept_bytes + RECIPIENT_BYTES + _size(recipient.address) + len(recipient.reply.text)
+        if len(self.recipients) < MAX_LOGGED_RECIPIENTS and kept_bytes <= MAX_KEPT_BYTES:
             self.recipients.append(recipient)
+            self.kept_bytes = kept_bytes
         else:
             self.recipients_omitted += 1
 

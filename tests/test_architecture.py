@@ -35,6 +35,7 @@ PURE = {
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount", "shares"),
+        "accounts",
         *("extensions", "opening", "sasl", "transfer"),
     ),
     "smtp_intercept.mta": (

@@ -21,6 +21,7 @@ from bridge.flow import Action
 from hwprofiles import profile as hardware
 from hwprofiles.shown import cut
 from smtp_intercept import pickup
+from smtp_intercept.accounts import LEAST_HELD_BYTES, LEAST_OF_SESSION, Budget
 from smtp_intercept.app.checks import warnings
 from smtp_intercept.app.defaults import CONFIG
 from smtp_intercept.app.fields import MOST_REASON, BareNewline, LocalAction, OnDoubt, StartTls
@@ -48,6 +49,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "ConfigErrors",
+    "budget",
     "effective",
     "handling",
     "limits",
@@ -180,6 +182,17 @@ def shares(config: Config) -> Shares:
     """What one client may have of the places that all have."""
     limits = config.limits
     return Shares(limits.client_percent, limits.network_percent, limits.sessions_per_client)
+
+
+def budget(config: Config) -> Budget:
+    """What one interceptor may hold of peers' octets, and one client of that."""
+    limits = config.limits
+    held_bytes = limits.held_bytes or (limits.sessions or 1) * LEAST_OF_SESSION
+    return Budget(
+        max(LEAST_HELD_BYTES, held_bytes) // (config.interceptor.workers or 1),
+        limits.client_percent,
+        limits.network_percent,
+    )
 
 
 def balancer(config: Config) -> Callable[[str], bool]:

@@ -85,6 +85,7 @@ class Interceptor:
             describe=describe(tuple(arguments.port)),
             sessions=limits.sessions or 1,
             shares=config.shares(settings),
+            budget=config.budget(settings),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
             rules=_rules(settings),
             session_idle_s=float(limits.session_idle_s or 1),
@@ -141,7 +142,8 @@ class Interceptor:
         counts = {**self._gateway.counters(), "mta_silent": self._untaken, "log_lines_lost": self._log.lost}
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
-        report = {**myself(), "sessions": open_now, "counts": counts, "unknown_keywords": unknown}
+        told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
+        report = {**myself(), **told, "counts": counts, "unknown_keywords": unknown}
         channel.tell(self._reports, report)
 
 

@@ -261,6 +261,12 @@ class Limits(Table):
     network_percent: int = Field(
         100, ge=0, le=1_000, description="the same for its network, /24 or /48: addresses cost their owner nothing"
     )
+    held_bytes: int = Field(
+        0,
+        ge=0,
+        le=1 << 36,
+        description="peers' octets kept at once; who has most is read later; 0: 16 KiB a place",
+    )
     command_line_bytes: int = _line(DEFAULT_LIMITS.command_line_bytes)
     auth_line_bytes: int = Field(
         DEFAULT_LIMITS.auth_line_bytes, ge=12_288, le=LOOK_AHEAD_BYTES, description="credentials; a ticket has its size"
