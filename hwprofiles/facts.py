@@ -1,17 +1,14 @@
-"""What this box has, and the profiles that came with this package.
+"""What this box has.
 
-Only reads: sysfs, /proc, netlink, our own files. Changes nothing, calls no program.
+Only reads: sysfs, /proc, netlink. Changes nothing, calls no program.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib import resources
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,44 +18,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 from hwprofiles import sysfs
 from hwprofiles.box import Box, Cpu, Firmware, Nic
 from hwprofiles.ethtool import CHANNELS, COALESCE, RINGS, Ethtool
-from hwprofiles.profile import Profile, ProfileError, read
 from hwprofiles.sysfs import text
 
-LOCAL = Path("/etc/tollbridge/profiles")  # the administrator's own, which go over those of the package
 _DMI = Path("/sys/class/dmi/id")
 _LOOPBACK = 0x8  # IFF_LOOPBACK
 _ABOVE = frozenset({"bridge", "bond", "vlan", "macvlan", "ipvlan"})
-
-_LOG = logging.getLogger("tollbridge")
-
-
-def profiles() -> tuple[Profile, ...]:
-    """Every profile, by name: those that came with this package, and over them the administrator's own."""
-    return tuple(profile for profile, _ in _all().values())
-
-
-def profile_text(name: str) -> str:
-    """The TOML of one of them; KeyError."""
-    return _all()[name][1]
-
-
-@cache
-def _all() -> dict[str, tuple[Profile, str]]:
-    models = resources.files("hwprofiles") / "models"
-    ours = {file.name.removesuffix(".toml"): file for file in models.iterdir() if file.name.endswith(".toml")}
-    texts = {name: file.read_text(encoding="utf-8") for name, file in ours.items()}
-    found = {name: (read(name, text), text) for name, text in texts.items()} | dict(_local())
-    return dict(sorted(found.items()))
-
-
-def _local() -> Iterator[tuple[str, tuple[Profile, str]]]:
-    """One that cannot be used is told of and not used: at boot nobody mends it, and the wire must not be cut."""
-    for file in sorted(LOCAL.glob("*.toml")):
-        try:
-            text = file.read_text(encoding="utf-8")
-            yield file.stem, (read(file.stem, text), text)
-        except (OSError, UnicodeDecodeError, ProfileError) as error:
-            _LOG.warning("%s is not used: %s", file, error)
 
 
 def box(ports: Iterable[str] | None = None) -> Box:

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, collap
 
 from bridge.flow import MAX_PORTS, Action
 from bridge.lane import MAX_VLANS
-from hwprofiles.facts import profiles
+from hwprofiles.shelf import profiles
 from hwprofiles.shown import shown
 from smtp_intercept.app import mta_checks
 from smtp_intercept.app.fields import (

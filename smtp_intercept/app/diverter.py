@@ -18,8 +18,8 @@ from typing import Any
 from bridge.divert import Diverter, Place
 from bridge.flow import Syn, Verdict
 from bridge.lane import QUEUE_NUMBER, PortLegs
-from hwprofiles.facts import profiles
 from hwprofiles.match import named
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import channel, config
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure

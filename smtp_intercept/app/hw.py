@@ -13,10 +13,10 @@ from dataclasses import asdict
 
 from hwprofiles.box import Box, FactsError, from_json, to_json
 from hwprofiles.case import case
-from hwprofiles.facts import profiles
 from hwprofiles.match import Score, named, scores
 from hwprofiles.match import match as choose
 from hwprofiles.profile import Profile
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import naming, seen
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.rundir import RunDir

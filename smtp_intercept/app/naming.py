@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from hwprofiles.box import Box
 from hwprofiles.case import Case, LabelError, case, case_of, default_pair, resolved
-from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from hwprofiles.profile import Profile
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import seen
 from smtp_intercept.app.checks import CHECKS

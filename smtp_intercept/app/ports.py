@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bridge.lane import HOST_LEG, LANE
 from hwprofiles.case import Case, case_of
-from hwprofiles.facts import profiles
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import seen
 
 _SYSFS = Path("/sys/class/net")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tomli_w
 
-from hwprofiles import facts
+from hwprofiles import shelf
 from hwprofiles.box import Box
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile
@@ -105,7 +105,7 @@ def _bridged(arguments: argparse.Namespace) -> tuple[str, ...]:
 def _subject(arguments: argparse.Namespace) -> Subject:
     config = naming.load(arguments.config) if arguments.config.exists() else None
     box = seen.box(arguments.ports or (config.bridge.ports if config else None))
-    every = facts.profiles()
+    every = shelf.profiles()
     name = config.bridge.profile if config else "auto"
     profile = match(box, every)[0] if name == "auto" else named(name, every)
     fitted = profile.fitted(box.memory_mib, box.cpu.cores)
@@ -221,7 +221,7 @@ def _tell(subject: Subject, outcome: Outcome, arguments: argparse.Namespace) -> 
     if settings:
         print(f"\nInto {arguments.config}, then `tollbridge up` and a restart of `run`:\n\n{settings}", end="")
     if profile:
-        place = facts.LOCAL / f"{subject.profile.name}.toml"
+        place = shelf.LOCAL / f"{subject.profile.name}.toml"
         print(f"\nInto {place}, then `tollbridge up`:\n\n{profile}", end="")
 
 
@@ -258,7 +258,7 @@ def _profile(subject: Subject, outcome: Outcome) -> str:
     theirs = [change for change in outcome.proposed if change.key not in PRODUCT]
     if not theirs:
         return ""
-    whole = changed(tomllib.loads(facts.profile_text(subject.profile.name)), theirs)
+    whole = changed(tomllib.loads(shelf.profile_text(subject.profile.name)), theirs)
     head = [f"# {subject.profile.name}, as `tollbridge hw tune` proposes it for this box ({_box(subject.box)}):"]
     head += [f"# {change}: {_figures(outcome.figures, str(change))}" for change in theirs]
     head += [f"# together: {_figures(outcome.duel, TOGETHER)} (speed as a share of before, ± noise)"]

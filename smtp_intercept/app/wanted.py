@@ -12,9 +12,9 @@ from bridge.links import Links
 from bridge.steps import SetNic, SetSysctl, Step, plain
 from bridge.sysctls import sysctl_path
 from hwprofiles.box import Box
-from hwprofiles.facts import profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Profile, Sysctls
+from hwprofiles.shelf import profiles
 from hwprofiles.tuning import Setting, Tuning, tuning
 from smtp_intercept.app import seen
 from smtp_intercept.app.config import Config, limits, policy, queues, uses_mta

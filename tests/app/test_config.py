@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.flow import Action
-from hwprofiles.facts import profiles
 from hwprofiles.match import named
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app.config import (
     Config,

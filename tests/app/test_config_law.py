@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bridge.plan import make_plan
 from bridge.present import LinkFacts, Present
-from hwprofiles.facts import profiles
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.wanted import wanted

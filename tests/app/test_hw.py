@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hwprofiles.box import from_json
-from hwprofiles.facts import profiles
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import cli
 
 FACTS = Path(__file__).parents[1] / "hwprofiles" / "facts"

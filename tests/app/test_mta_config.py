@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S
-from hwprofiles.facts import profiles
 from hwprofiles.match import named
+from hwprofiles.shelf import profiles
 from smtp_intercept.app.config import (
     Config,
     ConfigErrors,

@@ -15,9 +15,9 @@ import pytest
 from hwprofiles.box import from_json
 from hwprofiles.bypass import Wiring
 from hwprofiles.case import case
-from hwprofiles.facts import profiles
 from hwprofiles.match import match
 from hwprofiles.profile import Bypass
+from hwprofiles.shelf import profiles
 from smtp_intercept.app import cli, relays
 from smtp_intercept.app.config import parse
 from smtp_intercept.app.relays import Relays

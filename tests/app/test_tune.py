@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hwprofiles import profile
 from hwprofiles.box import Box, Cpu, Firmware, Nic
-from hwprofiles.facts import profile_text
+from hwprofiles.shelf import profile_text
 from smtp_intercept.app import tune
 from smtp_intercept.app.lab.figures import Figures, Measurement
 from smtp_intercept.app.lab.proposal import (

@@ -14,9 +14,9 @@ import pytest
 
 from hwprofiles.box import Box, Nic, from_json
 from hwprofiles.case import Case, LabelError, case, case_of, default_pair, resolved
-from hwprofiles.facts import profiles
 from hwprofiles.match import match, named
 from hwprofiles.profile import Order, Ports
+from hwprofiles.shelf import profiles
 
 SHELF = profiles()
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "facts").glob("*.json"))}

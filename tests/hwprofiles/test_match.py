@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from hwprofiles.box import Box, Cpu, FactsError, Firmware, Nic, from_json, to_json
 from hwprofiles.case import case
-from hwprofiles.facts import profiles
 from hwprofiles.match import match, named, scores
 from hwprofiles.profile import Profile, ProfileError
+from hwprofiles.shelf import profiles
 from hwprofiles.tuning import Setting, tuning
 
 FILES = {path.stem: path for path in sorted((Path(__file__).parent / "facts").glob("*.json"))}

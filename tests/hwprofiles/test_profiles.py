@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from hwprofiles.box import from_json, to_json
-from hwprofiles.facts import box, profiles
+from hwprofiles.facts import box
 from hwprofiles.match import match, named
 from hwprofiles.profile import Limits, Profile, ProfileError, Spread, read
+from hwprofiles.shelf import profiles
 from hwprofiles.source import BOUNDS, FEATURES, TABLES
 from hwprofiles.sysfs import NET, place
 from tests.unshown import NIC

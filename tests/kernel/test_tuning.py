@@ -28,10 +28,10 @@ from bridge.links import Links
 from bridge.steps import SetNic, SetSysctl
 from hwprofiles import facts
 from hwprofiles.box import to_json
-from hwprofiles.facts import profiles
 from hwprofiles.match import named
 from hwprofiles.nic import Nics
 from hwprofiles.profile import Profile, Spread
+from hwprofiles.shelf import profiles
 from hwprofiles.tuning import tuning
 from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.network import Lab
