@@ -108,6 +108,8 @@ def from_json(text: str) -> Box:
         )
     except json.JSONDecodeError as error:
         raise FactsError(f"is not JSON: {error}") from None
+    except RecursionError:
+        raise FactsError("is not a file of facts: values are nested too deeply") from None
     except (AttributeError, TypeError):  # a number where a list belongs, and the like
         raise FactsError(
             "is not a file of facts: a value is of the wrong kind; write it with `hw facts --json`"

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
 from ipaddress import ip_address
 
@@ -67,6 +68,8 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def _in_force(run_dir: RunDir) -> Config:
+    if run_dir.path.exists() and not os.access(run_dir.path, os.X_OK):
+        raise FailedError(f"--running: {run_dir.path} cannot be looked into: ask as root")
     if not run_dir.holder("run"):
         raise FailedError("--running: no daemon runs, so that nothing is in force (tollbridge run)")
     if (text := inforce.running(run_dir)) is None:

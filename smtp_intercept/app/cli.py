@@ -9,14 +9,13 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
 
 from bridge.flow import MAX_VLAN
 from smtp_intercept.app import here, hw_words, queue_words, refusals, signals, streams
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
 from smtp_intercept.app.exits import Exit, listed
 from smtp_intercept.app.signals import Interrupted
-from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb, named, whole
+from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb, named, place, whole
 from smtp_intercept.app.template import KEYS
 
 # What an administrator can cause and mend: said in a line, without a traceback. By module, since one that no verb has
@@ -107,9 +106,9 @@ def _parser() -> Parser:
         default=argparse.SUPPRESS,
         help="show the version and exit",
     )
-    parser.add_argument("--config", type=Path, default=CONFIG, help="the configuration [%(default)s]")
-    parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="files of the running gateway [%(default)s]")
-    parser.add_argument("--state-dir", type=Path, default=STATE_DIR, help="the last good configuration [%(default)s]")
+    parser.add_argument("--config", type=place, default=CONFIG, help="the configuration [%(default)s]")
+    parser.add_argument("--run-dir", type=place, default=RUN_DIR, help="files of the running gateway [%(default)s]")
+    parser.add_argument("--state-dir", type=place, default=STATE_DIR, help="the last good configuration [%(default)s]")
     sub = parser.add_verbs("verb", "VERB")
     _add_setting_up(sub)
     _add_asking(sub)
@@ -118,7 +117,7 @@ def _parser() -> Parser:
 
 def _add_setting_up(sub: Subcommands) -> None:
     questions = add_verb(sub, "setup", "setup.setup", "ask the few questions and write a commented configuration")
-    questions.add_argument("--answers", type=Path, metavar="FILE", help=f"TOML with answers: {', '.join(KEYS)}")
+    questions.add_argument("--answers", type=place, metavar="FILE", help=f"TOML with answers: {', '.join(KEYS)}")
     questions.add_argument(
         "--yes", action="store_true", help="ask nothing: take the defaults, keep the old file as .old"
     )

@@ -19,10 +19,13 @@ from hwprofiles.profile import Profile
 from hwprofiles.shelf import profiles
 from smtp_intercept.app import naming, seen
 from smtp_intercept.app.exits import FailedError
+from smtp_intercept.app.given import GivenError, text
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.signals import undisturbed
 from smtp_intercept.app.verbs import host_of, load_tuned, print_step, report, warn
 from smtp_intercept.app.wanted import is_tuning
+
+MAX_FACTS_BYTES = 4 << 20  # a kilobyte for each of thousands of ports; more is the wrong file
 
 
 def facts(arguments: argparse.Namespace) -> int:
@@ -126,8 +129,8 @@ def _box(arguments: argparse.Namespace) -> Box:
     """That of the file, else this one: the ports of the bridge if there is a configuration, else all devices."""
     if arguments.replayed is not None:
         try:
-            return from_json(arguments.replayed.read_text(encoding="utf-8-sig"))
-        except (OSError, FactsError) as error:
+            return from_json(text(arguments.replayed, MAX_FACTS_BYTES))
+        except (GivenError, FactsError) as error:
             raise FailedError(f"--facts {arguments.replayed}: {error}") from None
     if arguments.hw_verb != "facts" and arguments.config.exists():
         return seen.box(naming.load(arguments.config).bridge.ports)

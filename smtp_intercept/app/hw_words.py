@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from smtp_intercept.app.subcommands import Parser, add_verb, whole
+from smtp_intercept.app.subcommands import Parser, add_verb, place, whole
 
 
 def add(parser: Parser) -> None:
@@ -19,7 +18,7 @@ def add(parser: Parser) -> None:
     show.add_argument("profile", nargs="?", metavar="PROFILE", help="its name [the one for this box]")
     for parser_of_facts in (facts, detect, show):
         parser_of_facts.add_argument(
-            "--facts", dest="replayed", type=Path, metavar="FILE", help="of the box in this file, not of this one"
+            "--facts", dest="replayed", type=place, metavar="FILE", help="of the box in this file, not of this one"
         )
     add_verb(verbs, "plan", "hw.plan", "print the settings that `apply` would make, touching nothing")
     add_verb(verbs, "apply", "hw.apply", "make them; `up` does so too")
@@ -42,4 +41,4 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=whole(1, 60), default=4, metavar="S", help="of each load in each round [%(default)s]"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write the profile there, if one is proposed")
+    parser.add_argument("--output", type=place, metavar="FILE", help="write the profile there, if one is proposed")

@@ -18,6 +18,7 @@ from typing import TypeVar
 from bridge.plan import PlanError
 from hwprofiles.profile import ProfileError
 from smtp_intercept.app.mistakes import ConfigErrors, RefusedError
+from smtp_intercept.app.reading import read
 from smtp_intercept.app.rundir import RunDir, write_json
 
 FILE = "last-good.toml"
@@ -82,6 +83,6 @@ def _say(arguments: argparse.Namespace, run_dir: RunDir, why: str) -> None:
 
 def _text(config: Path) -> str | None:
     try:
-        return config.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError):
+        return read(config)
+    except ConfigErrors:
         return None

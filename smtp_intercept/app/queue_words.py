@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from pathlib import Path
 
-from smtp_intercept.app.subcommands import Parser, add_here_too, add_verb
+from smtp_intercept.app.subcommands import Parser, add_here_too, add_verb, place
 from smtp_intercept.mta.listing import Standing
 
 _S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -23,7 +22,7 @@ _CHANGES = {
 
 def add(parser: Parser) -> None:
     """To the parser of the verb `queue`."""
-    parser.add_argument("--spool", type=Path, metavar="DIR", help="the queue's directory [mta.spool]")
+    parser.add_argument("--spool", type=place, metavar="DIR", help="the queue's directory [mta.spool]")
     verbs = parser.add_verbs("queue_verb", "WHAT", "what to do with it")
     listing = add_verb(verbs, "list", "queue.list_", "show the messages that fit, the oldest first")
     _add_filters(listing)

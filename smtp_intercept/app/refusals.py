@@ -22,9 +22,20 @@ _REMEDIES = {
 }
 
 
+# Of no file at all: os.getcwd says this where the directory is gone.
+_NOWHERE = "the directory that this was started in is gone; cd to another one"
+
+
+def remedy(error: OSError) -> str:
+    """What to do about it; "" if that depends on what the file is for."""
+    return _REMEDIES.get(error.errno or 0, "")
+
+
 def said(error: OSError) -> str:
     """The line."""
     where = error.filename2 or error.filename
+    if where is None and error.errno == errno.ENOENT:
+        return _NOWHERE
     text = f"{where.decode(errors='replace') if isinstance(where, bytes) else where}: " if where is not None else ""
-    remedy = _REMEDIES.get(error.errno or 0, "")
-    return text + (error.strerror or str(error)) + (f"; {remedy}" if remedy else "")
+    advice = remedy(error)
+    return text + (error.strerror or str(error)) + (f"; {advice}" if advice else "")

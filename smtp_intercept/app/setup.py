@@ -19,7 +19,9 @@ from typing import Any
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming
 from smtp_intercept.app.exits import FailedError
+from smtp_intercept.app.given import text as text_of
 from smtp_intercept.app.ports import Port, found, proposed
+from smtp_intercept.app.reading import MAX_FILE_BYTES
 from smtp_intercept.app.signals import undisturbed
 from smtp_intercept.app.template import KEYS, filled
 from smtp_intercept.protected import ProtectedServers
@@ -97,8 +99,8 @@ def _given(answers: Path | None) -> dict[str, Any]:
     if answers is None:
         return {}
     try:
-        given = configuration.toml(answers.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        given = configuration.toml(text_of(answers, MAX_FILE_BYTES))
+    except ValueError as error:
         raise FailedError(f"--answers: {answers}: {error}") from None
     if unknown := given.keys() - set(KEYS):
         raise FailedError(f"--answers: {answers}: {', '.join(sorted(unknown))}: not asked; known are {', '.join(KEYS)}")
@@ -112,6 +114,8 @@ def _mind_the_place(path: Path) -> None:
     """Before anything is asked: whether there can be such a file. Raises OSError, `FailedError`."""
     if path.is_dir():
         raise FailedError(f"--config: {path} is a directory; name a file in it")
+    if path.exists() and not path.is_file():  # to write it anew would take a device from the whole machine
+        raise FailedError(f"--config: {path} is not a file; name one")
     there = next(parent for parent in path.absolute().parents if parent.exists())
     if not there.is_dir():
         raise FailedError(f"--config: {there} is a file, so there is no {path}; name another place")

@@ -119,6 +119,14 @@ def whole(least: int, most: int, unit: str = "") -> Callable[[str], int]:
     return read
 
 
+def place(text: str) -> Path:
+    """The type of an option that takes a path. An empty one, of a variable that is not set, would be the directory that
+    the command was started in."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; name a path (is a variable of the script not set?)")
+    return Path(text)
+
+
 def add_here_too(parser: argparse.ArgumentParser, option: str) -> None:
     """A path that an outer parser has a default and a text for."""
-    parser.add_argument(option, type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.add_argument(option, type=place, default=argparse.SUPPRESS, help=argparse.SUPPRESS)

@@ -35,6 +35,7 @@ from smtp_intercept.app.lab.network import Lab, missing
 from smtp_intercept.app.lab.proposal import AGAIN, BASE, TOGETHER, Change, Value, best, changed, changes, judged
 from smtp_intercept.app.lab.rig import LOADS, PRODUCT, RefusedError, Rig
 from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.writable import why_not_appended
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell would report it
 _BETWEEN_S = 4.0  # a restart, and until what was sent is counted
@@ -92,6 +93,8 @@ def _refuse(arguments: argparse.Namespace) -> None:
             f"the gateway is at work (process {pid}), and its mail would pay for it: systemctl stop tollbridge, "
             "mail crosses uninspected meanwhile"
         )
+    if arguments.output is not None and (why := why_not_appended(arguments.output)):  # not after ten minutes
+        raise FailedError(f"--output: {arguments.output} {why}; name another")
     if arguments.ports:
         looped.refuse_used(arguments.ports, _bridged(arguments))
 
