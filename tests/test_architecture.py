@@ -36,7 +36,7 @@ PURE = {
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
         *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount", "shares"),
         "accounts",
-        *("extensions", "opening", "sasl", "transfer"),
+        *("extensions", "opening", "sasl", "transfer", "repetition"),
     ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),

@@ -26,6 +26,7 @@ from smtp_intercept.app.checks import warnings
 from smtp_intercept.app.defaults import CONFIG
 from smtp_intercept.app.fields import MOST_REASON, BareNewline, LocalAction, OnDoubt, StartTls
 from smtp_intercept.app.located import line_of
+from smtp_intercept.app.maillog import Bounds
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
 from smtp_intercept.app.reading import read, whole_file
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
@@ -193,6 +194,12 @@ def budget(config: Config) -> Budget:
         limits.client_percent,
         limits.network_percent,
     )
+
+
+def log_bounds(config: Config) -> Bounds:
+    """Of the mail log."""
+    log = config.log
+    return Bounds(log.records_per_minute_per_network, log.records_per_minute, log.mail_bytes, log.reserve_bytes)
 
 
 def balancer(config: Config) -> Callable[[str], bool]:

@@ -22,7 +22,7 @@ from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
-from smtp_intercept.app import channel, fields, handover, lending, listening
+from smtp_intercept.app import channel, fields, handover, lending, listening, processlog
 from smtp_intercept.app.accounts import NoAccountError
 from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
@@ -179,6 +179,7 @@ class Daemon:
             "restarts": {child.name: child.restarts for child in children},
             **{kind: summed(each.values()) for kind, each in reports.items()},
             "watch": self._watcher.page,
+            "unsaid": processlog.lost(),
             "each": {kind: each for kind, each in reports.items() if len(each) > 1},
         }
 

@@ -20,7 +20,7 @@ from bridge.flow import Syn, Verdict
 from bridge.lane import QUEUE_NUMBER, PortLegs
 from hwprofiles.match import named
 from hwprofiles.shelf import profiles
-from smtp_intercept.app import channel, config
+from smtp_intercept.app import channel, config, processlog
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure
 from smtp_intercept.app.flights import arrivals, flying, told
@@ -121,6 +121,7 @@ class QueueLosses:
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
+    processlog.begin()
     arguments = read_arguments("diverter", argv, "proofs", "servers", optional=("queue",))
     settings = config.load(arguments.effective)
     legs = [PortLegs(port, index) for index, port in enumerate(arguments.port)]

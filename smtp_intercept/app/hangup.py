@@ -6,11 +6,13 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+
+from smtp_intercept.app import processlog
 
 _SAID = (
     "WARNING: SIGHUP is ignored (process {}): nothing is read again. After a change of the configuration: "
-    "tollbridge up, then restart `run` (systemctl reload tollbridge-bridge && systemctl restart tollbridge)\n"
+    "tollbridge up, then restart `run` (systemctl reload tollbridge-bridge && systemctl restart tollbridge)"
 )
 
 
@@ -21,9 +23,8 @@ def ignore() -> None:
 
 
 def _say(*_: object) -> None:
-    """Not by `logging`: a handler may interrupt it in the middle of a line."""
-    with suppress(OSError):  # the terminal that hung up was our log
-        os.write(2, _SAID.format(os.getpid()).encode())
+    """Not by `logging`: a handler may interrupt it in the middle of a line. The terminal that hung up was our log."""
+    processlog.say(_SAID.format(os.getpid()))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from bridge import flow
 from bridge.privilege import allow_files
 from smtp_intercept import headcount
 from smtp_intercept.accepting import ACCEPT_BATCH
-from smtp_intercept.app import channel, config, lending, listening
+from smtp_intercept.app import channel, config, lending, listening, processlog
 from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure, OnOverload
 from smtp_intercept.app.handover import Giving
@@ -69,7 +69,7 @@ class Interceptor:
         self._drain_s = float(limits.drain_s or 0)
         self._proofs, self._reports = [*map(channel.adopt, arguments.prove)], channel.adopt(arguments.reports)
         self._worker = arguments.worker or 0
-        self._log = MailLog(arguments.log)
+        self._log = MailLog(arguments.log, config.log_bounds(settings))
         self._listeners = listening.adopt(arguments.listener) or listening.listeners(settings, arguments.vlan)
         self._names = channel.adopt(arguments.names)
         self._served = ServedNames(config.protected_servers(settings))
@@ -139,7 +139,8 @@ class Interceptor:
             channel.tell(end, {**message, "worker": self._worker})
 
     def _report(self) -> None:
-        counts = {**self._gateway.counters(), "mta_silent": self._untaken, "log_lines_lost": self._log.lost}
+        self._log.turn()
+        counts = {**self._gateway.counters(), "mta_silent": self._untaken, **self._log.counts}
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
         told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
@@ -174,7 +175,7 @@ def _shared(settings: config.Config, arguments: argparse.Namespace) -> dict[str,
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    processlog.begin()
     arguments = read_arguments(
         "interceptor",
         argv,

@@ -25,7 +25,7 @@ import uvloop
 
 from bridge.links import Links
 from bridge.privilege import allow_files
-from smtp_intercept.app import channel, config
+from smtp_intercept.app import channel, config, processlog
 from smtp_intercept.app.certificate import certificate
 from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.fields import BareNewline, Queue, VerifyFailure
@@ -86,7 +86,7 @@ class Mta:
         self._drain_s = float(settings.limits.drain_s or 0)
         self._reports = channel.adopt(arguments.reports)
         self._taking = [Taking(channel.adopt(end)) for end in arguments.take]
-        self._log = MailLog(arguments.log)
+        self._log = MailLog(arguments.log, config.log_bounds(settings))
         self._spool = Spool.open(Path(settings.mta.spool), reserve_bytes=settings.mta.reserve_bytes)
         blank = None if arguments.borrow is None else Borrowed(channel.adopt(arguments.borrow), STOCK).take
         self._courier = courier(settings, known, own, blank)
@@ -144,7 +144,8 @@ class Mta:
             self._receiving.serve(sock, origin)
 
     def _report(self) -> None:
-        counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, "log_lines_lost": self._log.lost}
+        self._log.turn()
+        counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, **self._log.counts}
         if self._call_ahead is not None:
             counts |= {f"recipients_{verdict}": count for verdict, count in self._call_ahead.counts.items()}
         channel.tell(
@@ -249,7 +250,7 @@ def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, An
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    processlog.begin()
     arguments = read_arguments("mta", argv, "log", optional=("borrow",), many=("take",))
     settings = config.load(arguments.effective)
     allow_files(FILES_PER_SESSION * (settings.limits.sessions or 1) + 2 * settings.mta.connections + FILES_BESIDE)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from typing import Any
 
 import uvloop
 
-from smtp_intercept.app import channel, config, lending
+from smtp_intercept.app import channel, config, lending, processlog
 from smtp_intercept.app.child import every, read_arguments, settle_in
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.lookup import read_nameservers, stub_resolver
@@ -84,7 +83,7 @@ def _shown(name: NameState) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.INFO, stream=sys.stderr)
+    processlog.begin()
     arguments = read_arguments("resolver", argv, many=("servers", "names", "lend"))
     settings = config.load(arguments.effective)
     telling = Telling(settings, arguments)

@@ -17,6 +17,7 @@ import smtp_intercept
 from bridge import seccomp, view
 from bridge.denied import AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, denials
 from bridge.privilege import Capability, confine
+from smtp_intercept.app import processlog
 from smtp_intercept.app.fields import Source
 from smtp_intercept.app.schema import Config
 
@@ -76,7 +77,7 @@ def shut(box: Sandbox) -> None:
 
 def myself() -> dict[str, Any]:
     """What every report begins with."""
-    return {"pid": os.getpid(), "unguarded": _unguarded}
+    return {"pid": os.getpid(), "unguarded": _unguarded, "unsaid": processlog.lost()}
 
 
 def _narrow(box: Sandbox, settings: Config, run_dir: Path) -> None:

@@ -220,6 +220,24 @@ class Log(Table):
     """[log]"""
 
     mail: fields.FilePath = PurePosixPath("/var/log/tollbridge/mail.log")
+    mail_bytes: int = Field(
+        1 << 30,
+        ge=0,
+        le=1 << 44,
+        description="until its next rotation; beyond, only what matters is written; 0 is none",
+    )
+    reserve_bytes: int = Field(
+        128 << 20, ge=0, le=1 << 40, description="free on its disk, below which the same holds; twice mta.reserve_bytes"
+    )
+    records_per_minute_per_network: int = Field(
+        600,
+        ge=0,
+        le=1_000_000,
+        description="alike, that came to nothing, of one /24 or /48; more are counted; 0 is none",
+    )
+    records_per_minute: int = Field(
+        6_000, ge=0, le=10_000_000, description="the same of all clients together; 0 is none"
+    )
 
 
 def _line(default: int) -> Any:

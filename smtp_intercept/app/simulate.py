@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, assert_never
 
+from smtp_intercept.app import config
 from smtp_intercept.app.defaults import RUN_DIR
 from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.rundir import RunDir, read_json
@@ -25,6 +26,7 @@ from smtp_intercept.app.rundir import RunDir, read_json
 WORD = "TOLLBRIDGE_LAB"
 LASTING_S = 60.0  # what lasts, lasts no longer than this
 FILLED_OCTETS = 16 << 20  # a lab's file system is no larger
+KINDS = ("diverter", "interceptor", "resolver", "mta")
 _NAMESPACES = Path("/run/netns")
 
 
@@ -58,12 +60,21 @@ class Do:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """The file system of the run directory, which has to be a small one of its own; or, to undo it, no more."""
+    """The file system of the run directory, or of the mail log, which has to be a small one of its own; or, to undo it,
+    no more."""
+
+    full: bool
+    log: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Clog:
+    """The pipe that the processes say all on; or, to undo it, read what is in it."""
 
     full: bool
 
 
-Act: TypeAlias = Send | Kill | Unplug | Fill | Do
+Act: TypeAlias = Send | Kill | Unplug | Fill | Clog | Do
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +120,14 @@ CONDITIONS: Mapping[str, Condition] = {
     "rules-of-routing-flushed": Condition("`ip rule del`, two seconds ago", (Do("ip rule del pref 25"),)),
     "port-gone": Condition("a port is gone (unplugged, its driver reset)", (Unplug(),)),
     "run-full": Condition("the file system of the run directory is full", (Fill(full=True),), (Fill(full=False),)),
+    "log-full": Condition(
+        "the file system of the mail log is full", (Fill(full=True, log=True),), (Fill(full=False, log=True),)
+    ),
+    "journal-blocked": Condition(
+        "nobody reads what the processes say (a journal that hangs), and they have something to say",
+        (Clog(full=True), *(Send(kind, signal.SIGHUP) for kind in ("supervisor", *KINDS))),
+        (Clog(full=False),),
+    ),
     "mtu-raised": Condition("a port's MTU is raised to 9000", (Do(_MTU.format(9000)),), (Do(_MTU.format(1500)),)),
 }
 
@@ -126,8 +145,10 @@ def simulate(run_dir: RunDir, name: str, *, undo: bool = False) -> None:
                 _kill(run_dir, kind)
             case Unplug():
                 _unplug(run_dir)
-            case Fill(full):
-                _fill(run_dir, full=full)
+            case Fill(full, log):
+                _fill(_log_directory(run_dir) if log else run_dir.path, full=full)
+            case Clog(full):
+                _clog(run_dir, full=full)
             case Do(command, rules):
                 _run(_where(run_dir), command.format(port=_port(run_dir)), rules)
             case _:
@@ -172,16 +193,32 @@ def _unplug(run_dir: RunDir) -> None:
             there.kill()
 
 
-def _fill(run_dir: RunDir, *, full: bool) -> None:
-    filler, room = run_dir.path / "filler", os.statvfs(run_dir.path)
+def _fill(directory: Path, *, full: bool) -> None:
+    filler, room = directory / "filler", os.statvfs(directory)
     filler.unlink(missing_ok=True)
     if not full:
         return
     if (free := room.f_bavail * room.f_frsize) > FILLED_OCTETS:
-        raise FailedError(f"{run_dir.path} has {free} octets of room; mount a small file system there first")
+        raise FailedError(f"{directory} has {free} octets of room; mount a small file system there first")
     with suppress(OSError), filler.open("wb", buffering=0) as file:
         while file.write(bytes(4096)):
             pass
+
+
+def _log_directory(run_dir: RunDir) -> Path:
+    return Path(config.load(run_dir.effective).log.mail).resolve().parent
+
+
+def _clog(run_dir: RunDir, *, full: bool) -> None:
+    (pid,) = _pids(run_dir, "supervisor") or {0}
+    said = Path(f"/proc/{pid}/fd/2")
+    if not said.is_fifo():
+        raise FailedError("standard error of the daemon is no pipe; start it with one")
+    pipe = os.open(said, os.O_NONBLOCK | (os.O_WRONLY if full else os.O_RDONLY))
+    with suppress(BlockingIOError):
+        while os.write(pipe, b"\n" * 4096) if full else os.read(pipe, 65536):
+            pass
+    os.close(pipe)
 
 
 def _port(run_dir: RunDir) -> str:

@@ -110,6 +110,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "instead": (instead := read_json(run_dir.instead)),
         "drift": None if instead else _drift(run_dir, daemon, file),
         "watch": (daemon or {}).get("watch", {}),
+        "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver)),
         "unguarded": {kind: walls for kind in kinds if (walls := ((daemon or {}).get(kind) or {}).get("unguarded"))},
     }
 
@@ -222,6 +223,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
         found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
+    found += _unlogged(page)
     found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
@@ -238,6 +240,20 @@ def _edited(drift: dict[str, Any]) -> list[str]:
 
 def _out_of_order(relay: dict[str, Any]) -> str:
     return f"relay {'-'.join(relay['ports'])} {_MEANS[relay['state']]}: {relay['why']}"
+
+
+def _unlogged(page: dict[str, Any]) -> list[str]:
+    mta = (page["mta"] or {}).get("counts", {})
+    counts = {name: page["mail"].get(name, 0) + mta.get(name, 0) for name in _UNLOGGED} | {"unsaid": page["unsaid"]}
+    return [f"{n} {why}" for name, why in {**_UNLOGGED, "unsaid": _UNSAID}.items() if (n := counts[name])]
+
+
+_UNLOGGED = {
+    "log_lines_lost": "lines of the mail log could not be written; is its disk full?",
+    "log_room_kept": "lines of what came to nothing are not in the mail log: it has log.mail_bytes, or its disk less "
+    "than log.reserve_bytes free",
+}
+_UNSAID = "lines of the gateway's own log were lost, for nobody reads them; is the journal well?"
 
 
 def _undelivered(queue: dict[str, Any]) -> list[str]:

@@ -26,7 +26,18 @@ from hwprofiles.case import Case
 from hwprofiles.nic import Nics
 from hwprofiles.tuning import Unfit
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import flights, hangup, inforce, lastgood, lockout, naming, relays, unfinished, watcher
+from smtp_intercept.app import (
+    flights,
+    hangup,
+    inforce,
+    lastgood,
+    lockout,
+    naming,
+    processlog,
+    relays,
+    unfinished,
+    watcher,
+)
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.daemon import Daemon, StartError
 from smtp_intercept.app.exits import FailedError
@@ -286,6 +297,7 @@ def confirm(arguments: argparse.Namespace) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    processlog.begin()
     hangup.ignore()
     heed_asks()
     text = configuration.read(arguments.config)

@@ -61,6 +61,8 @@ CELLS: dict[str, tuple[Cell, Cell]] = {
         Cell(False, False, (), "running, but NO BRIDGE", 3),
     ),
     "run-full": (_well(), _well()),
+    "log-full": (_well("log_lines_lost"), _well("log_lines_lost")),
+    "journal-blocked": (_well("unsaid"), _well("unsaid")),
     "mtu-raised": (_well(), _well()),
 }
 
@@ -69,10 +71,11 @@ HEAD = """# What becomes of mail when something is wrong
 Made from the table of `tests/kernel/conditions.py`, of which `tests/kernel/test_conditions.py` shows every cell in a
 running gateway: `python -m tests.kernel.conditions > docs/conditions.md`. A row says what holds when the condition has
 lasted three seconds, for mail that would be intercepted. "Counted" is the reason in `tollbridge status --json`, under
-`not_inspected` (under `mail`: `mta_silent`). What peers bring about, rates and tables that are full, is not among them:
-`tests/kernel/test_flood.py` and `test_tables.py` show it. Inspection comes back by itself after each of them, or with
-the next `tollbridge run`. With `block`, and without a network namespace of the wire's own, connections that are opened
-between a flush of all rules and their return (at most two seconds) cross: nothing of ours is left then to stop them.
+`not_inspected` (under `mail`: `mta_silent`, `log_lines_lost`; beside it: `unsaid`). What peers bring about, rates and
+tables that are full, is not among them: `tests/kernel/test_flood.py` and `test_tables.py` show it. Inspection comes
+back by itself after each of them, or with the next `tollbridge run`. With `block`, and without a network namespace of
+the wire's own, connections that are opened between a flush of all rules and their return (at most two seconds) cross:
+nothing of ours is left then to stop them.
 
 | condition | `on_failure` | mail crosses | counted | `status`: headline, exit status |
 |---|---|---|---|---|

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -55,10 +56,32 @@ class Box:
         self.server = MailServer.start(lab.host("server"))
         self.gateway.run_dir.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tollbridge", self.gateway.run_dir], check=True)
+        disk = lab.gateway.directory / "disk"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tollbridge", disk], check=True)
+        lab.gateway.log.symlink_to(disk / "mail.log")
+        self.mounted = (self.gateway.run_dir, disk)
+        self.journal = lab.gateway.directory / "journal"
+        os.mkfifo(self.journal)
         mta = {"spool": str(lab.gateway.directory / "spool"), "hostname": "gateway.example.com"}
-        self.gateway.configure({**CONFIG, "mta": mta, "bridge": {"on_failure": policy, "namespace": "host"}})
-        self.gateway.start()
+        log = {"reserve_bytes": 0}  # its disk is smaller
+        bridge = {"on_failure": policy, "namespace": "host"}
+        self.gateway.configure({**CONFIG, "mta": mta, "log": log, "bridge": bridge})
+        self.gateway.tollbridge("up")
+        self.start()
         self.wait_well()
+
+    def start(self) -> None:
+        """What it says goes into a pipe that nobody else reads."""
+        words = ["sh", "-c", 'exec "$@" 2<>"$0"', str(self.journal), *self.gateway.command("run")]
+        self.gateway.run_process = self.gateway.spawn(words)
+
+    def said(self) -> str:
+        pipe = os.open(self.journal, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return os.read(pipe, 1 << 20).decode()
+        finally:
+            os.close(pipe)
 
     @contextmanager
     def simulated(self, name: str) -> Iterator[None]:
@@ -76,7 +99,7 @@ class Box:
             if condition.undo:
                 self.gateway.run(self.words(name, "--undo"))
             if name == "no-daemon":
-                self.gateway.spawn_daemon()
+                self.start()
             self.wait_well()
 
     def words(self, name: str, *options: str) -> list[str]:
@@ -85,7 +108,7 @@ class Box:
 
     def end(self) -> None:
         self.gateway.stop()
-        subprocess.run(["umount", "-l", self.gateway.run_dir], check=True)
+        subprocess.run(["umount", "-l", *self.mounted], check=True)
 
     def mail(self, to: str, *, retries: int) -> tuple[bool, bool]:
         sender = f"{time.monotonic_ns()}@example.net"
@@ -97,7 +120,11 @@ class Box:
 
     def counts(self) -> dict[str, int]:
         status = self.gateway.tollbridge("status", "--json", check=False).json()
-        return {**status["not_inspected"], "mta_silent": status["mail"].get("mta_silent", 0)}
+        lost = {name: status["mail"].get(name, 0) for name in ("mta_silent", "log_lines_lost")}
+        return {**status["not_inspected"], **lost, "unsaid": status["unsaid"]}
+
+    def messages(self) -> int:
+        return int(self.gateway.status()["mail"].get("messages", 0))
 
     def status(self, headline: str) -> Result:
         """As it begins so, or as it is after some seconds: reports come once a second."""
@@ -119,11 +146,11 @@ class Box:
     def until(self, true: Callable[[], bool]) -> None:
         deadline_at = time.monotonic() + AGAIN_S
         while not true():
-            assert time.monotonic() < deadline_at, self.gateway.run_process and self.gateway.run_process.stderr
+            assert time.monotonic() < deadline_at, self.said()
             time.sleep(POLL_S)
 
     def try_out(self, name: str) -> Found:
-        before = self.counts()
+        before, messages = self.counts(), self.messages()
         with self.simulated(name):
             time.sleep(LASTED_S)
             to = MAILBOX if name == "mta-hung" else SERVER
@@ -133,6 +160,7 @@ class Box:
             inspected = inspected or (name == "mta-hung" and len(self.gateway.mail_log("session")) > sessions)
             # Reports come once a second; what lies in the way of a stopped gateway is looked for less often.
             time.sleep(patient(8.0 if name == "foreign-forward" else 1.2))
+            inspected = inspected or (name == "log-full" and self.messages() > messages)  # but no record has room
             status = self.gateway.tollbridge("status", check=False)
             after = self.counts()
         counted = frozenset(reason for reason, n in after.items() if n > before.get(reason, 0))
