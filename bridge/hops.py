@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bridge import flow, stages
 from bridge import lane as at
+from bridge.client import CLIENT_BITS, NETWORK_BITS, mask
 from bridge.lane import LANE_MAC, NEXT_HOP_MAC, Lane
 from bridge.rules import FAMILIES, LEARN, LIMIT, SYN, Rules, chain, counters
 
@@ -33,7 +34,17 @@ def declared(rules: Rules) -> list[str]:
     key, kind = f"typeof {_KEY['client']}", "flags dynamic,timeout;"
     taught, hops, kept = limits.taught(rules.learned_s), limits.hops(rules.learned_s), limits.kept
     sizes = {"client": hops, "server": kept}
-    lines = counters("rate_network", "rate", "networks_full", "sent", "no_next_hop", "hushed", "not_kept", "came_round")
+    lines = counters(
+        "rate_client",
+        "rate_network",
+        "rate",
+        "networks_full",
+        "sent",
+        "no_next_hop",
+        "hushed",
+        "not_kept",
+        "came_round",
+    )
     lines += counters("silent", "silent_answers")
     for end in _ENDS:
         lines += [
@@ -60,9 +71,10 @@ def declared(rules: Rules) -> list[str]:
     ]
     for lane in rules.lanes:
         for v, network in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-            lines.append(
-                f"set rate{v}{lane.suffix} {{ type {network}; {kind} timeout {at.RATE_S}s; size {at.NETWORKS}; }}"
-            )
+            lines += [
+                f"set {name}{v}{lane.suffix} {{ type {network}; {kind} timeout {at.RATE_S}s; size {at.NETWORKS}; }}"
+                for name in ("rate", "own_rate")
+            ]
     return lines
 
 
@@ -202,15 +214,19 @@ def _from(rules: Rules, lane: Lane, who: str) -> list[str]:
 def _teach(rules: Rules, lane: Lane) -> list[str]:
     """One SYN teaches both next hops. What a flood could fill is limited before it is touched."""
     per, key = rules.limits.new_connections_per_s_per_network, _KEY["client"]
+    per_client = rules.limits.new_connections_per_s_per_client
     teach = []
-    for v, ip, mask in ((4, "ip", "255.255.255.0"), (6, "ip6", "ffff:ffff:ffff:ffff::")):
-        network, over = f"{ip} saddr & {mask}", f"limit rate over {per}/second burst {per} packets"
+    for v, ip in FAMILIES:
+        client, network = (f"{ip} saddr & {mask(bits[v], v)}" for bits in (CLIENT_BITS, NETWORK_BITS))
+        # Dropped, not bridged: whoever comes faster comes again a second later, and nobody presses inspection out.
         teach += [
-            f"meta protocol {ip} update @rate{v}{lane.suffix} {{ {network} timeout {at.RATE_S}s {over} }} "
-            f"counter name rate_network {LIMIT} return",
+            f"meta protocol {ip} update @own_rate{v}{lane.suffix} {{ {client} {_over(per_client)} }} "
+            "counter name rate_client drop",
+            f"meta protocol {ip} update @rate{v}{lane.suffix} {{ {network} {_over(per)} }} "
+            "counter name rate_network drop",
             # Those that found no place have one network's rate together.
             f"meta protocol {ip} {network} != @rate{v}{lane.suffix} counter name networks_full "
-            f"limit name unmeasured counter name rate_network {LIMIT} return",
+            f"limit name unmeasured counter name rate {LIMIT} return",
         ]
     age = f"timeout {rules.learned_s}s"
     # The latest SYN of a connection that is none yet: one that was spoofed before it harms it for a second.
@@ -224,6 +240,11 @@ def _teach(rules: Rules, lane: Lane) -> list[str]:
     silent = f"{_SILENT['client']} @silent counter name silent {_ROUND} {_OUT[0]}"
     opening = [*_hash_of(rules, lane, "client"), own, silent, f"jump teach{lane.suffix}", _END]
     return [*chain(f"teach{lane.suffix}", "", teach), *chain(f"opening{lane.suffix}", "", opening)]
+
+
+def _over(per_s: int) -> str:
+    """Matches what is above the rate of its element."""
+    return f"timeout {at.RATE_S}s limit rate over {per_s}/second burst {per_s} packets"
 
 
 def _hash_of(rules: Rules, lane: Lane, sender: str) -> list[str]:

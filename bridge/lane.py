@@ -64,8 +64,8 @@ ROUND = 16384
 BEHIND_S = 1800
 # Hosts that are remembered behind one port.
 STATIONS = 16384
-# Client networks whose rate is measured at a time, one entry each. A burst is one second's rate, so that after a second
-# of silence there is nothing left to remember.
+# Client networks, and clients, whose rate is measured at a time, one entry each. A burst is one second's rate, so that
+# after a second of silence there is nothing left to remember.
 NETWORKS = 131072
 RATE_S = 2
 # Connections bridged although a socket of ours remembers their addresses.
@@ -139,6 +139,11 @@ class Limits:
     new_connections_per_s_per_network: int = 1_000
     sessions: int = 10_000
     next_hops: int | None = None
+
+    @property
+    def new_connections_per_s_per_client(self) -> int:
+        """One client, even where it is the only one to press its network, leaves the others there as much."""
+        return max(1, self.new_connections_per_s_per_network // 2)
 
     def taught(self, learned_s: int) -> int:
         """What SYNs teach."""

@@ -15,7 +15,19 @@ from bridge.rules import DROPPED, FAMILIES, LIMITED, NOT_SYN, ROUND, SYN, UNLEAR
 from bridge.tunnels import INSIDE
 from bridge.wires import netdev
 
-__all__ = ["COUNTERS", "DROPPED", "FULL", "NAME", "NOT_INSPECTED", "TABLES", "Rules", "digest", "render", "unload"]
+__all__ = [
+    "COUNTERS",
+    "DROPPED",
+    "FULL",
+    "NAME",
+    "NOT_INSPECTED",
+    "PUT_OFF",
+    "TABLES",
+    "Rules",
+    "digest",
+    "render",
+    "unload",
+]
 
 TABLES = ("netdev", "inet", "bridge")
 NAME = "tollbridge"
@@ -29,13 +41,17 @@ NOT_INSPECTED = {
     "past": "the adopted bridge has sent it from one of bridge.ports to another: its host was not known",
     "elsewhere": "from or to a port of the adopted bridge that is not in bridge.ports",
     "no_station": "sent to a MAC that is no host's (broadcast, multicast)",
-    "rate_network": "its client network opens more connections per second than new_connections_per_s_per_network",
     "rate": "more connections per second than new_connections_per_s",
     "not_learned": "the table of next hops is full",
     "not_live": "the gateway is not alive (no heart-beat)",
     "no_listener": "no interceptor listens",
     **INSIDE,
     "not_forwarding": "its port does not forward (STP), or the daemon has not said that it does",
+}
+# What costs whoever brings it about, and nobody's inspection: its SYN is dropped, and comes again a second later.
+PUT_OFF = {
+    "rate_client": "its client opens more than half as many connections per second",
+    "rate_network": "its client network opens more connections per second than new_connections_per_s_per_network",
 }
 # A table that has no place left, and what that costs: counter → words for people. `status` has them in its headline.
 FULL = {
@@ -53,7 +69,7 @@ _OTHERS = (
     *("queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped"),
     *("changed", "changed_again"),  # another verdict for the same addresses; and SYNs of those that do it all the time
 )
-COUNTERS = tuple(dict.fromkeys((*NOT_INSPECTED, *DROPPED, *FULL, *_OTHERS)))
+COUNTERS = tuple(dict.fromkeys((*NOT_INSPECTED, *PUT_OFF, *DROPPED, *FULL, *_OTHERS)))
 
 
 def render(rules: Rules) -> str:

@@ -258,7 +258,7 @@ class Limits(Table):
         None, ge=1, le=1_000_000, description="a flood of SYNs must not fill the queue; beyond: as on_failure says"
     )
     new_connections_per_s_per_network: int | None = Field(
-        None, ge=1, le=1_000_000, description="one client network (/24 or /64) must not use up the rate of all others"
+        None, ge=1, le=1_000_000, description="one client network (/24 or /48) must not use up everybody's rate"
     )
     next_hops: int | None = Field(
         None, ge=64, le=4_194_304, description="memory for the MACs of connections; without it, what the rates need"

@@ -20,6 +20,7 @@ from bridge import firewall, glance
 from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
+from bridge.ruleset import PUT_OFF as DROPPED_SYNS
 from smtp_intercept.app import halfmade, here, inforce, relays, watching
 from smtp_intercept.app.defaults import SPOOL
 from smtp_intercept.app.exits import Exit
@@ -60,6 +61,15 @@ def _spool(*files: Path) -> Path | None:
     return None
 
 
+# What peers bring about costs them: a SYN that is dropped, or a 421.
+PUT_OFF = {
+    **DROPPED_SYNS,
+    "client_shares_used_up": "a client with as many sessions as limits.client_percent leaves it (421)",
+    "network_shares_used_up": "a client network with as many as limits.network_percent leaves it (421)",
+    "timeouts": "who brought nothing, or too little, in its time (421)",
+}
+
+
 def read(run_dir: RunDir, spool: Path | None = None, file: Path | None = None) -> dict[str, Any]:
     """The whole page as JSON data. ``spool`` is where mail may wait that no running MTA tells of, ``file`` the
     configuration that was asked for; the running daemon knows its own."""
@@ -96,6 +106,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
             name.removeprefix("picked_up."): n for name, n in counts.items() if name.startswith("picked_up.")
         },
         "not_inspected": _not_inspected(kernel, counts, mail),
+        "put_off": {name: kernel.get(name, mail.get(name, 0)) for name in PUT_OFF},
         "dropped": _dropped(kernel, counts),
         "mail": mail,
         "mta": {name: mta.get(name) for name in ("sessions", "counts", "queue")} if mta else None,
@@ -302,6 +313,10 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     for name, number in page["not_inspected"].items():
         if number:
             missed.add_row(REASONS.get(name, name), str(number))
+    put_off = Table("put off, for it is of their own making", "number")
+    for name, number in page["put_off"].items():
+        if number:
+            put_off.add_row(PUT_OFF[name], str(number))
     odd = Table("dropped, for no host makes such", "number")
     for name, number in page["dropped"].items():
         if number:
@@ -319,7 +334,19 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     workers = _workers_table(page["each"].get("interceptor", {}))
     return [
         table
-        for table in (lanes, healed, relayed, picked, missed, odd, mail, unknown, workers, _mta_table(page["mta"]))
+        for table in (
+            lanes,
+            healed,
+            relayed,
+            picked,
+            missed,
+            put_off,
+            odd,
+            mail,
+            unknown,
+            workers,
+            _mta_table(page["mta"]),
+        )
         if table.row_count
     ]
 

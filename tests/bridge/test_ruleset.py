@@ -40,7 +40,7 @@ def test_every_counter_that_status_names_is_declared() -> None:
     assert set(COUNTERS) == declared
 
 
-BEFORE_THE_LANE = {"rate_network", "rate", "tagged", "not_forwarding", "no_station", "past", "elsewhere", *INSIDE}
+BEFORE_THE_LANE = {"rate", "tagged", "not_forwarding", "no_station", "past", "elsewhere", *INSIDE}
 
 
 @pytest.mark.parametrize("reason", sorted(set(NOT_INSPECTED) - BEFORE_THE_LANE))
@@ -196,7 +196,7 @@ def test_a_table_holds_what_its_rate_brings_in_its_lifetime(limits: Limits) -> N
         assert int(declared[name]) == min(kept, most)
     for v in (4, 6):
         assert int(declared[f"admitted{v}"]) == rate * (at.ADMITTED_S + 1)
-        assert int(declared[f"rate{v}"]) == at.NETWORKS
+        assert int(declared[f"rate{v}"]) == int(declared[f"own_rate{v}"]) == at.NETWORKS
 
 
 def test_every_table_has_a_size_and_a_lifetime() -> None:
