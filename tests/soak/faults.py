@@ -32,10 +32,13 @@ _IPTABLES = """*filter
 _ALLOWED = "-A INPUT -i lo -j ACCEPT\n-A INPUT -p tcp --dport 22 -j ACCEPT\n"
 # As nftables.service does: all that there is goes first.
 _NFT = """flush ruleset
-table inet filter {{ chain input {{ type filter hook input priority 0; policy {policy};
+table inet filter {{
+ chain input {{
+ type filter hook input priority 0; policy {policy};
  iif lo accept
  tcp dport 22 accept
-}} }}
+ }}
+}}
 """
 Act = Callable[[Rig, Planned], AbstractContextManager[None]]
 
@@ -150,7 +153,9 @@ def _load_nft(host: Host, policy: str, _: str) -> None:
 
 
 def _feed(host: Host, command: list[str], text: str) -> None:
-    subprocess.run([*host.enter, *command], input=text.encode(), check=True, capture_output=True)
+    done = subprocess.run([*host.enter, *command], input=text, text=True, check=False, capture_output=True)
+    if done.returncode:
+        raise LabError(f"{' '.join(command)}: {done.stderr}")
 
 
 @contextmanager
