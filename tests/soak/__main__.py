@@ -75,7 +75,7 @@ class Soak:
         try:
             with faults.ACTS[planned.name](self._rig, planned):
                 time.sleep(planned.lasts_s)
-        except LabError as error:
+        except (LabError, OSError) as error:  # told at the end, beside all that it did not stop
             self._accidents.append(f"{planned.name}: {error}")
         ended_at = time.time()
         self._wait_well(planned, ended_at)

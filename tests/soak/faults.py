@@ -180,12 +180,12 @@ def _simulated(name: str, rig: Rig, _: Planned) -> Iterator[None]:
 def _replug(rig: Rig, planned: Planned) -> Iterator[None]:
     port, station = list(PORTS.items())[planned.chance % 2]
     room = rig.gateway.room
-    mac = room.run(["cat", f"/sys/class/net/{port}/address"]).stdout.strip()
+    mac, own = (_mac(host, link) for host, link in ((room, port), (rig.lab.host(station), "eth0")))
     room.run(["ip", "link", "del", port])
     try:
         yield
     finally:
-        join_again(rig.lab, port, station, mac)
+        join_again(rig.lab, port, station, mac, own)
 
 
 @contextmanager
@@ -201,9 +201,13 @@ def _no_carrier(rig: Rig, planned: Planned) -> Iterator[None]:
 @contextmanager
 def _another_mac(station: str, rig: Rig, _: Planned) -> Iterator[None]:
     host = rig.lab.host(station)
-    now = host.run(["cat", "/sys/class/net/eth0/address"]).stdout.strip()
-    host.run(["ip", "link", "set", "eth0", "address", NEW_MACS[station] if now == host.mac else host.mac])
+    other = NEW_MACS[station] if _mac(host, "eth0") == host.mac else host.mac
+    host.run(["ip", "link", "set", "eth0", "address", other])
     yield
+
+
+def _mac(host: Host, link: str) -> str:
+    return host.run(["cat", f"/sys/class/net/{link}/address"]).stdout.strip()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
@@ -146,20 +146,35 @@ def judge_inspection(
     missed = [each for each in sent if each.outcome == "accepted" and each.name not in logged]
     verdict.counts["uninspected"] = len(missed)
     left = {each.name: each for each in missed}
-    for spell in spells:
-        inside = [each for each in left.values() if spell.touches(each.began_at, each.ended_at)]
-        allowed = per_s * (spell.fault.uncounted_s + UNDER_WAY_S)
-        counted = risen(samples, spell.from_at, spell.well_at + UNDER_WAY_S)
-        if spell.fault.silent_log:
-            allowed += counted["lines_lost"]
-        if spell.fault.blind:
-            allowed += sum(n for name, n in counted.items() if name not in ("lines_lost", "encrypted"))
+    for group in _together(spells):
+        inside = [each for each in left.values() if any(s.touches(each.began_at, each.ended_at) for s in group)]
+        allowed = sum(_explained(spell, samples, per_s) for spell in group)
         if len(inside) > allowed:
-            names = ", ".join(each.name for each in inside[:SHOWN])
+            names, where = ", ".join(each.name for each in inside[:SHOWN]), ", ".join(each.name for each in group)
             verdict.broken.append(
-                f"{len(inside)} crossed uninspected in {spell.name}, where {allowed:.0f} are accounted for: {names}"
+                f"{len(inside)} crossed uninspected in {where}, where {allowed:.0f} are accounted for: {names}"
             )
         for each in inside:
             del left[each.name]
     verdict.no("crossed uninspected though nothing was wrong", left)
     return verdict
+
+
+def _together(spells: Sequence[Spell]) -> Iterator[list[Spell]]:
+    """Those that overlap: which of them explains a message is nobody's to say."""
+    group: list[Spell] = []
+    for spell in sorted(spells, key=lambda each: each.from_at):
+        if group and not any(each.touches(spell.from_at, spell.from_at) for each in group):
+            yield group
+            group = []
+        group.append(spell)
+    if group:
+        yield group
+
+
+def _explained(spell: Spell, samples: Sequence[Sample], per_s: float) -> float:
+    """How many may have crossed uninspected."""
+    counted = risen(samples, spell.from_at, spell.well_at + UNDER_WAY_S)
+    lines = counted["lines_lost"] if spell.fault.silent_log else 0
+    told = sum(n for name, n in counted.items() if name not in ("lines_lost", "encrypted")) if spell.fault.blind else 0
+    return per_s * (spell.fault.uncounted_s + UNDER_WAY_S) + lines + told

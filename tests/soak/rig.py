@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from smtp_intercept.app.lab import namespaces
-from smtp_intercept.app.lab.host import Host, Process, json_lines
+from smtp_intercept.app.lab.host import Host, LabError, Process, json_lines
 from smtp_intercept.app.lab.network import Lab
 from tests.kernel.resolver import Resolver
 from tests.soak.plan import Place
@@ -175,6 +175,8 @@ class Rig:
             senders.append(host.spawn([host.interpreter, "-m", "tests.soak.sender", *words]))
         try:
             yield
+            if not all(sender.running for sender in senders):
+                raise LabError("a sender has ended by itself: " + "".join(sender.stderr[-2000:] for sender in senders))
         finally:
             for sender in senders:
                 sender.end(grace_s=90.0)

@@ -180,7 +180,7 @@ class Sender:
                     await dialogue.send(message, route.recipient(number))
                 finally:
                     committed = dialogue.committed
-        except (OSError, RefusedError, TimeoutError, ValueError, ssl.SSLError) as error:
+        except Exception as error:  # whatever a library says of a connection that went: the ledger must have it
             outcome, said = ("unknown" if committed else "refused"), f"{type(error).__name__} {error}"
         self._write(route, message, outcome, said, began_at)
 

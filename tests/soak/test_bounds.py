@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.soak.bounds import LONG_ENOUGH_S, RECOVERED_S, Held, full, grown, late, left
+from tests.soak.bounds import LEFT, LONG_ENOUGH_S, RECOVERED_S, Held, full, grown, late, left
 
 MIB = 1 << 20
 
@@ -39,7 +39,10 @@ def test_a_process_that_was_never_seen() -> None:
 def test_tables() -> None:
     assert list(full({"kept": [1, 10], "ended": []}, 10)) == []
     assert list(full({"kept": [1, 11, 3]}, 10)) == ["kept has held 11 entries, of at most 10"]
-    assert list(left({"kept": 0, "ended": 2})) == ["ended still holds 2 entries"]
+    standing = {"inet live": 200, "netdev canary_met": 200, "netdev behind0": 200}
+    assert list(left({"netdev kept": 0, "netdev ended": LEFT + 1, **standing})) == [
+        "netdev ended still holds 101 entries"
+    ]
 
 
 def test_recovery() -> None:

@@ -109,6 +109,14 @@ def test_what_crossed_uninspected_was_counted(many: int, name: str, counted: int
     assert verdict.counts["uninspected"] == many
 
 
+def test_faults_that_overlap_are_judged_together() -> None:
+    """A host with another MAC is given its time, and meanwhile something else goes wrong."""
+    sent = [replace(LIVE, name=f"live{n}") for n in range(8)]
+    mac = spell("client-mac", 90, 91, 92)
+    for spells, holds in (([mac], False), ([mac, spell("kill-interceptor")], True)):
+        assert (judge_inspection(sent, set(), samples(0, 0, 6, 6), spells, 1.0).broken == []) is holds
+
+
 def test_the_mail_log_says_how_much_it_lacks() -> None:
     assert crossing(10, "log-full", samples(0, 0, 0, lines_lost=[0, 9, 9])).broken == []
     assert crossing(10, "spool-full", samples(0, 0, 0, lines_lost=[0, 9, 9])).broken != []
