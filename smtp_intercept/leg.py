@@ -23,7 +23,7 @@ WRITE_BUFFER_BYTES = 131_072
 # A leg that was full takes more when no more than this waits.
 LOW_WATER_BYTES = WRITE_BUFFER_BYTES // 4
 # One read, into memory that all legs share: of content, and of what is read line by line at a hundred times the cost.
-READ_BYTES, LINES_BYTES = 262_144, 16_384
+READ_BYTES, LINES_BYTES = 262_144, 8_192
 # A reset waits so long for what its side has still to be sent: the reply that explains it.
 FLUSH_S = 1.0
 FLUSH_EVERY_S = 0.01

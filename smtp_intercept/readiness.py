@@ -17,7 +17,7 @@ from smtp_intercept.accounts import Account
 READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 # Told of in one turn at most, and for so long, so that timers and the rest of the loop have theirs; the others are told
 # in the next one.
-TURN, TURN_S = 1_024, 0.01
+TURN, TURN_S = 1_024, 0.002
 # So few are told as they come: sorting them would cost more than they do.
 FEW = 8
 
