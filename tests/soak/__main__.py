@@ -38,8 +38,11 @@ class Soak:
         """All of it."""
         rig, tables_left = self._rig, None
         with rig.watched() as watchers:
-            with rig.sending():
-                self._provoke()
+            try:
+                with rig.sending():
+                    self._provoke()
+            except LabError as error:
+                self._accidents.append(str(error))
             rig.gateway.tollbridge("queue", "retry", "--all", check=False)
             rig.until(lambda: (rig.latest().get("queue") or {}).get("messages") == 0, DRAINED_S)
             if self._seconds >= RESTS_FROM_S:
