@@ -65,7 +65,7 @@ class Worth:
 
     def repeated(self, record: Mapping[str, Any]) -> str:
         """Of whom and what it is one more; "" for one that is always kept: of an accepted message, of its session, of
-        a delivery, of a notice."""
+        one that nobody could look into, of a delivery, of a notice."""
         match record.get("type"):
             case "message" if record["outcome"] in _NOTHING:
                 return f"message {record['session']} {record['outcome']}"
@@ -73,6 +73,8 @@ class Worth:
                 self._carried.add(record["session"])
             case "session" if record["session"] in self._carried:
                 self._carried.remove(record["session"])
+            case "session" if record["handler"] == "proxy" and (record["tls"] == "started" or record["sasl_layer"]):
+                pass  # all that is ever known of its messages
             case "session":
                 return f"session {client_of(record['client']['address']).network} {record['outcome']}"
         return ""

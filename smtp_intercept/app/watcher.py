@@ -20,6 +20,7 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.monitor import Monitor
+from bridge.moves import MoveLink
 from bridge.namespace import Namespace
 from bridge.nfdump import generation
 from bridge.plan import Plan
@@ -212,8 +213,10 @@ class Watcher(threading.Thread):
     def _mend(self, found: Differences) -> None:
         now = time.monotonic()
         due = [step for step in found.lacking if self._truce.allows(step, now)]
-        made = [step.link for step in map(plain, due) if isinstance(step, CreateLink)]
-        if made:  # nothing of a new link holds, and it is made quiet before it is up
+        inner = [plain(step) for step in due]
+        made = [step.link for step in inner if isinstance(step, CreateLink)]
+        # Nothing of a link that is new there holds, or could be asked for yet; and it is made quiet before it is up.
+        if made or any(isinstance(step, MoveLink) for step in inner):
             due = [step for step in found.able if step in due or not _is_ruleset(step)]
         self._host.close()
         host = self._host = self._new_host()  # the ledger as it is now

@@ -23,7 +23,7 @@ import pytest
 from pyroute2 import netns
 
 from smtp_intercept.app.lab import namespaces
-from smtp_intercept.app.lab.capture import Way
+from smtp_intercept.app.lab.capture import Way, recorded
 from smtp_intercept.app.lab.host import Process, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
@@ -272,6 +272,22 @@ def test_an_installation_in_the_host_moves_and_moves_back() -> None:
             gateway.stop(down=False)
         gateway.tollbridge("down")
         assert settled_difference(gateway.namespace, before) == []
+
+
+def test_a_port_that_comes_back_says_nothing_of_its_own() -> None:
+    """As a replugged adapter does: it is in the host, and taken from there."""
+    with Lab() as lab, lab.gateway.running(DEFAULT):
+        end, gateway = (lab.host("server"), "eth0"), lab.gateway
+        mac = gateway.room.run(["cat", "/sys/class/net/p1/address"]).stdout.strip()
+        with recorded([end]) as frames:
+            for _ in range(3):
+                gateway.room.run(["ip", "link", "set", "p1", "netns", gateway.namespace])
+                deadline_at = time.monotonic() + patient(20.0)
+                while "master br0" not in gateway.room.run(["ip", "link", "show", "p1"], check=False).stdout:
+                    assert time.monotonic() < deadline_at
+                    time.sleep(0.05)
+                time.sleep(1.5)  # groups are joined at once, an address is tried within a second
+        assert [frame for frame in frames if frame.source == mac] == []
 
 
 def test_the_name_of_the_room_is_lost() -> None:

@@ -39,9 +39,21 @@ def test_who_uses_names_without_end_fills_no_memory() -> None:
 def test_what_matters_repeats_nothing() -> None:
     worth = Worth()
     message = {"type": "message", "session": "s", "outcome": "accepted"}
-    session = {"type": "session", "session": "s", "client": {"address": "192.0.2.10"}, "outcome": "closed"}
+    session = {
+        "type": "session",
+        "session": "s",
+        "client": {"address": "192.0.2.10"},
+        "outcome": "closed",
+        "handler": "proxy",
+        "tls": "offered",
+        "sasl_layer": False,
+    }
     assert [worth.repeated(record) for record in (message, message, session)] == [""] * 3
     assert [worth.repeated({"type": kind}) for kind in ("delivery", "notice")] == [""] * 2
     assert worth.repeated({**session, "session": "other"}) == "session 192.0.2.0/24 closed"
+    opaque: list[dict[str, object]] = [{"tls": "started"}, {"sasl_layer": True}]
+    assert [worth.repeated({**session, "session": "other", **each}) for each in opaque] == ["", ""]
+    seen = {**session, "session": "other", "handler": "mta", "tls": "started"}  # and had no message
+    assert worth.repeated(seen) == "session 192.0.2.0/24 closed"
     assert worth.repeated({**message, "outcome": "rejected"}) == "message s rejected"
     assert {worth.repeated({**message, "outcome": out}) for out in ("discarded", "unknown")} == {""}

@@ -134,6 +134,8 @@ def risen(samples: Sequence[Sample], since_at: float, until_at: float) -> Counte
     return grown
 
 
+# What mail of this pace never is: beyond a rate. What is encrypted is in the log.
+NOT_OURS = frozenset({"lines_lost", "encrypted", "rate", "rate_network"})
 UNDER_WAY_S = 1.0  # a reporter that dies takes the counts of so long along, and a logger what it was about to write
 
 
@@ -154,6 +156,8 @@ def judge_inspection(
             verdict.broken.append(
                 f"{len(inside)} crossed uninspected in {where}, where {allowed:.0f} are accounted for: {names}"
             )
+        if not any(spell.fault.blind for spell in group):
+            verdict.counts["of them in faults that should blind nobody"] += len(inside)
         for each in inside:
             del left[each.name]
     verdict.no("crossed uninspected though nothing was wrong", left)
@@ -176,5 +180,5 @@ def _explained(spell: Spell, samples: Sequence[Sample], per_s: float) -> float:
     """How many may have crossed uninspected."""
     counted = risen(samples, spell.from_at, spell.well_at + UNDER_WAY_S)
     lines = counted["lines_lost"] if spell.fault.silent_log else 0
-    told = sum(n for name, n in counted.items() if name not in ("lines_lost", "encrypted")) if spell.fault.blind else 0
+    told = sum(n for name, n in counted.items() if name not in NOT_OURS)
     return per_s * (spell.fault.uncounted_s + UNDER_WAY_S) + lines + told

@@ -20,7 +20,7 @@ class Place(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``lasts_s``: at least, at most. ``blind``: the gateway says that it does not inspect, and counts what crosses;
+    """``lasts_s``: at least, at most. ``blind``: the gateway cannot inspect; what crosses it counts.
     ``uncounted_s``: nobody is there to count for so long (docs/conditions.md). ``stops``: mail may be refused or cut.
     ``settles_s``: what `status` cannot know yet, e.g. that a host has another MAC. ``silent_log``: the mail log may
     lack lines, which are counted. ``again``: a next hop may be given its mail twice, its 250 being lost."""

@@ -46,7 +46,7 @@ def invariants(seen: Evidence) -> dict[str, tuple[str, list[str]]]:
     unseen = sum(end["lost"] for end in seen.onlookers.values())
     return {
         "nothing accepted is lost or doubled": (f"{len(seen.sent)} sent: {counts}", mail.broken),
-        "nothing uninspected but counted": (f"{told.counts['uninspected']} crossed uninspected in faults", told.broken),
+        "nothing uninspected but counted": (", ".join(f"{n} {name}" for name, n in told.counts.items()), told.broken),
         "memory and files bounded": (_memory(seen.samples), list(_grown(seen.samples))),
         "kernel's tables bounded": (_tables(seen), list(_full(seen))),
         "no own frame on the wire": (f"0 of {frames}, {unseen} not seen", list(_own(seen))),

@@ -95,8 +95,10 @@ def crossing(many: int, name: str, seen: Sequence[Sample]) -> Verdict:
     [
         (0, "", 0, True),
         (1, "", 9, False),  # nothing was wrong: no counter explains it
-        (1, "no-dns", 9, True),  # a second's worth may be under way …
-        (2, "no-dns", 9, False),  # … and a fault that blinds nobody explains no more
+        (1, "no-dns", 0, True),  # a second's worth may be under way
+        (2, "no-dns", 0, False),
+        (10, "no-dns", 9, True),  # which should blind nobody; but it was counted
+        (11, "no-dns", 9, False),
         (10, "kill-interceptor", 9, True),
         (11, "kill-interceptor", 9, False),
         (12, "kill-diverter", 9, True),  # two seconds in which nobody counts
@@ -107,6 +109,17 @@ def test_what_crossed_uninspected_was_counted(many: int, name: str, counted: int
     verdict = crossing(many, name, samples(0, 0, counted, counted))
     assert (verdict.broken == []) is holds
     assert verdict.counts["uninspected"] == many
+
+
+@pytest.mark.parametrize(("reason", "holds"), [("not_live", True), ("rate_network", False), ("encrypted", False)])
+def test_what_a_flood_exceeds_is_not_the_mails(reason: str, holds: bool) -> None:
+    seen = [Sample(98.5 + n, {reason: count}) for n, count in enumerate((0, 0, 2000, 2000))]
+    assert (crossing(10, "flood", seen).broken == []) is holds
+
+
+def test_what_should_have_blinded_nobody_is_told_apart() -> None:
+    counts = {name: crossing(1, name, samples(0, 9)).counts for name in ("no-dns", "kill-diverter")}
+    assert [sum(n for name, n in each.items() if "nobody" in name) for each in counts.values()] == [1, 0]
 
 
 def test_faults_that_overlap_are_judged_together() -> None:
