@@ -22,6 +22,11 @@ TEST_DATA = libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.versi
 JOBS := 4
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider --durations=10
 UNSHOWN := $(TOOLS)/unshown
+# Versions and hashes, of whatever builds, runs and tests: what an index has changed meanwhile is refused.
+LOCKS := requirements/build.txt requirements/run.txt tests/requirements.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKING := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
+	--no-emit-index-url --no-emit-find-links
 DEBOOTSTRAP := command -v debootstrap >/dev/null || $(SUDO) apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 # A run that hangs outside any test ends, and says so.
 BOUNDED := timeout --kill-after=10 --verbose 7200
@@ -52,7 +57,7 @@ help:
 	@echo "make lab-down  take them away"
 	@echo "make deb-test  build the package, install, run, upgrade and purge it in Debian 12 and 13 under systemd"
 	@echo "make lint   format, style and types only"
-	@echo "make lock   choose the newest versions for the tests again"
+	@echo "make lock   choose the newest versions of everything again, with their hashes"
 	@echo "make clean  remove what the other targets made here"
 
 demo: $(VENV)/.ready
@@ -138,13 +143,14 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-$(VENV)/.ready: pyproject.toml tests/requirements.txt
+$(VENV)/.ready: pyproject.toml $(LOCKS)
 	@for p in $(PACKAGES); do dpkg-query -W -f='$${Status}\n' $$p 2>/dev/null | grep -q 'install ok installed' || missing="$$missing $$p"; done; \
 	if [ -n "$$missing" ]; then echo "installing:$$missing"; $(SUDO) apt-get update -qq && \
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) --require-hashes -r requirements/build.txt
+	$(PIP) --require-hashes --no-build-isolation -r tests/requirements.txt
+	$(PIP) --no-build-isolation --no-deps --editable .
 	touch $@
 
 tools: $(TOOLS)/.ready
@@ -163,8 +169,9 @@ $(TOOLS)/.ready: Makefile | $(VENV)/.ready
 
 lock: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet pip-tools
-	$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-header --no-emit-options --no-emit-index-url \
-		--no-emit-find-links -o tests/requirements.txt pyproject.toml tests/requirements.in
+	$(LOCKING) -o requirements/build.txt requirements/build.in
+	$(LOCKING) -o requirements/run.txt pyproject.toml
+	$(LOCKING) -c requirements/run.txt -c requirements/build.txt -o tests/requirements.txt pyproject.toml tests/requirements.in
 
 clean:
 	$(SUDO) rm -rf $(VENV) $(TOOLS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .fuzz

@@ -10,6 +10,7 @@ tollbridge-relay.service    3.2   keeps the relays of bypass hardware
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -17,11 +18,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
-from smtp_intercept.app.packaging import deb
+from smtp_intercept.app.packaging import deb, elsewhere
+from smtp_intercept.app.packaging.bundled import UnknownLicenceError, bundled, normal
 from tests.links import dead
 from tests.tools import as_installed, program
 
+PAPERS = (f"{deb.DOC}/copyright", f"{deb.DOC}/sbom.cdx.json")
 UNITS = {"tollbridge.service": 3.5, "tollbridge-bridge.service": 4.1, "tollbridge-relay.service": 3.2}
 # Which ends are followed by another start: not after `down` (130), nor after what only a person mends (2).
 ENDS = (0, 1, 2, 130, 143)
@@ -70,6 +75,7 @@ def test_what_is_in_it(files: tarfile.TarFile) -> None:
     names = {name.removeprefix("./") for name in files.getnames()}
     assert names >= {
         *deb.FILES.values(),
+        *PAPERS,
         *deb.pages(),
         "usr/bin/tollbridge",
         "etc/tollbridge",
@@ -129,6 +135,83 @@ def test_lintian_finds_no_error(package: Path) -> None:
     done = subprocess.run(words, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300)
     assert "W: tollbridge:" in done.stdout, f"it has looked: {done.stdout}{done.stderr}"
     assert [line for line in done.stdout.splitlines() if line.startswith("E:")] == []
+
+
+def test_its_copyright_is_true(files: tarfile.TarFile) -> None:
+    """DEP-5: each file of others below site-packages is in one paragraph, which has the licence and its text."""
+    paragraphs = read(files, PAPERS[0]).decode().split("\n\n")
+    assert all(re.match(r"Format:|Files:", paragraph) for paragraph in paragraphs)
+    of = {
+        pattern.strip(): paragraph
+        for paragraph in paragraphs[2:]
+        for pattern in re.findall(r"^ usr/.*", paragraph, re.MULTILINE)
+    }
+    ours = {f"{deb.SITE}/{name}" for name in ("bridge", "hwprofiles", "smtp_intercept")}
+    names = {name.removeprefix("./") for name in files.getnames()}
+    for place in {"/".join(name.split("/")[:7]) for name in names if name.startswith(f"{deb.SITE}/")}:
+        if place not in ours and "/tollbridge-" not in place:
+            assert f"{place}/*" in of or place in of, place
+    for paragraph in of.values():
+        assert re.search(r"^Copyright:\n \S", paragraph, re.MULTILINE)
+        licence, text = re.findall(r"^License: (.+)\n((?: .*\n)+)", paragraph, re.MULTILINE)[0]
+        assert licence
+        assert len(text.splitlines()) > 5 or "/usr/share/common-licenses/" in text, paragraph
+    scapy = of[f"{deb.SITE}/scapy/*"]
+    assert "License: GPL-2.0-only\n" in scapy
+    assert "/usr/share/common-licenses/GPL-2." in scapy
+
+
+def test_its_bill_of_materials_is_valid_and_whole(files: tarfile.TarFile) -> None:
+    text = read(files, PAPERS[1]).decode()
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
+    found = json.loads(text)
+    listed = {(one["name"], one["version"]) for one in found["components"]}
+    packed = re.findall(r"site-packages/([\w.]+)-([\w.]+)\.dist-info$", "\n".join(files.getnames()), re.MULTILINE)
+    assert listed == {(normal(name), version) for name, version in packed if name != "tollbridge"}
+    refs = {one["bom-ref"] for one in (*found["components"], found["metadata"]["component"])}
+    assert refs == {one["ref"] for one in found["dependencies"]}
+    locked = deb.LOCK.read_text()
+    unsummed = [one["name"] for one in found["components"] if "hashes" not in one]
+    assert unsummed == ["netfilterqueue"], "compiled here; of all others the wheel is the index's"
+    assert all(one["hashes"][0]["content"] in locked for one in found["components"] if "hashes" in one)
+    parts = {one["name"]: one.get("components", []) for one in found["components"]}
+    assert len(parts["pydantic-core"]) > 20, "what Rust has linked into it"
+    assert [part["name"] for part in parts["uvloop"]] == ["libuv"]
+
+
+def test_who_says_nothing_of_its_licence_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x-1.dist-info").mkdir()
+    (tmp_path / "x-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: x\nVersion: 1\n")
+    with pytest.raises(UnknownLicenceError, match="x 1 does not say"):
+        bundled(tmp_path)
+
+
+@pytest.mark.parametrize("lock", ["requirements/build.txt", "requirements/run.txt", "tests/requirements.txt"])
+def test_every_locked_version_has_its_hashes(lock: str) -> None:
+    """Of this architecture's wheels for both Pythons, or of the source."""
+    text = (ROOT / lock).read_text()
+    pinned = re.findall(r"^([\w.-]+)==(\S+)((?: \\\n    --hash=sha256:[0-9a-f]{64})*)", text, re.MULTILINE)
+    assert len(pinned) == len(re.findall(r"^[\w.-]+", text, re.MULTILINE)) > 2
+    assert [name for name, _, hashes in pinned if not hashes] == []
+
+
+def test_the_locks_agree() -> None:
+    run, tests = (
+        dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / lock).read_text(), re.MULTILINE))
+        for lock in ("requirements/run.txt", "tests/requirements.txt")
+    )
+    assert run.items() <= tests.items()
+
+
+def test_pip_takes_nothing_unlooked_at() -> None:
+    """Wherever something is fetched it is by hash; what is built is built by what is there."""
+    makefile = (ROOT / "Makefile").read_text()
+    rule = makefile.partition("$(VENV)/.ready: pyproject.toml")[2].partition("\n\n")[0]
+    for script in (rule.replace("$(PIP)", "pip install"), elsewhere.BUILD):
+        fetching = [line for line in script.splitlines() if "pip install" in line]
+        assert len(fetching) == 3
+        assert all("--require-hashes" in line or "--no-deps" in line for line in fetching)
+        assert all("--no-build-isolation" in line for line in fetching[1:])
 
 
 def test_its_versions_are_the_locked_ones(files: tarfile.TarFile) -> None:

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from smtp_intercept.app.packaging import deb
+from smtp_intercept.app.packaging import deb, elsewhere
 from vagrant.lab import places
 from vagrant.lab.doing import Progress, run
 
 BUILD_S = 2400.0  # a minute here; for another Debian, that Debian has to be made first
 BUILDER = "smtp_intercept.app.packaging"
 SOURCES = ("bridge", "hwprofiles", "smtp_intercept")
-FILES = (*deb.PAGES, "tests/requirements.txt", "pyproject.toml", "LICENSE")
+FILES = (*deb.PAGES, *elsewhere.LOCKS, "pyproject.toml", "LICENSE")
 
 
 def ensure(suite: str, progress: Progress) -> Path:

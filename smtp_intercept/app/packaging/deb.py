@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -21,14 +22,18 @@ from pathlib import Path
 
 from smtp_intercept.app import cli, config
 from smtp_intercept.app.packaging import completion, manual
+from smtp_intercept.app.packaging.bundled import Bundled, bundled, normal
+from smtp_intercept.app.packaging.copyrights import copyright_file
+from smtp_intercept.app.packaging.sbom import bill
 from smtp_intercept.app.packaging.words import words_of
+from smtp_intercept.timestamp import timestamp
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
 HOME = "usr/lib/tollbridge"  # of the virtual environment
 PYTHON = "python{}.{}".format(*sys.version_info[:2])
 SITE = f"{HOME}/lib/{PYTHON}/site-packages"
-LOCK = ROOT / "tests" / "requirements.txt"
+LOCK = ROOT / "requirements" / "run.txt"  # versions and hashes: nothing else is installed, whatever an index says
 DOC = "usr/share/doc/tollbridge"
 # Who builds the package answers for it, as dch(1) knows them; the project has no address (RFC 2606: nor has this one).
 MAINTAINER = "{} <{}>".format(
@@ -52,7 +57,6 @@ FILES = {
     "smtp_intercept/app/packaging/files/sysusers.conf": "usr/lib/sysusers.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/logrotate": "etc/logrotate.d/tollbridge",
-    "smtp_intercept/app/packaging/debian/copyright": f"{DOC}/copyright",
     "smtp_intercept/app/sample.toml": f"{DOC}/tollbridge.toml",
     **{page: f"{DOC}/{page}" for page in PAGES},
 }
@@ -107,8 +111,9 @@ def build(out: Path, work: Path, *, quick: bool = False) -> Path:
     shutil.rmtree(work, ignore_errors=True)
     stage = work / "stage"
     wheels = work / "wheels"
-    _environment(stage, wheels)
+    brought = _environment(stage, wheels)
     _strip(stage / SITE)
+    _install_papers(stage, brought, wheels)
     _install_files(stage)
     _install_pages(stage)
     version, architecture = version_here(), _said("dpkg", "--print-architecture")
@@ -129,17 +134,24 @@ def wheel(out: Path) -> None:
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy2(ROOT / name, source / name)
-    _pip("wheel", "--wheel-dir", out, "--constraint", LOCK, source)
+    # What builds them is here already, in its own locked version: pip would fetch the newest.
+    built = ("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", out)
+    _pip(*built, source)
+    _pip(*built, "--require-hashes", "--requirement", LOCK)
     shutil.rmtree(source)
 
 
-def _environment(stage: Path, wheels: Path) -> None:
-    """What `python3 -m venv` makes, with the wheels installed; dpkg owns every file of it."""
+def _environment(stage: Path, wheels: Path) -> list[Bundled]:
+    """What `python3 -m venv` makes, with the wheels installed; dpkg owns every file of it. Returns what others have
+    brought."""
     wheel(wheels)
     site, binaries = stage / SITE, stage / HOME / "bin"
     # Without dependencies and index: exactly these files and no others.
     _pip("install", "--no-index", "--no-deps", "--no-compile", "--target", site, *sorted(wheels.glob("*.whl")))
-    shutil.rmtree(site / "bin", ignore_errors=True)  # other people's commands, with this machine's paths in them
+    # Other people's commands, with this machine's paths in them, and their manual pages, where nobody looks.
+    for own in ("bin", "share"):
+        shutil.rmtree(site / own, ignore_errors=True)
+    brought = bundled(site)
     for trace in (*site.glob("*.dist-info/direct_url.json"), *site.glob("*.dist-info/RECORD")):
         trace.unlink()
     binaries.mkdir(parents=True)
@@ -150,6 +162,20 @@ def _environment(stage: Path, wheels: Path) -> None:
     (stage / HOME / "pyvenv.cfg").write_text(home)
     (stage / "usr/bin").mkdir(parents=True)
     (stage / "usr/bin/tollbridge").symlink_to("../lib/tollbridge/bin/tollbridge")
+    return brought
+
+
+def _install_papers(stage: Path, brought: list[Bundled], wheels: Path) -> None:
+    """Whose it is, and what is in it."""
+    digests = {normal(path.name.split("-")[0]): path for path in wheels.glob("*.whl")}
+    sums = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in digests.items()}
+    # Of what was compiled here nobody else has the sum.
+    known = {name: digest for name, digest in sums.items() if digest in LOCK.read_text()}
+    needed = [normal(re.split(r"[^\w.-]", need)[0]) for need in metadata.requires("tollbridge") or ()]
+    at = timestamp((ROOT / "CHANGELOG.md").stat().st_mtime)
+    (stage / DOC).mkdir(parents=True, exist_ok=True)
+    (stage / DOC / "copyright").write_text(copyright_file(HOME, SITE, brought))
+    (stage / DOC / "sbom.cdx.json").write_text(bill(version_here(), at, brought, needed, known))
 
 
 def _strip(site: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from smtp_intercept.app.packaging.deb import FILES, HERE, LOCK, ROOT
+from smtp_intercept.app.packaging.deb import FILES, HERE, ROOT
 
 MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
 TOOLS = Path(os.environ.get("TOLLBRIDGE_TOOLS") or ROOT / ".tools")
@@ -22,13 +22,16 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 DEBOOTSTRAP_S, BUILD_S = 900, 900
 # What is mounted in the root goes with its processes, and they with this one: half-made it is safe to remove.
 ALONE = ("unshare", "--mount", "--pid", "--fork", "--kill-child")
-SOURCES = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", str(LOCK.relative_to(ROOT)))
+LOCKS = ("requirements/build.txt", "requirements/run.txt")
+SOURCES = ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", *LOCKS)
 BUILD = """\
 set -e
 cd /build/source
 python3 -m venv /build/venv
 export PIP_CERT=/build/certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore PYTHONPATH=$PWD
-/build/venv/bin/pip install --quiet --constraint tests/requirements.txt .
+/build/venv/bin/pip install --quiet --require-hashes -r requirements/build.txt
+/build/venv/bin/pip install --quiet --require-hashes --no-build-isolation -r requirements/run.txt
+/build/venv/bin/pip install --quiet --no-deps --no-build-isolation .
 exec /build/venv/bin/python -m smtp_intercept.app.packaging.deb --out /build/out
 """
 
