@@ -12,16 +12,16 @@ from bridge.entry import astray
 from bridge.lane import PortLegs
 from bridge.rules import Rules, chain
 
-# Counter → words for people.
+# Counter → words for people. Without "in_" some are words of newer nft's own.
 INSIDE = {
-    "pppoe": "inside PPPoE",
-    "mpls": "inside MPLS",
-    "gre": "inside GRE",
-    "ip_in_ip": "inside IPv4 or IPv6 of a tunnel (6in4, IP in IP)",
-    "vxlan": "inside VXLAN",
+    "in_pppoe": "inside PPPoE",
+    "in_mpls": "inside MPLS",
+    "in_gre": "inside GRE",
+    "in_ip": "inside IPv4 or IPv6 of a tunnel (6in4, IP in IP)",
+    "in_vxlan": "inside VXLAN",
 }
-_TYPES = {0x8864: "pppoe", 0x8847: "mpls", 0x8848: "mpls"}
-_PROTOCOLS = {47: "gre", 4: "ip_in_ip", 41: "ip_in_ip"}
+_TYPES = {0x8864: "in_pppoe", 0x8847: "in_mpls", 0x8848: "in_mpls"}
+_PROTOCOLS = {47: "in_gre", 4: "in_ip", 41: "in_ip"}
 _VXLAN = 4789  # RFC 7348
 
 
@@ -37,12 +37,12 @@ class _Inner:
 
 
 _INNER = (
-    _Inner("pppoe", "nh", 8, (6, 16, 0x0021, 0x0057)),
-    *(_Inner("mpls", "nh", 4 * labels, None) for labels in (1, 2)),
-    _Inner("gre", "th", 4, (2, 16, 0x0800, 0x86DD)),
-    _Inner("gre", "th", 8, (2, 16, 0x0800, 0x86DD)),  # with a key, or a checksum
-    _Inner("ip_in_ip", "th", 0),
-    _Inner("vxlan", "th", 30, (28, 16, 0x0800, 0x86DD)),
+    _Inner("in_pppoe", "nh", 8, (6, 16, 0x0021, 0x0057)),
+    *(_Inner("in_mpls", "nh", 4 * labels, None) for labels in (1, 2)),
+    _Inner("in_gre", "th", 4, (2, 16, 0x0800, 0x86DD)),
+    _Inner("in_gre", "th", 8, (2, 16, 0x0800, 0x86DD)),  # with a key, or a checksum
+    _Inner("in_ip", "th", 0),
+    _Inner("in_vxlan", "th", 30, (28, 16, 0x0800, 0x86DD)),
 )
 
 
@@ -52,7 +52,7 @@ def tunnels(legs: PortLegs) -> list[str]:
     types = ", ".join(f"{kind:#06x} : goto {name}_{inside}" for kind, inside in _TYPES.items())
     protocols = ", ".join(f"{number} : goto {name}_{inside}" for number, inside in _PROTOCOLS.items())
     return [
-        f"udp dport {_VXLAN} goto {name}_vxlan",
+        f"udp dport {_VXLAN} goto {name}_in_vxlan",
         f"meta protocol vmap {{ {types} }}",
         f"meta l4proto vmap {{ {protocols} }}",
     ]

@@ -231,21 +231,21 @@ def wrapped(a: Host, b: Host) -> dict[str, list[Any]]:
     mail = [IP(src="198.51.100.1", dst="198.51.100.2") / tcp(), IPv6(src="2001:db8:7::1", dst="2001:db8:7::2") / tcp()]
     four, six = mail
     return {
-        "pppoe": [
+        "in_pppoe": [
             link / PPPoE(sessionid=7) / PPP(proto=0x21) / four,
             link / PPPoE(sessionid=7) / PPP(proto=0x57) / six,
         ],
-        "mpls": [
+        "in_mpls": [
             Ether(src=a.mac, dst=b.mac, type=0x8847) / Raw(bytes(labels)) / inner
             for inner in mail
             for labels in (b"\x00\x01\x01\x40", b"\x00\x01\x00\x40\x00\x02\x01\x40")
         ],
-        "gre": [
+        "in_gre": [
             *(link / outer / GRE() / inner for inner in mail),
             link / outer / GRE(key_present=1, key=9) / four,
         ],
-        "ip_in_ip": [link / outer / inner for inner in mail],
-        "vxlan": [link / outer / UDP(sport=9999, dport=4789) / VXLAN(vni=7) / Ether() / inner for inner in mail],
+        "in_ip": [link / outer / inner for inner in mail],
+        "in_vxlan": [link / outer / UDP(sport=9999, dport=4789) / VXLAN(vni=7) / Ether() / inner for inner in mail],
     }
 
 
