@@ -10,11 +10,12 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from time import perf_counter
 
 from smtp_intercept.transparent import Address
 
-# Connections accepted at one go, so that a storm of them does not hold up the sessions that are there.
-ACCEPT_BATCH = 64
+# Connections accepted at one go, and for so long, so that a storm of them does not hold up the sessions that are there.
+ACCEPT_BATCH, ACCEPT_S = 64, 0.005
 # When accepting fails (no descriptor, no memory) it is tried again after this; trying at once would spin.
 ACCEPT_PAUSE_S = 0.1
 
@@ -64,8 +65,9 @@ class Accepting:
         self._hold(ACCEPT_PAUSE_S)
 
     def _ready(self, listener: socket.socket) -> None:
+        until_at = perf_counter() + ACCEPT_S
         for _ in range(self._batch):
-            if not self._take(listener):
+            if not self._take(listener) or perf_counter() > until_at:
                 return
 
     def _take(self, listener: socket.socket) -> bool:

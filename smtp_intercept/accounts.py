@@ -27,6 +27,11 @@ class Account:
         self.sessions = self.held_bytes = 0
         self._spent_s = self._until = 0.0
 
+    @property
+    def account(self) -> Account:
+        """It pays for itself, where no session is there yet to pay."""
+        return self
+
     def charge(self, seconds: float, now: float) -> None:
         """To itself and to its network."""
         self._spent_s = self._lately(now) + seconds

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeAlias
 
-from smtp_intercept.readiness import WRITE, Readiness
+from smtp_intercept.readiness import WRITE, Payer, Readiness
 
 # Called once, with None when the connection is there; else it is closed already.
 Answered: TypeAlias = Callable[[OSError | None], None]
@@ -26,10 +26,10 @@ class Connecting:
         self._waiting: dict[socket.socket, tuple[float, Answered]] = {}  # the eldest first
         self._timer: asyncio.TimerHandle | None = None
 
-    def wait(self, sock: socket.socket, answered: Answered) -> None:
+    def wait(self, sock: socket.socket, answered: Answered, payer: Payer | None = None) -> None:
         """For a socket whose connection is under way. OSError: it cannot be watched."""
         loop = asyncio.get_running_loop()
-        self._readiness.watch(sock, WRITE, lambda events: self._ready(sock))
+        self._readiness.watch(sock, WRITE, lambda events: self._ready(sock), payer)
         self._waiting[sock] = loop.time() + self._timeout_s, answered
         if self._timer is None:
             self._timer = loop.call_later(self._timeout_s, self._sweep)

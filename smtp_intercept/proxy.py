@@ -213,41 +213,48 @@ class Gateway:
     def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
         """Dial; what the client sends meanwhile waits in the kernel."""
         session = Session(self._protection.on(server[0], passage.arrival.direction), self._rules(passage))
+        account, began_at = self._accounts.open(passage.client[0]), time.perf_counter()
         try:
             dialled = self._dial(client, server, passage.arrival.away)
             passage.hidden, passage.source_port_kept = dialled.hidden, dialled.source_port_kept
             self._connecting.wait(
-                dialled.sock, lambda failure: self._join(passage, session, sock, dialled.sock, failure)
+                dialled.sock,
+                lambda failure: self._join(passage, session, account, sock, dialled.sock, failure),
+                account,
             )
         except Exception as mistake:
-            self._give_up(passage, session, sock, mistake)
+            self._give_up(passage, session, account, sock, mistake)
+        now = time.perf_counter()
+        account.charge(now - began_at, now)
 
     def _join(
         self,
         passage: Passage,
         session: Session,
+        account: Account,
         sock: socket.socket,
         server: socket.socket,
         failure: OSError | None,
     ) -> None:
         """The server has answered, or will not."""
         if failure is not None:
-            self._give_up(passage, session, sock, failure)
+            self._give_up(passage, session, account, sock, failure)
             return
         self._counts["source_ports_lost"] += bool(passage.hidden and not passage.source_port_kept)
-        account = self._accounts.open(passage.client[0])
         try:
             pair = self._open[passage] = self._pair(passage, session, account)
             pair.join(sock, server, self._readiness)
         except Exception as mistake:
-            self._accounts.close(account)
             for each in (server, sock):
                 self._readiness.forget(each)
             server.close()
-            self._give_up(passage, session, sock, mistake)
+            self._give_up(passage, session, account, sock, mistake)
 
-    def _give_up(self, passage: Passage, session: Session, sock: socket.socket, mistake: Exception) -> None:
+    def _give_up(
+        self, passage: Passage, session: Session, account: Account, sock: socket.socket, mistake: Exception
+    ) -> None:
         """A refused client is reset, as the server would have."""
+        self._accounts.close(account)
         if self._stopped:
             self._refuse(passage, session, sock, "stopped", "the gateway was stopped")
         elif isinstance(mistake, OSError):

@@ -25,7 +25,8 @@ FEW = 8
 class Payer(Protocol):
     """Whose time it is."""
 
-    account: Account
+    @property
+    def account(self) -> Account: ...
 
 
 class Readiness:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,3 +222,15 @@ class TestFacts:
         assert here.cpu.cores >= 1
         assert (here.memory_mib or 0) > 0
         assert match(here, profiles())[1]
+
+
+def test_what_the_profiles_let_sessions_take_is_below_what_the_unit_allows() -> None:
+    """docs/hardware.md has the reckoning; of a GiB, the rest is 200 MiB of processes, rules and queues."""
+    unit = (Path(__file__).parents[2] / "smtp_intercept/app/packaging/files/tollbridge.service").read_text()
+    high, most = (int(re.search(rf"^{key}=(\d+)%$", unit, re.MULTILINE)[1]) for key in ("MemoryHigh", "MemoryMax"))  # type: ignore[index]
+    assert high < most < 100
+    for profile in profiles():
+        assert profile.sessions_percent + 100 * 200 / 1024 < high
+        for mib in (1024, 4096):
+            fitted = profile.fitted(mib, 2)
+            assert fitted.limits.sessions * fitted.per_session_kib <= mib * 1024 * profile.sessions_percent / 100

@@ -71,15 +71,91 @@ HEAD = """# What becomes of mail when something is wrong
 Made from the table of `tests/kernel/conditions.py`, of which `tests/kernel/test_conditions.py` shows every cell in a
 running gateway: `python -m tests.kernel.conditions > docs/conditions.md`. A row says what holds when the condition has
 lasted three seconds, for mail that would be intercepted. "Counted" is the reason in `tollbridge status --json`, under
-`not_inspected` (under `mail`: `mta_silent`, `log_lines_lost`; beside it: `unsaid`). What peers bring about, rates and
-tables that are full, is not among them: `tests/kernel/test_flood.py` and `test_tables.py` show it. Inspection comes
-back by itself after each of them, or with the next `tollbridge run`. With `block`, and without a network namespace of
-the wire's own, connections that are opened between a flush of all rules and their return (at most two seconds) cross:
-nothing of ours is left then to stop them.
+`not_inspected` (under `mail`: `mta_silent`, `log_lines_lost`; beside it: `unsaid`). What peers bring about stands
+[below](#what-peers-bring-about). Inspection comes back by itself after each of them, or with the next `tollbridge run`.
+With `block`, and without a network namespace of the wire's own, connections that are opened between a flush of all
+rules and their return (at most two seconds) cross: nothing of ours is left then to stop them.
 
 | condition | `on_failure` | mail crosses | counted | `status`: headline, exit status |
 |---|---|---|---|---|
 """
+
+
+PEERS_HEAD = """
+## What peers bring about
+
+It costs them: `on_failure` is about the gateway's own health. "Counted" is in `tollbridge status --json`. A busy client
+is slowed, not lost: after a 421 or a dropped SYN every mail server comes again.
+
+| what a peer does | what it gets | others' mail | counted | shown by |
+|---|---|---|---|---|
+"""
+_PRESSING, _FLOOD, _LIMITS = "tests/kernel/test_pressing.py", "tests/kernel/test_flood.py", "tests/smtp/test_limits.py"
+_ACCOUNTS, _INSPECTED = "tests/smtp/test_accounts.py", "inspected"
+# What, what it gets, what becomes of others' mail, where it is counted, which tests show it.
+PEERS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
+    (
+        "opens connections faster than `new_connections_per_s_per_network`, or one client faster than half of it",
+        "its SYNs are dropped",
+        _INSPECTED,
+        "`put_off`: `rate_network`, `rate_client`",
+        (_PRESSING, _FLOOD),
+    ),
+    (
+        "SYNs from everywhere, beyond `new_connections_per_s`",
+        "what is within the rate is intercepted",
+        "beyond the rate as `on_failure` says",
+        "`not_inspected`: `rate`",
+        (_FLOOD,),
+    ),
+    (
+        "more sessions than `client_percent` or `network_percent` of what is free",
+        "421 4.7.0",
+        _INSPECTED,
+        "`put_off`: `client_shares_used_up`, `network_shares_used_up`",
+        (_PRESSING, "tests/smtp/test_shares.py"),
+    ),
+    (
+        "so many networks that no place is left",
+        "as `on_overload` says",
+        "as `on_overload` says",
+        "`not_inspected`: `interceptor_full`, or `mail`: `deferred`",
+        (_FLOOD, "tests/kernel/test_overload.py"),
+    ),
+    ("lines that cost time to read", "it is served last", _INSPECTED, "–", (_PRESSING, _ACCOUNTS)),
+    (
+        "has more of its octets kept than its share of `held_bytes`",
+        "it is not read; after 30 s 421 4.3.1",
+        _INSPECTED,
+        "`mail`: `deferred`",
+        (_ACCOUNTS,),
+    ),
+    (
+        "sends, or reads, octet by octet; says much and brings no mail",
+        "421 4.4.2; who does not read is reset",
+        _INSPECTED,
+        "`put_off`: `timeouts`",
+        (_PRESSING, _LIMITS),
+    ),
+    (
+        "a client that cannot be followed",
+        "421 4.7.0, unless `on_client_doubt` passes it",
+        _INSPECTED,
+        "`mail`: `client_doubts`",
+        ("tests/kernel/test_hostile.py",),
+    ),
+    (
+        "mail in a VLAN that is not listed, in a tunnel, or under IPsec AH, which takes both ends",
+        "it crosses unread",
+        _INSPECTED,
+        "`not_inspected`: `tagged`, the tunnel's name, `authenticated`",
+        ("tests/kernel/test_vlan.py", "tests/kernel/test_wire.py"),
+    ),
+)
+
+
+def _shown(tests: tuple[str, ...]) -> str:
+    return ", ".join(f"`{test.rpartition('/')[2]}`" for test in tests)
 
 
 def lines() -> Iterator[str]:
@@ -88,6 +164,9 @@ def lines() -> Iterator[str]:
     for name, cells in CELLS.items():
         for policy, cell in zip(POLICIES, cells, strict=True):
             yield f"| {CONDITIONS[name].words if policy == POLICIES[0] else ''} | {policy} | {cell} |\n"
+    yield PEERS_HEAD
+    for what, gets, others, counted, tests in PEERS:
+        yield f"| {what} | {gets} | {others} | {counted} | {_shown(tests)} |\n"
 
 
 if __name__ == "__main__":
