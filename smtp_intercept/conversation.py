@@ -87,9 +87,14 @@ class Conversation(Transfer):
         self.moved_at = self.mail_at = now
         self._answer_last(self._screen.ask(Stage.CONNECT), now)
 
-    def time_out(self, now: float, answer: Answer = answers.TIMED_OUT) -> None:
+    def time_out(self, now: float) -> None:
         """What the session waits for does not come."""
-        self._owed.appendleft(Owed(Verb.OTHER, now, answer=answer))
+        self._owed.appendleft(Owed(Verb.OTHER, now, answer=answers.TIMED_OUT))
+        self.settle(now)
+
+    def turn_away(self, answer: Answer, now: float) -> None:
+        """Nothing more is read; the words on messages that the server may have accepted come first."""
+        self._end_with(answer, now)
         self.settle(now)
 
     # Each reader takes (buffer, position, now) and gives the position that it has read up to.
@@ -162,6 +167,7 @@ class Conversation(Transfer):
                 return position
             case Header(size_bytes, client):
                 self._opening, self._may_open = None, False
+                self.ambiguous = True  # to a server that does not know it these are lines
                 if client:
                     self.orders.append(Announced(client))
                 return position + size_bytes

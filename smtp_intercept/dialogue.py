@@ -205,8 +205,9 @@ class Owed:
 
 
 def _owe_mail(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
-    parameters = argument.rpartition(b">")[2]
-    prdr = bool(parameters) and b"PRDR" in parameters.upper().split()
+    """Servers read parameters from the end, or from the path on, and those may have brackets too: wherever the word
+    stands, it may have been meant."""
+    prdr = b"PRDR" in argument.upper().split()
     return Owed(verb, now, clip(parse_path(argument)), prdr=prdr)
 
 

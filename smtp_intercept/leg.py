@@ -42,6 +42,7 @@ class Leg:
         "_loop",
         "_pair",
         "_readiness",
+        "_resetting",
         "_sent",
         "_sock",
         "_unsent",
@@ -69,7 +70,7 @@ class Leg:
         self._loop = asyncio.get_running_loop()
         self._unsent: list[bytes | memoryview] = []
         self.unsent_bytes, self.behind_at = 0, 0.0
-        self.full = self.ended = self.lost = self._ending = self._closing = False
+        self.full = self.ended = self.lost = self._ending = self._closing = self._resetting = False
         self._broken: OSError | None = None  # why nothing can be sent any more
         self.reading = True
         self._watched = READ
@@ -83,7 +84,7 @@ class Leg:
 
     def write(self, data: bytes) -> None:
         """Send, or keep for the peer; nothing if the leg is going."""
-        if self._closing or self._broken:
+        if self._closing or self._broken or self._resetting:
             return
         if not self._unsent:
             try:
@@ -115,7 +116,10 @@ class Leg:
             self._readiness.soon(self._go_on)
 
     def reset(self) -> None:
-        """Close with a RST, a little later if something has still to be sent."""
+        """Close with a RST, a little later if something has still to be sent. Nothing more is: what the peer says in
+        the meantime could let a message's end cross, and nobody would hear what became of it."""
+        self._resetting = True
+        self._watch()
         latest_at = self._loop.time() + FLUSH_S
         self._readiness.soon(lambda: self._reset(latest_at))
 
@@ -131,7 +135,7 @@ class Leg:
     def _ready(self, events: int) -> None:
         if self._watched & WRITE:
             self._flush()
-        if not self._watched & READ or events == WRITE:  # an error is read too
+        if self._resetting or not self._watched & READ or events == WRITE:  # an error is read too
             return
         try:
             size = self._sock.recv_into(_READ_INTO, READ_BYTES if self._pair.in_bulk(self) else LINES_BYTES)
@@ -195,7 +199,7 @@ class Leg:
 
     def _watch(self) -> None:
         """For what is wanted now. A socket without a wish would be told of its end without an end."""
-        reads = self.reading and not self.ended and not self._closing
+        reads = self.reading and not self.ended and not self._closing and not self._resetting
         events = (READ if reads else 0) | (WRITE if self._unsent else 0)
         if self.lost or events == self._watched:
             return

@@ -162,11 +162,11 @@ class Pair:
             self._turn_away(now)
 
     def _turn_away(self, now: float) -> None:
-        """Its last word would not reach one that does not read."""
-        if self.client is not None and not self.client.unsent_bytes:
+        """Its last word would not reach one that does not read, nor one whose octets are encrypted."""
+        if self.client is not None and not self.client.unsent_bytes and not self.session.server_in_bulk:
             self.received(lambda _, now: self.session.turn_away(HOLDS_TOO_MUCH, now), b"")
         else:
-            self.abort(HOLDS_TOO_MUCH.outcome, str(HOLDS_TOO_MUCH.reply))
+            self._leave_deaf(HOLDS_TOO_MUCH.outcome, str(HOLDS_TOO_MUCH.reply))
 
     def ended(self, leg: Leg) -> None:
         """The end of one side's stream."""
@@ -186,7 +186,7 @@ class Pair:
         if failure is not None:
             self._decide("reset", f"by the {leg.name}" if isinstance(failure, ConnectionError) else _errno(failure))
         other = self.server if leg is self.client else self.client
-        if other is not None and not other.lost:
+        if other is not None and not other.lost and not self._hearing:
             if leg is self.client and failure is not None and self.session.owes_word:
                 self._hear_out(leg, other)
             elif failure is None:
@@ -200,6 +200,15 @@ class Pair:
         self._hearing, client.full = True, False
         server.end()
         self.regulate()
+
+    def _leave_deaf(self, outcome: str, reason: str) -> None:
+        """A client that does not read: no word on its message has been looked for as long as it was full."""
+        if self.client is None or self.server is None or self.server.lost or not self.session.owes_word:
+            self.abort(outcome, reason)
+            return
+        self._decide(outcome, reason)
+        self._hear_out(self.client, self.server)
+        self.client.reset()
 
     def abort(self, outcome: str, reason: str) -> None:
         """Reset both sides."""
@@ -307,7 +316,8 @@ class Pair:
             self._fail(mistake)
         for leg in (self.client, self.server):
             if leg is not None and leg.unsent_bytes and now - leg.behind_at >= self._patience_s:
-                self.abort("timeout", f"the {leg.name} does not read")
+                leave = self._leave_deaf if leg is self.client else self.abort
+                leave("timeout", f"the {leg.name} does not read")
 
     @property
     def _patience_s(self) -> float:

@@ -126,6 +126,8 @@ def _read_v2(stream: bytes) -> Header | Doubt:
         return Doubt.PROXIED
     if len(stream) < 16 + length:
         return UNFINISHED
+    if begins_transaction(stream[: 16 + length]):  # what its client said may be in it, as the name in a ClientHello
+        return Doubt.PROXIED
     if version == 0x20 or not octets:  # LOCAL: the balancer's own
         return Header(16 + length, None)
     ports = 16 + 2 * octets

@@ -202,12 +202,11 @@ class Session:
         return out
 
     def turn_away(self, answer: Answer, now: float) -> list[Out]:
-        """Its octets are too many: the end, with this word."""
+        """Its octets are too many: the end, with this word, behind the server's on what it may have accepted."""
         out: list[Out] = []
-        self._talk.time_out(now, answer)
+        self._talk.turn_away(answer, now)
+        self._unread, self._talk.ahead_bytes = b"", 0
         self._speak(out)
-        if self._talk.reading is _OVER:
-            self._unread = b""
         return out
 
     def finish(self, now: float) -> list[Out]:

@@ -34,7 +34,7 @@ _PLAIN = re.compile(rb"(?:FROM|TO):<([a-z0-9.!#$%&'*+/=?^_`{|}~-]+@[a-z0-9.-]+)>
 _CHUNK = re.compile(rb"([0-9]{1,18})(?: +(LAST))?", re.IGNORECASE)
 # No blank before it and none but spaces in it: what else some servers take for BDAT is no command to others.
 _CHUNK_LINE = re.compile(rb"BDAT +[0-9]{1,18}(?: +LAST)? *\r\n", re.IGNORECASE)
-_TRANSACTION = re.compile(rb"(?:MAIL|SEND|SOML|SAML)\s*FROM", re.IGNORECASE)
+_SENDER_VERB = re.compile(rb"MAIL|SEND|SOML|SAML")
 _CREDENTIALS = re.compile(rb"(?:[A-Za-z-]+ +[A-Za-z0-9_-]+ +)?[A-Za-z0-9+/=]+\r\n")
 _OFFER = re.compile(rb"^[ \t]*([^ \t\n]+)[ \t]*([^\n]*)", re.MULTILINE)
 _COUNT = re.compile(rb"[0-9]{1,10}(?![^ ])")
@@ -110,8 +110,14 @@ def parse_offers(lines: bytes) -> dict[bytes, bytes]:
 
 
 def begins_transaction(octets: bytes) -> bool:
-    """A server that reads these as lines could find a message in them."""
-    return _TRANSACTION.search(octets) is not None
+    """A server that reads these as lines could find a message in them, whatever it skips between the two words or
+    drops from within them."""
+    lines = octets.replace(b"\0", b"").upper().split(b"\n")
+    return any(b"FROM" in line and _begins(line, line.rindex(b"FROM")) for line in lines)
+
+
+def _begins(line: bytes, upto: int) -> bool:
+    return _SENDER_VERB.search(line, 0, upto) is not None
 
 
 def is_credentials(line: bytes) -> bool:

@@ -336,3 +336,30 @@ def test_after_our_last_word_the_client_may_still_talk(run: Run) -> None:
             assert (await it.over())[0]["outcome"] == "refused"
 
     run(work())
+
+
+def test_a_client_that_does_not_read_hides_no_message(run: Run) -> None:
+    """It is left while the server has still to say what became of its message."""
+    rules = Rules(limits=Limits(patience_s={**PATIENCE_S, Phase.BLOCK: 0.6}))
+    envelope = b"HELP\r\nEHLO c\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port, rules=lambda passage: rules) as it:
+            client, server = await connected(it.port), await taken()
+            await send(server, b"220 x\r\n")
+            await send(client, envelope + b"x\r\n.\r\n")
+            assert await receive(server, len(envelope)) == envelope
+            while not it.gateway.unsent_bytes:
+                await send(server, b"214-" + b"y" * 8_000 + b"\r\n")
+                await asyncio.sleep(0.001)
+            await send(server, b"214 y\r\n" + b"250 x\r\n" * 3 + b"354 go\r\n")
+            assert await receive(server, 6) == b"x\r\n.\r\n"
+            await asyncio.sleep(1.5)
+            await send(server, b"250 taken\r\n")
+            (record,), (message,) = await it.over(), it.messages()
+            assert (record["outcome"], record["reason"]) == ("timeout", "the client does not read")
+            assert (message["outcome"], message["reply"]) == ("accepted", "250 taken")
+            client.close()
+            server.close()
+
+    run(work())

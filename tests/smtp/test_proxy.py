@@ -278,6 +278,32 @@ def test_a_reset_that_a_write_meets_first_is_a_reset_too(run: Run) -> None:
     run(work())
 
 
+AHEAD = b"EHLO c\r\nMAIL FROM:<a@c.example>\r\nRCPT TO:<b@example.com>\r\nDATA\r\n"
+
+
+@pytest.mark.parametrize("behind", [b"x\r\n.\r\n", b"x\r\n.\r\nNOOP\r\n"])
+def test_what_waited_for_a_reply_does_not_cross_behind_a_reset(run: Run, behind: bytes) -> None:
+    """Its end would be a message that the server takes and the log does not have."""
+
+    async def work() -> None:
+        async with listening() as (port, taken), box(port) as it:
+            for _ in range(10):
+                client, server = await greeted(it, taken)
+                await send(client, AHEAD + behind)
+                assert await receive(server, len(AHEAD)) == AHEAD
+                await send(server, b"250 x\r\n" * 3)
+                await receive(client, 21)
+                reset(client)
+                server.send(b"354 go\r\n")  # in the same turn of the gateway's loop, which hears of the client first
+                with pytest.raises(ConnectionResetError):
+                    assert await receive(server, 1) == b"", "content has crossed"
+                server.close()
+            assert [each["outcome"] for each in await it.over(10)] == ["reset"] * 10
+            assert {message["outcome"] for message in it.messages()} == {"aborted"}
+
+    run(work())
+
+
 def test_the_last_reply_arrives_before_the_reset_that_follows_it(run: Run) -> None:
     async def work() -> None:
         async with listening() as (port, taken), box(port) as it:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtp_intercept.answers import INJECTED
+from smtp_intercept.answers import HOLDS_TOO_MUCH, INJECTED
 from smtp_intercept.dialogue import _EFFECTS, MAX_OUTSTANDING, Effect, Verb, effect
 from smtp_intercept.direction import Domains, Protection
 from smtp_intercept.events import Doubt, EndClient, EndServer, Leave, MessageDone, Out, ToClient, ToServer
@@ -52,6 +52,21 @@ def test_every_reply_to_every_command_has_an_effect() -> None:
     for verb in Verb:
         for code in range(200, 600):
             assert effect(verb, code) in Effect
+
+
+def test_who_is_turned_away_hears_first_what_became_of_its_message() -> None:
+    """Else a sender presses until it is turned away, and the server takes its message unseen."""
+    it = in_data()
+    it.client_sent(b"x\r\n.\r\nMAIL FROM:<d@b>\r\nDATA\r\n" + b"y" * 40_000, 3)
+    assert it.turn_away(HOLDS_TOO_MUCH, 4) == []
+    assert it.ahead_bytes == 0
+    assert to_server(it.client_sent(b"y" * 100, 5)) == b""
+    assert it.turn_away(HOLDS_TOO_MUCH, 6) == []
+    outs = it.server_sent(b"250 taken\r\n250 ok\r\n354 go\r\n", 7)
+    assert to_client(outs) == b"250 taken\r\n" + HOLDS_TOO_MUCH.line
+    assert [message.outcome.value for message in messages(outs)] == ["accepted"]
+    assert any(isinstance(out, Leave) for out in outs)
+    assert to_server(outs) == b""
 
 
 def test_a_chunk_of_data_crosses_as_the_object_that_came() -> None:
