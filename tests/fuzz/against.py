@@ -20,8 +20,8 @@ from typing import Any
 from smtp_intercept.direction import Direction, Domains, Protection
 from smtp_intercept.proxy import Arrival, Gateway
 from smtp_intercept.rules import Rules
-from smtp_intercept.transparent import Address, Dialled, Dialler
-from tests.fuzz.hostile import SYNC, Hostile
+from smtp_intercept.transparent import Address, Dialled, Dialler, reset_on_close
+from tests.fuzz.hostile import SYNC, End, Hostile
 from tests.fuzz.loose import LooseServer, Quirks
 
 LOCAL = "127.0.0.1"
@@ -46,6 +46,11 @@ class Client:
                     return
                 if step is SYNC:
                     await self.listen(FIRST_S)
+                elif step is End.RESET:
+                    reset_on_close(self._sock)
+                    return
+                elif step is End.HALF_CLOSE:
+                    self._sock.shutdown(socket.SHUT_WR)
                 else:
                     async with asyncio.timeout(SYN_S):
                         await self._loop.sock_sendall(self._sock, step)

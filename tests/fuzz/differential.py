@@ -14,7 +14,7 @@ from smtp_intercept.events import Abort, DropServer, EndServer, Leave, MessageDo
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message, Outcome
-from tests.fuzz.hostile import Hostile
+from tests.fuzz.hostile import End, Hostile
 from tests.fuzz.loose import LooseServer, Quirks
 
 PROTECTION = Protection(Domains.of([("example.com", False)]))
@@ -36,7 +36,7 @@ class Meeting:
     to_box: bytes = b""
     told: list[Message] = field(default_factory=list)
     over: bool = False
-    ended: bool = False
+    gone: bool = False  # the client, by a reset: the server is heard as long as it owes a word
 
     def take(self, outs: list[Out]) -> None:
         for out in outs:
@@ -68,7 +68,7 @@ class Meeting:
     def box_hears(self) -> None:
         size = self.some(self.to_box)
         heard, self.to_box = self.to_box[:size], self.to_box[size:]
-        if not self.over:
+        if not self.over and (not self.gone or self.session.owes_word):
             self.take(self.session.server_sent(heard, 0.0))
 
     def settle(self) -> None:
@@ -92,14 +92,16 @@ def meet(seed: str, rules: Rules | None = None) -> tuple[Meeting, Hostile, Quirk
             break
         if step is None:
             it.settle()
+        elif isinstance(step, End):
+            it.gone = step is End.RESET
         else:
             it.take(it.session.client_sent(step, 0.0))
             while chance.random() < 0.4 and it.move():
                 pass
-    if not greeted:
+    if not greeted and not it.gone:
         it.to_box += it.server.greet()
     it.settle()
-    if not it.over:
+    if not (it.over or it.gone):
         it.take(it.session.client_closed(0.0))
     it.settle()
     it.take(it.session.finish(0.0))

@@ -7,13 +7,70 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from enum import Enum, auto
 from itertools import count
 
 from tests.fuzz.loose import LOOSE_ENDS
 
+
+class End(Enum):
+    """Of what the client says: it still listens, or it is gone."""
+
+    HALF_CLOSE = auto()
+    RESET = auto()
+
+
 SYNC = None  # wait for all replies
-Step = bytes | None
+Step = bytes | End | None
 HELLO = b"\x16\x03\x01\x00\x10\x01\r\nNOOP\r\nNOOP\r\n."
+# Where no command is looked for, or another one is.
+INTERRUPTIONS = (
+    *(
+        b"RSET",
+        b"RSET x",
+        b"NOOP",
+        b"NOOP " + b"x" * 994,
+        b"EHLO d.example",
+        b"HELO d.example",
+        b"EHLO",
+        b"LHLO d.example",
+    ),
+    *(
+        b"MAIL FROM:<again@evil.test>",
+        b"RCPT TO:<c@evil.test>",
+        b"DATA x",
+        b" DATA",
+        b"DATA\0",
+        b"BDAT",
+        b"\tBDAT 3",
+        b"",
+    ),
+    *(
+        b"VRFY a",
+        b"EXPN a",
+        b"HELP",
+        b"ETRN x",
+        b"TURN",
+        b"XCLIENT ADDR=192.0.2.1",
+        b"XFORWARD ADDR=192.0.2.1",
+        b"X-EXPS LOGIN",
+    ),
+    *(
+        b"AUTH PLAIN AAAA",
+        b"AUTH LOGIN\r\n*",
+        b"AUTH EXTERNAL =",
+        b"AUTH XOAUTH2 QUFB",
+        b"*",
+        b"STARTTLS x",
+        b"BURL imap://x",
+    ),
+)
+SIZES = (b"+%d", b"-%d", b"0%d", b"00000000000000000000%d", b"0x%x", b"%d.0", b"\t%d", b" %d ", b"%d,", b"", b"x%d")
+
+
+def hello(body: bytes) -> bytes:
+    """A ClientHello with this in it."""
+    return b"\x16\x03\x01" + (1 + len(body)).to_bytes(2) + b"\x01" + body
 
 
 class Hostile:
@@ -21,8 +78,15 @@ class Hostile:
 
     def __init__(self, seed: str, domain: str, tricks: bool = True) -> None:
         self._chance, self._seed, self._domain, self._numbers = random.Random(seed), seed, domain, count()
-        self._tricks = tricks
+        self._tricks = tricks and self._chance.random() < 0.9  # some must get their mail through
         self.steps = list(self._session())
+        if tricks and self._chance.random() < 0.2:
+            self._leave()
+
+    def _leave(self) -> None:
+        """Anywhere, at once."""
+        del self.steps[self._chance.randint(1, len(self.steps)) :]
+        self.steps.append(self._chance.choice([End.HALF_CLOSE, End.RESET]))
 
     def _session(self) -> Iterator[Step]:
         chance = self._chance
@@ -62,7 +126,7 @@ class Hostile:
         chance = self._chance
         sender = f"m{self._seed}.{next(self._numbers)}@evil.test"
         verb = chance.choice([b"MAIL"] * 9 + [b"SAML"])
-        parameters = chance.choice([b"", b"", b" PRDR", b" BODY=8BITMIME"])
+        parameters = chance.choice([b"", b"", b" PRDR", b" BODY=8BITMIME", b" PRDR AUTH=<>", b" AUTH=<> PRDR"])
         names = chance.sample(["a", "b", "c", "nobody"], chance.randint(1, 3))
         mail = b"%b FROM:<%b>%b" % (verb, sender.encode(), parameters)
         return mail, [f"RCPT TO:<{name}@{self._domain}>".encode() for name in names]
@@ -76,6 +140,7 @@ class Hostile:
         mail, recipients = self._envelope()
         for line in (mail, *recipients):
             yield from self._line(line)
+            yield from self._interrupt()
         if self._chance.random() < 0.5:
             yield from self._by_data()
         else:
@@ -107,11 +172,17 @@ class Hostile:
             last = b" LAST" if number == 1 else b""
             if self._tricks and chance.random() < 0.1:
                 last = chance.choice([b" X", b" last", b"\0", b"\tLAST", b" LAST X"])
-            yield from self._line(b"BDAT %d%b" % (size, last))
+            form = chance.choice(SIZES) if self._tricks and chance.random() < 0.1 else b"%d"
+            yield from self._line(b"BDAT %b%b" % (form % size if form else b"", last))
             yield from self._cut(chunk)
             yield from self._maybe_sync()
+            yield from self._interrupt()
 
     # Tricks.
+
+    def _interrupt(self) -> Iterator[Step]:
+        if self._tricks and self._chance.random() < 0.08:
+            yield from self._line(self._chance.choice(INTERRUPTIONS))
 
     def _trick(self) -> Iterator[Step]:
         if not self._tricks:
@@ -167,6 +238,11 @@ TRICKS: tuple[Callable[[Hostile], bytes], ...] = (
     lambda it: it._hidden_in(b"\x16\x03"),
     lambda it: it._hidden_in(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 25\r\n"),
     lambda it: it._hidden_in(b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + bytes(12)),
+    lambda it: it._hidden_in(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"),
+    lambda it: hello(b"\r\nEHLO c.example\r\n" + it._whole()),
+    lambda it: hello(
+        b"\r\nEHLO c.example\r\n" + it._whole().replace(b" FROM", it._chance.choice([b"\0 FROM", b" \x1cFROM"]))
+    ),
     lambda it: it._hidden_in(b"VERB\r\n"),
     lambda it: it._hidden_in(b"DATA\r\n"),
     lambda it: b"STARTTLS\r\n",
