@@ -37,7 +37,7 @@ INTERRUPTIONS = (
     ),
     *(
         b"MAIL FROM:<again@evil.test>",
-        b"RCPT TO:<c@evil.test>",
+        b"RCPT TO:<c@DOMAIN>",
         b"DATA x",
         b" DATA",
         b"DATA\0",
@@ -182,7 +182,8 @@ class Hostile:
 
     def _interrupt(self) -> Iterator[Step]:
         if self._tricks and self._chance.random() < 0.08:
-            yield from self._line(self._chance.choice(INTERRUPTIONS))
+            line = self._chance.choice(INTERRUPTIONS)
+            yield from self._line(line.replace(b"DOMAIN", self._domain.encode()))
 
     def _trick(self) -> Iterator[Step]:
         if not self._tricks:
