@@ -145,7 +145,8 @@ async def dialled(route: Route, number: int, port: int) -> AsyncIterator[Dialogu
     try:
         yield Dialogue(reader, writer)
     finally:
-        writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
+        if not writer.transport.is_closing():
+            writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
 
 class Sender:
