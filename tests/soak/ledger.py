@@ -142,8 +142,8 @@ UNDER_WAY_S = 1.0  # a reporter that dies takes the counts of so long along, and
 def judge_inspection(
     sent: Sequence[Sent], logged: Collection[str], samples: Sequence[Sample], spells: Sequence[Spell], per_s: float
 ) -> Verdict:
-    """What was accepted and is not in the mail log crossed uninspected: only while a fault lasted, and counted but for
-    the seconds in which nobody could."""
+    """What was accepted and is not in the mail log crossed uninspected, or its lines were lost: only while a fault
+    lasted, and counted but for the seconds in which nobody could."""
     verdict = Verdict()
     missed = [each for each in sent if each.outcome == "accepted" and each.name not in logged]
     verdict.counts["uninspected"] = len(missed)
@@ -156,7 +156,7 @@ def judge_inspection(
             verdict.broken.append(
                 f"{len(inside)} crossed uninspected in {where}, where {allowed:.0f} are accounted for: {names}"
             )
-        if not any(spell.fault.blind for spell in group):
+        if not any(spell.fault.blind or spell.fault.silent_log for spell in group):
             verdict.counts["of them in faults that should blind nobody"] += len(inside)
         for each in inside:
             del left[each.name]
