@@ -76,11 +76,11 @@ def hello(body: bytes) -> bytes:
 class Hostile:
     """``steps`` are what it does; ``domain`` is its recipients'."""
 
-    def __init__(self, seed: str, domain: str, tricks: bool = True) -> None:
+    def __init__(self, seed: str, domain: str) -> None:
         self._chance, self._seed, self._domain, self._numbers = random.Random(seed), seed, domain, count()
-        self._tricks = tricks and self._chance.random() < 0.9  # some must get their mail through
+        self._tricks = self._chance.random() < 0.9  # the others are anybody's: some mail must get through
         self.steps = list(self._session())
-        if tricks and self._chance.random() < 0.2:
+        if self._tricks and self._chance.random() < 0.12:
             self._leave()
 
     def _leave(self) -> None:
@@ -90,11 +90,12 @@ class Hostile:
 
     def _session(self) -> Iterator[Step]:
         chance = self._chance
-        if chance.random() < 0.6:
+        if not self._tricks or chance.random() < 0.6:
             yield SYNC
         for _ in range(chance.choice([0, 0, 0, 1, 2])):
             yield from self._trick()
-        yield from self._line(chance.choice([b"EHLO c.example"] * 6 + [b"HELO c.example", b"LHLO c.example"]))
+        others = [b"HELO c.example", b"LHLO c.example"] if self._tricks else []
+        yield from self._line(chance.choice([b"EHLO c.example"] * 6 + others))
         for _ in range(chance.randint(1, 3)):
             for _ in range(chance.choice([0, 0, 1, 2])):
                 yield from self._trick()
@@ -125,10 +126,10 @@ class Hostile:
     def _envelope(self) -> tuple[bytes, list[bytes]]:
         chance = self._chance
         sender = f"m{self._seed}.{next(self._numbers)}@evil.test"
-        verb = chance.choice([b"MAIL"] * 9 + [b"SAML"])
+        verb = chance.choice([b"MAIL"] * 9 + [b"SAML"] * self._tricks)
         parameters = chance.choice([b"", b"", b" PRDR", b" BODY=8BITMIME", b" PRDR AUTH=<>", b" AUTH=<> PRDR"])
         names = chance.sample(["a", "b", "c", "nobody"], chance.randint(1, 3))
-        mail = b"%b FROM:<%b>%b" % (verb, sender.encode(), parameters)
+        mail = b"%b FROM:<%b>%b" % (verb, sender.encode(), parameters if self._tricks else b"")
         return mail, [f"RCPT TO:<{name}@{self._domain}>".encode() for name in names]
 
     def _whole(self) -> bytes:
@@ -141,7 +142,7 @@ class Hostile:
         for line in (mail, *recipients):
             yield from self._line(line)
             yield from self._interrupt()
-        if self._chance.random() < 0.5:
+        if not self._tricks or self._chance.random() < 0.5:
             yield from self._by_data()
         else:
             yield from self._by_chunks()
