@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
-from smtp_intercept.dialogue import AFTER, VERBS, Owed, Reading, Verb, owe
+from smtp_intercept.dialogue import AFTER, MAX_LONG_OUTSTANDING, VERBS, Owed, Reading, Verb, owe
 from smtp_intercept.direction import Protection
 from smtp_intercept.events import Announced, Doubt
 from smtp_intercept.inspection import Inspection
@@ -38,6 +38,7 @@ from smtp_intercept.wire import (
 _CANCEL = b"*\r\n"  # RFC 4954 §4
 # Asked for with every command: see `session`.
 _PARTS = frozenset({Verb.BDAT, Verb.BURL})  # of a message
+_COMMAND = Reading.COMMAND
 _BDAT, _AUTH, _AFTER = Verb.BDAT, Verb.AUTH, dict(AFTER)
 _AUTH_VERBS = tuple(name for name, verb in VERBS.items() if verb is Verb.AUTH)
 _LONGEST_VERB = max(map(len, _AUTH_VERBS)) + 1
@@ -258,7 +259,11 @@ class Conversation(Transfer):
             if owed.verb is _AUTH:
                 self._exchange = Exchange(command.argument)
         else:
-            self.reading = self.next_command(len(owed.name)) if plain else self.wait()
+            # Most often nothing is owed but this: what `next_command` would say.
+            self.reading = _COMMAND if plain and len(self._owed) < MAX_LONG_OUTSTANDING else self._next(owed, plain)
+
+    def _next(self, owed: Owed, plain: bool) -> Reading:
+        return self.next_command(len(owed.name)) if plain else self.wait()
 
     def _cross_chunk(self, owed: Owed, position: int, end: int, now: float) -> None:
         self._owed.append(owed)

@@ -179,7 +179,9 @@ class Matching:
             return
         self._midway = False
         self._owed.popleft()
-        if self.reading not in CONTENT:  # whose time is not won by the replies to what came before
+        if (
+            self.reading is _COMMAND or self.reading not in CONTENT
+        ):  # its time is not won by replies to what came before
             self.moved_at = now
         self._apply(owed, reply, now)
         if self._owed:

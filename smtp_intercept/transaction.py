@@ -82,11 +82,6 @@ class Message:
         }
 
 
-def _size(text: str) -> int:
-    """What its characters take: Python stores the widest of them for all."""
-    return len(text) if text.isascii() else 4 * len(text)
-
-
 @dataclass(slots=True)
 class Transaction:
     """From the reply to MAIL (``opened``: it was accepted) to the end of the message. ``refusal``: of MAIL, of DATA or
@@ -113,7 +108,9 @@ class Transaction:
         if recipient.reply.code < 300:
             self.recipients_accepted += 1
             self.at_server += not recipient.ours
-        kept_bytes = self.kept_bytes + RECIPIENT_BYTES + _size(recipient.address) + len(recipient.reply.text)
+        address = recipient.address
+        wide = len(address) if address.isascii() else 4 * len(address)  # the widest character is the width of all
+        kept_bytes = self.kept_bytes + RECIPIENT_BYTES + wide + len(recipient.reply.text)
         if len(self.recipients) < MAX_LOGGED_RECIPIENTS and kept_bytes <= MAX_KEPT_BYTES:
             self.recipients.append(recipient)
             self.kept_bytes = kept_bytes

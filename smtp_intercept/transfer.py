@@ -51,7 +51,8 @@ class Transfer(Replies):
     def _go_on(self, size_bytes: int, now: float, *, ended: bool) -> None:
         """So much of the content has come. What the client has fallen behind is kept up to the next message's end, so
         that it does not begin anew with each chunk."""
-        self.moved_at = self._rules.limits.moved_at(self.moved_at, size_bytes, now)
+        if now != self.moved_at:
+            self.moved_at = self._rules.limits.moved_at(self.moved_at, size_bytes, now)
         if ended:
             self._lag_s, self.moved_at = now - self.moved_at, now
 
