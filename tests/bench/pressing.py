@@ -16,19 +16,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from smtp_intercept.app.lab.host import Process
 from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab
 from tests.kernel.test_flood import rss_bytes
-from tests.kernel.test_pressing import BAD, CONFIG, FOREIGN, GOOD, WIRES
+from tests.kernel.test_pressing import BAD, CONFIG, FOREIGN, GOOD, WIRES, as_in_the_unit, attacking, gives_way
 
 NETWORKS, EACH = 100, 10
 KINDS = ("sessions", "lines", "octets", "readers")
-
-
-def nice(lab: Lab, *words: str) -> Process:
-    attacker = lab.host("attacker")
-    return attacker.spawn(["nice", "-n", "19", attacker.interpreter, "-m", *words])
 
 
 @contextmanager
@@ -39,11 +33,11 @@ def pressing(lab: Lab, arguments: argparse.Namespace) -> Iterator[None]:
     where = [BAD, "--to", other.mac, "--by", attacker.mac, "--sources", FOREIGN]
     syns = ["--rate", str(arguments.syns), "--seconds", str(arguments.seconds + 60)]
     with ExitStack() as stack:
-        begun = [nice(lab, "tests.kernel.flood", *where, *syns)] if arguments.syns else []
+        begun = [attacking(lab, "tests.kernel.flood", *where, *syns)] if arguments.syns else []
         for number, kind in enumerate(KINDS):
             part = networks[number :: len(KINDS)]
             words = [kind, BAD, "--each", str(arguments.each), "--count", str(arguments.sessions), "--sources", *part]
-            begun.append(nice(lab, "tests.kernel.pressing", *words))
+            begun.append(attacking(lab, "tests.kernel.pressing", *words))
         for process in begun:
             stack.callback(process.end)
             process.wait_for("ready", 60)
@@ -90,7 +84,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         lab.host("attacker").run(["ip", "route", "add", "local", FOREIGN, "dev", "lo"])
         other = lab.host("other")
         other.run(["ip", "route", "add", FOREIGN, "dev", "eth0"])
-        other.spawn(["nice", "-n", "19", *other.program("rude", "serve", BAD, "--manners", "good")]).wait_for("ready")
+        other.spawn(gives_way(other.program("rude", "serve", BAD, "--manners", "good"))).wait_for("ready")
+        as_in_the_unit(lab)
         quiet = mail(lab, arguments.mails, "quiet")
         before, small = lab.gateway.status(), rss_bytes(lab.gateway.pids()["interceptor"])
         with pressing(lab, arguments):
