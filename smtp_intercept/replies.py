@@ -21,7 +21,6 @@ from smtp_intercept.wire import ReplyLine
 
 _COMMAND = Reading.COMMAND
 _JUDGING = 353  # draft-hall-prdr: the replies to the recipients follow
-_CLOSING = 421
 
 
 class Replies(Matching):
@@ -105,8 +104,6 @@ class Replies(Matching):
         server and client do not agree on where the message ends: smuggling, or our mistake."""
         if self._lmtp and self._transaction:
             reply = self._transaction.judge(reply)
-        elif reply.code == _CLOSING and self._transaction:  # that is no word on the message, if it has had one
-            reply = self._transaction.last_verdict or reply
         if self.reading is _COMMAND or not self._under_way():
             self._end(reply, now)
         elif reply.code < 300:

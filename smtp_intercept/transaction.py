@@ -102,7 +102,6 @@ class Transaction:
     prdr: bool = False
     _judged: int = 0
     _best: ReplyLine | None = None
-    _last: ReplyLine | None = None
 
     def add(self, recipient: Recipient) -> None:
         """A recipient with the server's word on it."""
@@ -126,7 +125,6 @@ class Transaction:
             if recipient.reply.code < 300 and not recipient.ours:
                 recipient.reply = reply
                 break
-        self._last = reply
         if self._best is None or reply.code // 100 < self._best.code // 100:
             self._best = reply
         return self._best
@@ -142,18 +140,12 @@ class Transaction:
 
     def leave(self, number: int, now: float) -> Message:
         """The message that was never answered: refused before its content, or aborted by the client."""
-        reply = self.last_verdict or self._last_word()
+        reply = self._last_word()
         return self._message(number, now, reply, Outcome.ABORTED if reply is None else outcome_of(reply))
 
     def lose(self, number: int, now: float) -> Message:
         """The message whose dialogue cannot be followed any more."""
         return self._message(number, now, None, Outcome.UNKNOWN)
-
-    @property
-    def last_verdict(self) -> ReplyLine | None:
-        """What a server that says no more has said last of its content. With PRDR it is the message's own, if the
-        server has thrown away a recipient that it had accepted (Exim's "discard"), and counts fewer than we do."""
-        return self._last if self.prdr else self._best
 
     def _last_word(self) -> ReplyLine | None:
         """The refusal that ended it. If all recipients were refused, a temporary refusal outweighs permanent ones:
