@@ -60,6 +60,8 @@ def declared(rules: Rules) -> list[str]:
         f"set ended {{ {key}; {kind} size {kept}; timeout {at.REST_S}s; }}",
         f"set dialled {{ typeof {_DIALLED}; {kind} size {limits.dialled}; timeout {at.DIALLED_S}s; }}",
         f"set unanswered {{ typeof {_DIALLED}; {kind} size {limits.dialled}; timeout {at.DIALLED_S}s; }}",
+        f"set answering {{ typeof {_SILENT['client']}; {kind} size {limits.dialled}; timeout {at.ANSWERING_S}s; }}",
+        f"set asking {{ {key}; {kind} size {at.SILENT}; timeout {at.SILENT_S}s; }}",
         f"set silent {{ typeof {_SILENT['client']}; {kind} size {at.SILENT}; timeout {at.SILENT_S}s; }}",
         f"set round {{ {key}; {kind} size {at.ROUND}; timeout {at.NEXT_HOP_S}s; }}",
         f"set again {{ typeof {_KEY['client']} . meta mark; {kind} size {at.ROUND}; timeout {at.NEXT_HOP_S}s; }}",
@@ -203,7 +205,7 @@ def _from(rules: Rules, lane: Lane, who: str) -> list[str]:
     key = f"{_KEY[who]} timeout {at.HEARD_S}s"
     ends = ("saddr", "daddr") if who == "client" else ("daddr", "saddr")
     adds = " ".join(f"add @heard_{end} {{ {key} : ether {mac} }}" for end, mac in zip(_ENDS, ends, strict=True))
-    answers = [f"{_ANSWERS} {_SILENT['server']} @silent jump answers"] if who == "server" else []
+    answers = [f"{_ANSWERS} jump answers"] if who == "server" else []
     return chain(
         f"from_{who}{lane.suffix}",
         "",
@@ -237,8 +239,10 @@ def _teach(rules: Rules, lane: Lane) -> list[str]:
         f"add @client_src {{ {key} {age} : ether saddr }} add @client_dst {{ {key} {age} : ether daddr }} {LEARN}",
     ]
     own = f"{_DIALLED} @dialled goto came_round"
-    silent = f"{_SILENT['client']} @silent counter name silent {_ROUND} {_OUT[0]}"
-    opening = [*_hash_of(rules, lane, "client"), own, silent, f"jump teach{lane.suffix}", _END]
+    asking = f"update @asking {{ {key} timeout {at.SILENT_S}s }}"
+    silent = f"{_SILENT['client']} @silent {asking} counter name silent {_ROUND} {_OUT[0]}"
+    ours = f"{_SILENT['client']} @silent {key} @kept counter name silent drop"  # an answer could be ours, and is heard
+    opening = [*_hash_of(rules, lane, "client"), own, ours, silent, f"jump teach{lane.suffix}", _END]
     return [*chain(f"teach{lane.suffix}", "", teach), *chain(f"opening{lane.suffix}", "", opening)]
 
 
@@ -303,19 +307,22 @@ def _as_client() -> list[str]:
 
 
 def _repeated() -> list[str]:
-    """Our SYN for the third time, 3 s after the first: its server does not answer at the MAC that its client has."""
+    """Our SYN for the third time, two seconds or more after the first, and the server has answered none of this pair's
+    meanwhile: it is not at the MAC that its client has."""
+    silent = f"{_SILENT['client']} != @answering update @silent {{ {_SILENT['client']} timeout {at.SILENT_S}s }}"
     return [
-        f"{_DIALS} {_DIALLED} @unanswered update @silent {{ {_SILENT['client']} timeout {at.SILENT_S}s }}",
+        f"{_DIALS} {_DIALLED} @unanswered {silent}",
         f"{_DIALS} {_DIALLED} @dialled update @unanswered {{ {_DIALLED} timeout {at.DIALLED_S}s }}",
     ]
 
 
 def _silent() -> list[str]:
     """The client's own SYNs ask meanwhile, so that it finds out as without us. A server that answers one is silent no
-    more; but the handshake is not theirs: the client's SYN comes again, and is ours."""
-    mine = f"{_KEY['server']} @kept return"
-    deleted = f"delete @silent {{ {_SILENT['server']} }}"
-    return chain("answers", "", [deleted, mine, "counter name silent_answers drop"])
+    more; but the handshake is not theirs, however often it answers: the client's SYN comes again, and is ours."""
+    answering = f"update @answering {{ {_SILENT['server']} timeout {at.ANSWERING_S}s }}"
+    no_more = f"{_SILENT['server']} @silent delete @silent {{ {_SILENT['server']} }}"
+    theirs = f"{_KEY['server']} @asking {_KEY['server']} != @kept counter name silent_answers drop"
+    return chain("answers", "", [answering, no_more, theirs])
 
 
 def _as_server() -> list[str]:

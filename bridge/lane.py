@@ -58,6 +58,8 @@ DIALLED_S = 10
 # A host asks for its neighbour's MAC again when nothing has confirmed it: after 45 s at most, and 8 to be sure (Linux,
 # arp(7)). Each handshake that we complete in the neighbour's stead confirms it: for so long there is none.
 SILENT_S, SILENT = 60, 16384
+# Who has answered another SYN of the same pair since then is not silent: one dial of many is lost now and then.
+ANSWERING_S = 3
 # Connections of ours that cross the box twice.
 ROUND = 16384
 # A switch forgets a silent host after 300 s and then floods what is sent to it; we remember longer.

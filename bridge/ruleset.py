@@ -64,8 +64,8 @@ FULL = {
 }
 _OTHERS = (
     "came_round",  # connections that cross twice, and are inspected where they cross first
-    "silent",  # SYNs to a server that does not answer at the MAC that its client has for it: bridged, to no avail
-    "silent_answers",  # from such a server after all: dropped, and the client's next SYN is inspected
+    "silent",  # SYNs to a server that does not answer at the MAC that its client has for it: they cross, to ask
+    "silent_answers",  # what such a server says to them: dropped, and the client's next SYN is inspected
     *("queued", "turned_inwards", "sent", "no_next_hop", "hushed", "local", "local_dropped"),
     *("changed", "changed_again"),  # another verdict for the same addresses; and SYNs of those that do it all the time
 )

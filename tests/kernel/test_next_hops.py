@@ -165,3 +165,30 @@ def test_a_server_that_speaks_again_is_inspected_at_once(gateway_lab: Lab, serve
         until(lambda: len(accepted(since)) > 8, 20)
     assert counters(gateway_lab)["silent_answers"] > before
     until(lambda: all_inspected(gateway_lab, accepted(since)), 5)
+
+
+ONE_LOST = (
+    "add table inet deaf; add chain inet deaf in { type filter hook input priority 0; }; "
+    "add rule inet deaf in tcp sport 40000 drop"
+)
+HANGING = """
+import socket, time
+s = socket.create_connection(("192.0.2.20", 25), 5, ("192.0.2.10", 40000))
+time.sleep(12)
+"""
+
+
+def test_a_dial_that_is_lost_among_others_harms_nobody(gateway_lab: Lab, server: MailServer) -> None:
+    """A server that answers the others of the same pair is there."""
+    host, client = gateway_lab.host("server"), gateway_lab.host("client")
+    before = counters(gateway_lab)
+    with dialling(gateway_lab) as accepted:
+        host.run(["nft", ONE_LOST])
+        since = time.time()
+        client.run([client.interpreter, "-c", HANGING])
+        host.run(["nft", "delete table inet deaf"])
+    after = counters(gateway_lab)
+    assert after["silent"] == before["silent"]
+    those = accepted(since)
+    assert len(those) > 40
+    assert {len(each["attempts"]) for each in those} == {1}

@@ -24,6 +24,7 @@ from tests.soak.rig import Rig, tail
 DRAINED_S = 90.0
 REST_S = 75.0  # longer than any entry of the kernel's tables lives
 RESTS_FROM_S = 180.0  # a short soak does not wait for that
+NOTICED_S = 3.0  # the switch opens two seconds after the last beat: until then a dead gateway looks well
 GIVEN_UP_S = 3 * RECOVERED_S  # what is not well by then is not waited for
 
 
@@ -90,7 +91,11 @@ class Soak:
             self._serve(planned)
             latest = rig.latest()
             well = latest.get("inspecting") and latest.get("differences") == []
-            if well and latest["at"] > since_at and not rig.gateway.tollbridge("status", check=False).returncode:
+            if (
+                well
+                and latest["at"] > since_at + NOTICED_S
+                and not rig.gateway.tollbridge("status", check=False).returncode
+            ):
                 return
             time.sleep(0.2)
 
