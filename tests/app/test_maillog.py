@@ -25,7 +25,8 @@ class Clock:
 
 
 def session(number: int, client: str = "192.0.2.10", outcome: str = "aborted") -> dict[str, Any]:
-    return {"type": "session", "session": f"s{number}", "client": {"address": client}, "outcome": outcome}
+    who = {"handler": "proxy", "client": {"address": client}, "tls": "none", "sasl_layer": False}
+    return {"type": "session", "session": f"s{number}", **who, "outcome": outcome}
 
 
 def message(number: int, outcome: str = "accepted") -> dict[str, Any]:

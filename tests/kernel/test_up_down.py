@@ -303,7 +303,7 @@ def test_a_second_run_is_refused_and_down_ends_the_first(box: Lab) -> None:
     assert gateway.status()["live"], "an `up` that changes nothing interrupts nothing"
     pids = gateway.pids()
     gateway.tollbridge("down")
-    assert first.wait().returncode == 0
+    assert first.wait().returncode == 130, "as if by Ctrl-C: nobody starts it again"
     assert not [pid for pid in pids.values() if os.path.exists(f"/proc/{pid}")]  # noqa: PTH110
     assert settled_difference(gateway.namespace, before) == []
 

@@ -117,7 +117,7 @@ def _described(word: Word) -> str:
 
 def _cases(indent: int, cases: Iterator[tuple[str, str]]) -> str:
     space = " " * indent
-    return "\n".join(f'{space}    "{pattern}") {action} ;;' for pattern, action in cases) or f"{space}    :"
+    return "\n".join(f'{space}    "{pattern}") {action} ;;' for pattern, action in cases)
 
 
 def _quoted(text: str) -> str:

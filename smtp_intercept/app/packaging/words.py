@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+
+from smtp_intercept.app.subcommands import place
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[Option]:
         if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
             continue
         text = (action.help or "") % {"default": action.default, "prog": parser.prog}
-        yield Option(tuple(action.option_strings), _value(action), text, action.type is Path)
+        yield Option(tuple(action.option_strings), _value(action), text, action.type is place)
 
 
 def _value(action: argparse.Action) -> str:
