@@ -227,7 +227,7 @@ def test_flood_from_everywhere(box: Lab, wire: dict[int, Account], version: int)
 def test_flood_from_one_network_leaves_the_others_inspected(box: Lab, version: int) -> None:
     settle(box)
     before = box.gateway.status()
-    attack = flood(box, version, ONE_NETWORK[version], seconds=15)
+    attack = flood(box, version, ONE_NETWORK[version], seconds=60)
     time.sleep(0.5)
     assert intercepted(box, version, 40, parallel=4) == (40, 40)
     assert attack.running, "the flood was over too early"
@@ -249,7 +249,8 @@ def test_flood_within_the_rate_is_answered_by_syn_cookies_and_mail_is_inspected(
     assert intercepted(box, version, 20, parallel=2) == (20, 20)
     assert attack.running, "the flood was over too early"
     attack.end()
-    assert cookies(box)["SyncookiesRecv"] >= before["SyncookiesRecv"] + 20
+    # Most: a place may come free between two SYNs of the flood's, and whoever has it needs no cookie.
+    assert cookies(box)["SyncookiesRecv"] >= before["SyncookiesRecv"] + 11
 
 
 def test_syns_that_the_queue_lost_are_counted(box: Lab) -> None:
