@@ -68,6 +68,7 @@ FILTERED = (
     "sysctl -qw net.ipv4.conf.p1.rp_filter=0",
     "sysctl -qw net.bridge.bridge-nf-call-iptables=1",
 )
+STILL_S = 1.1
 ADOPTED = (
     "ip link add br0 type bridge stp_state 0 group_fwd_mask 8 nf_call_iptables 1",
     "ip link set p0 master br0 up",
@@ -101,7 +102,12 @@ def prepare(lab: Lab, commands: tuple[str, ...], bridge: Mapping[str, Any]) -> S
     for command in commands:
         lab.gateway.run(command.split())
     lab.gateway.configure({"bridge": dict(bridge)})
-    return snapshot(lab.gateway.namespace)
+    before = snapshot(lab.gateway.namespace)
+    while True:  # a bridge hears of its carrier up to a second later (net/core/link_watch.c)
+        time.sleep(STILL_S)
+        before, last = snapshot(lab.gateway.namespace), before
+        if before == last:
+            return before
 
 
 def steps(output: str) -> list[str]:
