@@ -304,7 +304,9 @@ def in_a_namespace(lines: int, seed: int) -> subprocess.CompletedProcess[str]:
     """`main` where it can do no harm."""
     words = [sys.executable, "-m", "tests.fuzz.command_lines", str(lines), str(seed)]
     unshared = ["unshare", "--net", *([] if os.geteuid() == 0 else ["--map-root-user"])]
-    return subprocess.run([*unshared, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as away:  # relative paths are among the words
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        return subprocess.run([*unshared, *words], cwd=away, env=env, capture_output=True, text=True, check=False)
 
 
 if __name__ == "__main__":
