@@ -5,7 +5,6 @@ Whoever enters stays what it is in all else. Runs no program.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import pickle
@@ -14,13 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bridge.libc import BIND, NEW_MOUNTS, NEW_NET, QUIET, REC, SHARED, SLAVE, fail, libc, mount
+
 NAMES = Path("/run/netns")  # where ip-netns(8) has them
 _HERE = "/proc/thread-self/ns/net"
-_NEW_MOUNTS, _NEW_NET = 0x0002_0000, 0x4000_0000  # CLONE_NEWNS, CLONE_NEWNET (linux/sched.h)
-_BIND, _REC, _SLAVE, _SHARED = 0x1000, 0x4000, 0x8_0000, 0x10_0000  # linux/mount.h
-_QUIET = 0x2 | 0x4 | 0x8  # nosuid, nodev, noexec
 _DETACH = 2  # MNT_DETACH
-_libc = ctypes.CDLL(None, use_errno=True)
 _T = TypeVar("_T")
 
 
@@ -64,8 +61,8 @@ class Namespace:
     def enter(self) -> None:
         """The calling thread; sockets, /proc/sys/net and programs that it starts are in there from now on, and sysfs is
         not (`live_in`). OSError without CAP_SYS_ADMIN."""
-        if _libc.setns(self.fd, _NEW_NET):
-            _fail("setns")
+        if libc.setns(self.fd, NEW_NET):
+            fail("setns")
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -81,10 +78,10 @@ class Namespace:
     def live_in(self) -> None:
         """This process, for good, and sysfs with it: a mount of that shows the namespace that it was made in."""
         self.enter()
-        if _libc.unshare(_NEW_MOUNTS):
-            _fail("unshare")
-        _mount(None, Path("/"), None, _REC | _SLAVE)  # nobody else sees what is mounted here
-        _mount("sysfs", Path("/sys"), "sysfs", _QUIET)
+        if libc.unshare(NEW_MOUNTS):
+            fail("unshare")
+        mount(None, Path("/"), None, REC | SLAVE)  # nobody else sees what is mounted here
+        mount("sysfs", Path("/sys"), "sysfs", QUIET)
 
     def ask(self, work: Callable[[], _T]) -> _T:
         """What ``work`` returns or raises in a process of its own that lives in there."""
@@ -109,13 +106,13 @@ def make(name: str, kept: Namespace | None = None) -> None:
     def work() -> None:
         if kept is not None:
             kept.enter()
-        elif _libc.unshare(_NEW_NET):
-            _fail("unshare")
+        elif libc.unshare(NEW_NET):
+            fail("unshare")
         _among_all_mounts()
         _shared_directory()
         (NAMES / name).touch(mode=0o444)
         try:
-            _mount("/proc/self/ns/net", NAMES / name, None, _BIND)
+            mount("/proc/self/ns/net", NAMES / name, None, BIND)
         except OSError:
             (NAMES / name).unlink(missing_ok=True)
             raise
@@ -129,8 +126,8 @@ def remove(name: str) -> None:
 
     def work() -> None:
         _among_all_mounts()
-        if exists(name) and _libc.umount2(os.fsencode(NAMES / name), _DETACH):
-            _fail(f"umount {NAMES / name}")
+        if exists(name) and libc.umount2(os.fsencode(NAMES / name), _DETACH):
+            fail(f"umount {NAMES / name}")
         (NAMES / name).unlink(missing_ok=True)
 
     _apart(work)
@@ -144,8 +141,8 @@ def _among_all_mounts() -> None:
         with suppress(OSError):
             mounts = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                if os.fstat(mounts).st_ino != own and _libc.setns(mounts, _NEW_MOUNTS):
-                    _fail("setns")
+                if os.fstat(mounts).st_ino != own and libc.setns(mounts, NEW_MOUNTS):
+                    fail("setns")
             finally:
                 os.close(mounts)
             return
@@ -162,8 +159,8 @@ def ask_fresh(work: Callable[[], _T]) -> _T:
     it."""
 
     def inside() -> _T:
-        if _libc.unshare(_NEW_NET):
-            _fail("unshare")
+        if libc.unshare(NEW_NET):
+            fail("unshare")
         return work()
 
     return _apart(inside)
@@ -173,18 +170,12 @@ def _shared_directory() -> None:
     """As ip-netns(8): what is mounted below is seen by those who have a copy of the mounts."""
     NAMES.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
-        _mount(None, NAMES, None, _SHARED | _REC)
+        mount(None, NAMES, None, SHARED | REC)
     except OSError as error:
         if error.errno != errno.EINVAL:  # not a mount point yet
             raise
-        _mount(str(NAMES), NAMES, None, _BIND | _REC)
-        _mount(None, NAMES, None, _SHARED | _REC)
-
-
-def _mount(source: str | None, target: Path, kind: str | None, flags: int) -> None:
-    words = (None if word is None else word.encode() for word in (source, str(target), kind))
-    if _libc.mount(*words, ctypes.c_ulong(flags), None):
-        _fail(f"mount {target}")
+        mount(str(NAMES), NAMES, None, BIND | REC)
+        mount(None, NAMES, None, SHARED | REC)
 
 
 def _apart(work: Callable[[], _T]) -> _T:
@@ -216,8 +207,3 @@ def _outcome(work: Callable[[], Any]) -> bytes:
 def _write(fd: int, data: bytes) -> None:
     with os.fdopen(fd, "wb") as pipe:
         pipe.write(data)
-
-
-def _fail(what: str) -> None:
-    number = ctypes.get_errno()
-    raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -10,13 +10,14 @@ import resource
 from collections.abc import Iterable
 from enum import IntEnum
 
+from bridge.libc import fail, libc
+
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _AMBIENT_CLEAR_ALL = 28, 38, 47, 4
 # NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE on, KEEP_CAPS off, all four locked (linux/securebits.h): a change
 # of user leaves the capabilities alone, and user 0 means nothing any more.
 _SECUREBITS = 0xEF
 _VERSION_3 = 0x2008_0522  # linux/capability.h
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Capability(IntEnum):
@@ -91,15 +92,10 @@ def _drop_bounding_set(keep: Iterable[int] = ()) -> None:
 def _set_capabilities(keep: Iterable[Capability]) -> None:
     bits = sum(1 << capability for capability in keep)
     sets = (_Sets * 2)(_Sets(bits, bits, 0), _Sets(0, 0, 0))
-    if _libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), sets):
-        _fail("capset")
+    if libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), sets):
+        fail("capset")
 
 
 def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, *(ctypes.c_ulong(argument) for argument in (value, 0, 0, 0))):
-        _fail(f"prctl({option}, {value})")
-
-
-def _fail(what: str) -> None:
-    number = ctypes.get_errno()
-    raise OSError(number, f"{what}: {os.strerror(number)}")
+    if libc.prctl(option, *(ctypes.c_ulong(argument) for argument in (value, 0, 0, 0))):
+        fail(f"prctl({option}, {value})")

@@ -11,15 +11,13 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from bridge.libc import BIND, NEW_MOUNTS, PRIVATE, QUIET, REC, fail, libc, mount
+
 # linux/mount.h
-_BIND, _REC, _PRIVATE = 0x1000, 0x4000, 0x4_0000
-_NOSUID, _NODEV, _NOEXEC = 0x2, 0x4, 0x8
 _READ_ONLY, _NO_SUID = 0x1, 0x2  # MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID
-_NEW_MOUNTS = 0x0002_0000  # CLONE_NEWNS
 _MOUNT_SETATTR = 442  # the same on every architecture that Debian has; Linux 5.12
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 EMPTY_OCTETS = 65536  # of a place that is left empty: for the mount points in it
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _Attributes(ctypes.Structure):
@@ -31,9 +29,9 @@ class _Attributes(ctypes.Structure):
 def narrow(hidden: Iterable[Path], seen: Iterable[Path] = (), written: Iterable[Path] = ()) -> list[str]:
     """``hidden`` are empty from now on, but for what of ``seen`` and ``written`` lies below one of them; of all else
     only ``written`` can be written. What is not there is passed over. Returns what of it the kernel would not do."""
-    if _libc.unshare(_NEW_MOUNTS):
-        _fail("unshare")
-    _mount(None, Path("/"), None, _REC | _PRIVATE)
+    if libc.unshare(NEW_MOUNTS):
+        fail("unshare")
+    mount(None, Path("/"), None, REC | PRIVATE)
     kept = dict.fromkeys([*_real(written), *_real(seen)])
     with ExitStack() as stack:
         # Held by descriptors: their paths lead nowhere once a place above them is empty.
@@ -44,7 +42,7 @@ def narrow(hidden: Iterable[Path], seen: Iterable[Path] = (), written: Iterable[
             if shown:
                 _show(path, opened[path])
             else:
-                _mount("none", path, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={EMPTY_OCTETS},mode=755")
+                mount("none", path, "tmpfs", QUIET, f"size={EMPTY_OCTETS},mode=755")
         refused = _read_only(Path("/"))
         for path in _real(written):
             _writable(path, opened[path])
@@ -74,13 +72,13 @@ def _show(path: Path, fd: int) -> None:
         path.mkdir(mode=0o755, exist_ok=True)
     else:
         path.touch()
-    _mount(f"/proc/self/fd/{fd}", path, None, _BIND | _REC)
+    mount(f"/proc/self/fd/{fd}", path, None, BIND | REC)
 
 
 def _writable(path: Path, fd: int) -> None:
     """A mount of its own, if it has none yet."""
     if not path.is_mount():
-        _mount(f"/proc/self/fd/{fd}", path, None, _BIND | _REC)
+        mount(f"/proc/self/fd/{fd}", path, None, BIND | REC)
     _set_attributes(path, clear=_READ_ONLY, flags=0)
 
 
@@ -95,16 +93,5 @@ def _read_only(path: Path) -> list[str]:
 def _set_attributes(path: Path, *, set_: int = 0, clear: int = 0, flags: int = _AT_RECURSIVE) -> None:
     attributes = _Attributes(set_, clear, 0, 0)
     words = (ctypes.c_long(_MOUNT_SETATTR), _AT_FDCWD, os.fsencode(path), ctypes.c_uint(flags))
-    if _libc.syscall(*words, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes))):
-        _fail(f"mount_setattr {path}")
-
-
-def _mount(source: str | None, target: Path, kind: str | None, flags: int, options: str | None = None) -> None:
-    source_, kind_, options_ = (None if word is None else word.encode() for word in (source, kind, options))
-    if _libc.mount(source_, os.fsencode(target), kind_, ctypes.c_ulong(flags), options_):
-        _fail(f"mount {target}")
-
-
-def _fail(what: str) -> None:
-    number = ctypes.get_errno()
-    raise OSError(number, f"{what}: {os.strerror(number)}")
+    if libc.syscall(*words, ctypes.byref(attributes), ctypes.c_size_t(ctypes.sizeof(attributes))):
+        fail(f"mount_setattr {path}")
