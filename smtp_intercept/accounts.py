@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bridge.client import client_of
+from smtp_intercept.shares import over_share
 
 # What was spent counts half after this: long enough to tell who presses, short enough to forgive a burst.
 HALF_S = 1.0
@@ -103,10 +104,6 @@ class Accounts:
         network = account.network
         return (
             free <= 0
-            or _above(account, budget.client_percent, free, LEAST_OF_CLIENT)
-            or (network is not None and _above(network, budget.network_percent, free, LEAST_OF_NETWORK))
+            or over_share(account.held_bytes, budget.client_percent, free, LEAST_OF_CLIENT)
+            or (network is not None and over_share(network.held_bytes, budget.network_percent, free, LEAST_OF_NETWORK))
         )
-
-
-def _above(account: Account, percent: int, free: int, least: int) -> bool:
-    return percent > 0 and account.held_bytes > max(least, free * percent // 100)

@@ -27,12 +27,13 @@ class Shares:
         """Who does, with the session that has just been counted: "client", "network" or "" for nobody."""
         who, free = client_of(address), places - headcount.total
         mine, ours = headcount.of(who.client), headcount.of(who.network)
-        if 0 < self.per_client < mine or _over(mine, self.client_percent, free, LEAST_OF_CLIENT):
+        if 0 < self.per_client < mine or over_share(mine, self.client_percent, free, LEAST_OF_CLIENT):
             return "client"
-        return "network" if _over(ours, self.network_percent, free, LEAST_OF_NETWORK) else ""
+        return "network" if over_share(ours, self.network_percent, free, LEAST_OF_NETWORK) else ""
 
 
-def _over(held: int, percent: int, free: int, least: int) -> bool:
+def over_share(held: int, percent: int, free: int, least: int) -> bool:
+    """Whether one holds more than so many percents of what is free; 0: any number, and ``least`` is everybody's."""
     return percent > 0 and held > max(least, free * percent // 100)
 
 
