@@ -204,11 +204,11 @@ class Gateway:
         return BUSY if self._defers and self._headcount.total > self._limit else None
 
     def _turn_away(self, passage: Passage, sock: socket.socket, answer: Answer) -> None:
-        """Without troubling the server."""
+        """Without troubling the server. Its place is free before it hears so: the next may come to another worker."""
+        self._end(passage, Session(self._protection), "deferred", str(answer.reply))
         with suppress(OSError):
             sock.send(answer.line)
         sock.close()
-        self._end(passage, Session(self._protection), "deferred", str(answer.reply))
 
     def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
         """Dial; what the client sends meanwhile waits in the kernel."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -71,10 +72,7 @@ def established(table: str) -> Iterator[Connection]:
 
 def connections(process: Path) -> list[Connection]:
     """The established connections that the process (/proc/PID) holds, in its own network namespace."""
-    sockets = set()
-    for link in process.glob("fd/*"):
-        with suppress(OSError):  # closed meanwhile
-            sockets.add(str(link.readlink()))
+    sockets = _descriptors(process)
     tables = (_read(process / "net" / name) for name in ("tcp", "tcp6"))
     return [found for table in tables for found in established(table) if f"socket:[{found.inode}]" in sockets]
 
@@ -101,12 +99,20 @@ def holders(ports: Collection[int], proc: Path = _PROC) -> list[Holder]:
 def _owners(sockets: Mapping[str, int], proc: Path) -> dict[int, tuple[int, str]]:
     """inode → (pid, program), by what the links in /proc/PID/fd point at."""
     owners = {}
-    for link in proc.glob("[0-9]*/fd/*"):
-        with suppress(OSError):  # gone meanwhile
-            if (inode := sockets.get(str(link.readlink()))) is not None:
-                process = link.parents[1]
-                owners[inode] = int(process.name), _read(process / "comm").strip()
+    for process in proc.glob("[0-9]*"):
+        for inode in filter(None, map(sockets.get, _descriptors(process))):
+            owners[inode] = int(process.name), _read(process / "comm").strip()
     return owners
+
+
+def _descriptors(process: Path) -> set[str]:
+    """What the process has open, as far as it is still there while it is looked at; ``socket:[inode]`` for a socket."""
+    found = set()
+    with suppress(OSError), os.scandir(process / "fd") as links:
+        for link in links:
+            with suppress(OSError):  # closed meanwhile
+                found.add(str(Path(link).readlink()))
+    return found
 
 
 def _read(path: Path) -> str:

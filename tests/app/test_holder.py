@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -60,3 +61,21 @@ def test_a_process_that_is_not_to_be_seen(tmp_path: Path) -> None:
     (tmp_path / "self/net/tcp").write_text(TCP)
     (holder,) = holders({25}, tmp_path)
     assert (holder, str(holder)[:9]) == (Holder(holder.listener), "a process")
+
+
+def test_a_process_that_ends_while_it_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the sight of its directory and the reading of it; not an error of ours."""
+    (tmp_path / "self/net").mkdir(parents=True)
+    (tmp_path / "self/net/tcp").write_text(TCP)
+    ends = tmp_path / "1234/fd"
+    ends.mkdir(parents=True)
+    read = os.scandir
+
+    def too_late(path: Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path) == ends and ends.exists():
+            ends.rmdir()
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", too_late)
+    assert [holder.pid for holder in holders({25}, tmp_path)] == [0]
+    assert not ends.exists(), "it was looked at"
