@@ -32,6 +32,7 @@ from smtp_intercept.app import (
     inforce,
     lastgood,
     lockout,
+    memory,
     naming,
     processlog,
     relays,
@@ -39,12 +40,12 @@ from smtp_intercept.app import (
     watcher,
 )
 from smtp_intercept.app.config import Config
-from smtp_intercept.app.daemon import Daemon, StartError
+from smtp_intercept.app.daemon import Daemon, StartError, needs_mta
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.objections import Asked, Verb, probe, refuse
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.signals import ASKS, Change, heed_asks, undisturbed
-from smtp_intercept.app.wanted import Fit, fit, profile_of, tuned, wanted
+from smtp_intercept.app.wanted import Fit, fit, tuned, wanted
 
 GUARD_EVERY_S = 0.1
 STOP_WAIT_S = 15  # beyond the time that the daemon gives its sessions
@@ -302,8 +303,8 @@ def run(arguments: argparse.Namespace) -> int:
     heed_asks()
     text = configuration.read(arguments.config)
     config = naming.parse(text, arguments.config)
-    profile, _ = profile_of(config)
-    run_dir = RunDir(arguments.run_dir)
+    found = fit(config)
+    profile, run_dir = found.profile, RunDir(arguments.run_dir)
     want = wanted(config, profile, run_dir.room)
     with run_dir.lock("run"), host_of(run_dir) as host:
         refuse(Asked(config, want, host, run_dir), Verb.RUN, text, arguments.config)
@@ -319,6 +320,8 @@ def run(arguments: argparse.Namespace) -> int:
         # What is in force instead of it is kept already.
         keep = None if instead else partial(lastgood.keep, arguments.state_dir, text)
         effective = configuration.load(run_dir.effective)
+        if found.box.memory_mib:
+            memory.bind(memory.reckoned(effective, profile, found.box.memory_mib, mta=needs_mta(effective)))
         return Daemon(effective, run_dir, made.legs, arguments.config, keep, made.vlans, want.room).run()
 
 

@@ -193,6 +193,25 @@ def assert_inspected(debian: Debian) -> None:
     assert sorted(inspected(debian)[before:]) == sorted(taken)
 
 
+def assert_bounded(debian: Debian) -> None:
+    """Its memory, by what it has reckoned and not by the unit file's percents; until a drop-in says otherwise."""
+    show = ("systemctl", "show", "--value", "--property")
+    high, most = (int(debian.run(*show, name, "tollbridge")) for name in ("MemoryHigh", "MemoryMax"))
+    said = f"is bounded to {most >> 20} MiB, slowed down from {high >> 20} MiB"
+    assert said in debian.journal()
+    assert high < most
+    drop_in = debian.root / "etc/systemd/system/tollbridge.service.d/own.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text("[Service]\nMemoryMax=3G\n")
+    debian.run("systemctl", "daemon-reload")
+    debian.run("systemctl", "restart", "tollbridge")
+    assert debian.run(*show, "MemoryMax", "tollbridge").strip() == str(3 << 30)
+    assert f"{drop_in.name} decides how much" in debian.journal()
+    shutil.rmtree(drop_in.parent)
+    debian.run("systemctl", "daemon-reload")
+    debian.run("systemctl", "restart", "tollbridge")
+
+
 def addresses(debian: Debian) -> dict[str, set[str]]:
     """Link → its addresses that are not link-local."""
     listed = json.loads(debian.run("ip", "-json", "address"))
@@ -292,6 +311,7 @@ class TestAtWork:
         assert (len(taken), refused) == (12, [])
         assert sorted(inspected(installed)) == sorted(taken)
         assert json.loads(installed.run("tollbridge", "status", "--json"))["unguarded"] == {}
+        assert_bounded(installed)
 
     def test_a_restart_under_load_loses_nothing(self, installed: Debian) -> None:
         under_load(installed, "systemctl", "restart", "tollbridge")
