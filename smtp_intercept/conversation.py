@@ -39,7 +39,7 @@ _CANCEL = b"*\r\n"  # RFC 4954 §4
 # Asked for with every command: see `session`.
 _PARTS = frozenset({Verb.BDAT, Verb.BURL})  # of a message
 _COMMAND = Reading.COMMAND
-_BDAT, _AUTH, _AFTER = Verb.BDAT, Verb.AUTH, dict(AFTER)
+_BDAT, _BURL, _AUTH, _AFTER = Verb.BDAT, Verb.BURL, Verb.AUTH, dict(AFTER)
 _AUTH_VERBS = tuple(name for name, verb in VERBS.items() if verb is Verb.AUTH)
 _LONGEST_VERB = max(map(len, _AUTH_VERBS)) + 1
 # What an owed reply means for whoever waits for it; one that is not here is a reply like any other.
@@ -103,9 +103,8 @@ class Conversation(Transfer):
     def read_client(self, buffer: bytes, now: float) -> int:
         """Understand as much of the client's octets as can be: the position of the rest."""
         position = 0
-        while position < len(buffer) and (read := _READERS.get(self.reading)):
-            before, reading = position, self.reading
-            position = read(self, buffer, position, now)
+        while position < len(buffer) and (read := _READERS.get(reading := self.reading)):
+            before, position = position, read(self, buffer, position, now)
             if position == before and self.reading is reading:
                 break
         return position
@@ -125,12 +124,8 @@ class Conversation(Transfer):
             return position
         command = parse_command(line)
         owed = owe(command, self._protection, now)
-        part = owed.verb in _PARTS
-        if part and self.cut and not self.alone:
-            self.give_up(Doubt.CUT, now)
-            return position
-        if part and self._part_waits():
-            self.reading = self.wait()
+        part = owed.verb is _BDAT or owed.verb is _BURL
+        if part and not self._part_may_cross(now):
             return position
         self.moved_at = now
         if self._inspection is not None and not self._screen.chunking:
@@ -204,9 +199,17 @@ class Conversation(Transfer):
         self.ambiguous = self.cut = True
         return end
 
-    def _part_waits(self) -> bool:
+    def _part_may_cross(self, now: float) -> bool:
         """The replies to a greeting and to an envelope tell whether a chunk is wanted, and will be read as one."""
-        return not self.alone and any(owed.verb is not _BDAT or owed.last for owed in self._owed)
+        if self.alone:
+            return True
+        if self.cut:
+            self.give_up(Doubt.CUT, now)
+            return False
+        if self._owed and any(owed.verb is not _BDAT or owed.last for owed in self._owed):
+            self.reading = self.wait()
+            return False
+        return True
 
     def _judge_odd(self, owed: Owed, command: Command, line: bytes, plain: bool) -> Answer | None:
         answer = None
@@ -341,14 +344,12 @@ class Conversation(Transfer):
 _NO_COMMAND = Command(b"", b"")
 # There is no telling what the next octets are.
 _UNREADABLE = frozenset({Reading.HANDSHAKE, Reading.OPAQUE, Reading.OVER})
-_READERS: Mapping[Reading, Callable[[Conversation, bytes, int, float], int]] = MappingProxyType(
-    {
-        Reading.COMMAND: Conversation._read_command,
-        Reading.CREDENTIALS: Conversation._read_credentials,
-        Reading.LAYER_OR_COMMAND: Conversation._read_first_octet,
-        Reading.OCTETS: Conversation._read_octets,
-        Reading.OVERLONG: Conversation._read_overlong,
-        Reading.DATA: Conversation._read_data,
-        Reading.CHUNK: Conversation._read_chunk,
-    }
-)
+_READERS: Mapping[Reading, Callable[[Conversation, bytes, int, float], int]] = {
+    Reading.COMMAND: Conversation._read_command,
+    Reading.CREDENTIALS: Conversation._read_credentials,
+    Reading.LAYER_OR_COMMAND: Conversation._read_first_octet,
+    Reading.OCTETS: Conversation._read_octets,
+    Reading.OVERLONG: Conversation._read_overlong,
+    Reading.DATA: Conversation._read_data,
+    Reading.CHUNK: Conversation._read_chunk,
+}

@@ -12,6 +12,7 @@ END_OF_DATA = b"\r\n.\r\n"
 _OVERLAP = len(END_OF_DATA) - 1
 # How much of the end must be there to be held back: nothing is, or CRLF.CR, at which some servers stop already, or all.
 NEVER, CR_BEHIND_DOT, ANY = 0, 4, 1
+_LAST = frozenset({b"\r", b"\n", b"."})  # octets of what may be its beginning
 # A lone dot between line ends of which one is not CRLF: what some servers have taken for the end. A NUL beside the
 # dot is one that some drop. CR CR LF before a whole end is none of these: it ends there for everybody. The dot stands
 # first and what is before it is looked back at: the search then skips from dot to dot.
@@ -45,7 +46,8 @@ class DotEnd:
         elif (dot := buffer.find(b".", start)) >= 0 and (at := buffer.find(END_OF_DATA, max(start, dot - 2))) >= 0:
             end = at + len(END_OF_DATA)
         else:
-            self.read_to = stop = len(buffer) - (self._begun(buffer, start, holding) if holding else 0)
+            held = holding and buffer[-1:] in _LAST and self._begun(buffer, start, holding)
+            self.read_to = stop = len(buffer) - held
             self._tail = (self._tail + buffer[max(start, stop - _OVERLAP) : stop])[-_OVERLAP:]
             self.size_bytes += stop - start
             return 0

@@ -207,9 +207,10 @@ class Owed:
 def _owe_mail(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:
     """Servers read parameters from the end, or from the path on, and those may have brackets too: wherever the word
     stands, it may have been meant."""
-    upper = argument.upper()
-    prdr = b"PRDR" in upper and b"PRDR" in upper.split()
-    return Owed(verb, now, clip(parse_path(argument)), prdr=prdr)
+    owed, upper = Owed(verb, now, clip(parse_path(argument))), argument.upper()
+    if b"PRDR" in upper:
+        owed.prdr = b"PRDR" in upper.split()
+    return owed
 
 
 def _owe_recipient(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:

@@ -30,7 +30,7 @@ LAST_WORDS = frozenset({421, 451})
 _HEARD = frozenset({Doubt.EARLY, Doubt.WEB, Doubt.CUT})
 
 # Asked for with every line: see `session`.
-_EHLO, _LHLO, _FULL, _LONG_REPLY = Verb.EHLO, Verb.LHLO, Reading.FULL, Doubt.LONG_REPLY
+_OFFERING, _FULL, _LONG_REPLY = frozenset({Verb.EHLO, Verb.LHLO}), Reading.FULL, Doubt.LONG_REPLY
 _COMMAND = Reading.COMMAND
 _NONE: frozenset[bytes] = frozenset()
 _NO_EXCHANGE = Exchange(b"")
@@ -170,7 +170,7 @@ class Matching:
 
     def _match(self, line: bytes, reply: ReplyLine, now: float) -> None:
         owed = self._owed[0]
-        if owed.verb is _EHLO or owed.verb is _LHLO:
+        if owed.verb in _OFFERING:
             self._read_offer(line, reply)
         elif owed.silent and reply.code != 421:
             self.instead = b""
@@ -179,9 +179,7 @@ class Matching:
             return
         self._midway = False
         self._owed.popleft()
-        if (
-            self.reading is _COMMAND or self.reading not in CONTENT
-        ):  # its time is not won by replies to what came before
+        if self.reading not in CONTENT:  # its time is not won by replies to what came before
             self.moved_at = now
         self._apply(owed, reply, now)
         if self._owed:
@@ -217,7 +215,7 @@ class Matching:
         if self.reading is _FULL and len(self._owed) <= self._resume_at:
             self.reading = _COMMAND
         self._perform(owed, reply, now)
-        if owed.verb is _EHLO or owed.verb is _LHLO:
+        if self._lines:
             self._lines.clear()
             self._offer = None
         if reply.code >= 500 and self._rules.limits.errors and not owed.silent:

@@ -19,7 +19,8 @@ from smtp_intercept.matching import MAX_KEYWORDS, Matching
 from smtp_intercept.transaction import Recipient, Transaction
 from smtp_intercept.wire import ReplyLine
 
-_COMMAND = Reading.COMMAND
+# Asked for with every message: see `session`.
+_COMMAND, _DATA, _CONTENT = Reading.COMMAND, Reading.DATA, Verb.CONTENT
 _JUDGING = 353  # draft-hall-prdr: the replies to the recipients follow
 
 
@@ -76,7 +77,7 @@ class Replies(Matching):
     def _send_content(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self._transaction = self._transaction or Transaction("", owed.sent_at)
         self._transaction.refusal = None  # of another attempt
-        self._dot, self._doubtful, self.reading = DotEnd(), DoubtfulEnd(), Reading.DATA
+        self._dot, self._doubtful, self.reading = DotEnd(), DoubtfulEnd(), _DATA
         self.moved_at = now - self._lag_s
         self._fate = answers.TAKEN if owed.answer else None
         self.ambiguous = self.ambiguous or not self._rules.reject_bare_newline
@@ -84,7 +85,7 @@ class Replies(Matching):
             self._inspection = Inspection(self._screen, self._rules.limits.header_bytes)
         if self._lmtp and not owed.answer:
             self._owe_verdicts(self._transaction.at_server - 1, now)
-        self._owed.append(Owed(Verb.CONTENT, now))
+        self._owed.append(Owed(_CONTENT, now))
 
     def _owe_verdicts(self, number: int, now: float) -> None:
         """Behind what is owed."""
@@ -123,14 +124,12 @@ class Replies(Matching):
 
     def _under_way(self) -> bool:
         """What has just been answered has not crossed whole."""
-        return self.reading is Reading.DATA or (
-            self.reading is Reading.CHUNK and not self._owed and self._swallowed is None
-        )
+        return self.reading is _DATA or (self.reading is Reading.CHUNK and not self._owed and self._swallowed is None)
 
     def _verdict(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if self._transaction:
             self._transaction.judge(reply)
-        if reply.code < 300 and self.reading is Reading.DATA:
+        if reply.code < 300 and self.reading is _DATA:
             self._end(reply, now)
             self.give_up(Doubt.EARLY, now)
 

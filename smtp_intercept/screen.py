@@ -29,6 +29,10 @@ class Fate(Enum):
     DISCARDED = auto()
 
 
+# Asked for with every command: see `session`.
+_NONE, _CROSSED, _REFUSED, _DISCARDED = Fate
+
+
 class Screen:
     """One session's. ``gone`` is set when the server's leg is: the answer to everything but QUIT."""
 
@@ -43,24 +47,24 @@ class Screen:
 
     def forget(self) -> None:
         """No transaction is under way."""
-        self._mail = self._chunks = Fate.NONE
+        self._mail = self._chunks = _NONE
         self._recipients = self._crossed = self._discarded = 0
 
     @property
     def chunking(self) -> bool:
         """A message is being sent with BDAT."""
-        return self._chunks is not Fate.NONE
+        return self._chunks is not _NONE
 
     def leave(self, gone: Answer, *, discarding: bool) -> None:
         """The server's leg is gone; ``discarding``: the message's chunks that may still come are thrown away too."""
         self.forget()
         self.gone = gone
-        self._chunks = Fate.DISCARDED if discarding else Fate.NONE
+        self._chunks = _DISCARDED if discarding else _NONE
 
     @property
     def server_waits(self) -> bool:
         """The server has a transaction that the client believes to be over."""
-        return self._mail is Fate.CROSSED
+        return self._mail is _CROSSED
 
     def ask(self, stage: Stage, **known: str | bytes | int) -> Answer | None:
         """What the policy makes of it."""
@@ -72,7 +76,7 @@ class Screen:
 
     def judge(self, verb: Verb, command: Command) -> Answer | None:
         """What the client is told instead of the server; None: the command crosses."""
-        if self.gone is not None and not (verb is Verb.BDAT and self._chunks is Fate.DISCARDED):
+        if self.gone is not None and not (verb is Verb.BDAT and self._chunks is _DISCARDED):
             return answers.BYE if verb is Verb.QUIT else self.gone
         if judged := _JUDGES.get(verb):
             return judged(self, command)
@@ -111,9 +115,9 @@ class Screen:
     def _judge_mail(self, command: Command) -> Answer | None:
         if self._rules.policy is None:
             self.forget()
-            self._mail = Fate.CROSSED
+            self._mail = _CROSSED
             return None
-        if self._mail is Fate.CROSSED:
+        if self._mail is _CROSSED:
             return answers.NESTED_MAIL  # the server would pair the next recipients with another sender than we
         self.forget()
         answer = self.ask(Stage.MAIL, sender=parse_path(command.argument), recipient="")
@@ -125,10 +129,10 @@ class Screen:
         if accepted:
             self._idle = 0
         else:
-            self._mail = Fate.NONE
+            self._mail = _NONE
 
     def _judge_recipient(self, command: Command) -> Answer | None:
-        if self._mail is Fate.REFUSED:
+        if self._mail is _REFUSED:
             return answers.NO_MAIL
         self._recipients += 1
         answer = self._admit(command)
@@ -139,48 +143,46 @@ class Screen:
     def _admit(self, command: Command) -> Answer | None:
         if 0 < self._rules.limits.recipients < self._recipients:
             return answers.TOO_MANY_RECIPIENTS
-        if self._mail is Fate.DISCARDED:
+        if self._mail is _DISCARDED:
             return answers.RECIPIENT_OK
         return self.ask(Stage.RCPT, recipient=parse_path(command.argument)) if self._rules.policy else None
 
     def _judge_data(self, command: Command) -> Answer | None:
-        if self._mail is Fate.REFUSED:
+        if self._mail is _REFUSED:
             return answers.NO_MAIL
-        if self._mail is Fate.DISCARDED or (self._recipients and not self._crossed):
+        if self._mail is _DISCARDED or (self._recipients and not self._crossed):
             return answers.SEND_CONTENT if self._discarded else answers.NO_RECIPIENTS
-        return self.ask(Stage.DATA, recipient="")
+        return self.ask(Stage.DATA, recipient="") if self._rules.policy else None
 
     def _judge_chunk(self, command: Command) -> Answer | None:
         """The chunks that follow share the fate of the first."""
-        if self._chunks is Fate.NONE:
+        if self._chunks is _NONE:
             answer = self._judge_data(command)
-            self._chunks = Fate.DISCARDED if answer is answers.SEND_CONTENT else _fate(answer)
-            return answer if self._chunks is not Fate.DISCARDED else answers.CHUNK_OK
+            self._chunks = _DISCARDED if answer is answers.SEND_CONTENT else _fate(answer)
+            return answer if self._chunks is not _DISCARDED else answers.CHUNK_OK
         return _NEXT_CHUNK[self._chunks]
 
 
 def _fate(answer: Answer | None) -> Fate:
     if answer is None:
-        return Fate.CROSSED
-    return Fate.DISCARDED if answer.code < 300 else Fate.REFUSED
+        return _CROSSED
+    return _DISCARDED if answer.code < 300 else _REFUSED
 
 
 _NEXT_CHUNK: Mapping[Fate, Answer | None] = MappingProxyType(
-    {Fate.CROSSED: None, Fate.REFUSED: answers.MESSAGE_FAILED, Fate.DISCARDED: answers.CHUNK_OK}
+    {_CROSSED: None, _REFUSED: answers.MESSAGE_FAILED, _DISCARDED: answers.CHUNK_OK}
 )
-_JUDGES: Mapping[Verb, Callable[[Screen, Command], Answer | None]] = MappingProxyType(
-    {
-        Verb.HELO: Screen._judge_helo,
-        Verb.EHLO: Screen._judge_helo,
-        Verb.MAIL: Screen._judge_mail,
-        Verb.RCPT: Screen._judge_recipient,
-        Verb.DATA: Screen._judge_data,
-        Verb.BDAT: Screen._judge_chunk,
-        Verb.LHLO: Screen._judge_helo,
-        Verb.BURL: Screen._judge_url,
-        Verb.XEXCH50: Screen._judge_octets,
-        Verb.RSET: Screen._judge_reset,
-        Verb.XCLIENT: Screen._judge_reset,
-        Verb.QUIT: Screen._judge_quit,
-    }
-)
+_JUDGES: Mapping[Verb, Callable[[Screen, Command], Answer | None]] = {
+    Verb.HELO: Screen._judge_helo,
+    Verb.EHLO: Screen._judge_helo,
+    Verb.MAIL: Screen._judge_mail,
+    Verb.RCPT: Screen._judge_recipient,
+    Verb.DATA: Screen._judge_data,
+    Verb.BDAT: Screen._judge_chunk,
+    Verb.LHLO: Screen._judge_helo,
+    Verb.BURL: Screen._judge_url,
+    Verb.XEXCH50: Screen._judge_octets,
+    Verb.RSET: Screen._judge_reset,
+    Verb.XCLIENT: Screen._judge_reset,
+    Verb.QUIT: Screen._judge_quit,
+}

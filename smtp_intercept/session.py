@@ -271,7 +271,8 @@ class Session:
         return b"".join(pieces) + buffer[at:upto]
 
     def _to_client_unread(self, out: list[Out]) -> None:
-        _to_client(self._talk.take_kept() + self._partial, out)
+        if kept := self._talk.take_kept() + self._partial:
+            out.append(ToClient(kept))
         self._partial = b""
 
     def _follow_server(self, data: bytes, now: float, out: list[Out]) -> None:
@@ -324,9 +325,5 @@ class Session:
         if self._talk.ended:
             out.extend(map(MessageDone, self._talk.ended))
             self._talk.ended.clear()
-        _to_client(data, out)
-
-
-def _to_client(data: bytes, out: list[Out]) -> None:
-    if data:
-        out.append(ToClient(data))
+        if data:
+            out.append(ToClient(data))

@@ -17,6 +17,8 @@ MAX_COUNT = 2**31 - 1
 PLAIN_BYTES = 1_000
 # RFC 5321 §4.2.
 _CODES = {b"%d" % code: code for code in range(200, 600)}
+# How nearly every line of a reply begins: its code, and whether it is the last.
+_HEADS = {b"%d%b" % (code, mark): (code, mark != b"-") for code in range(200, 600) for mark in (b" ", b"-", b"\t")}
 _KEYWORD = re.compile(rb"\s*(?:FROM|TO)(?:\s*:|\s+(?=<))", re.IGNORECASE)
 # Possessive are single characters only: Python before 3.11.5 loses its place in a possessive group that fails inside.
 _QUOTED = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
@@ -60,7 +62,7 @@ class ReplyLine:
         return safe_text(b"%d %b" % (self.code, self.text)).rstrip()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
     """The argument of BDAT (RFC 3030 §2)."""
 
@@ -88,20 +90,19 @@ def parse_command(line: bytes) -> Command:
     """From a whole line. Blanks before the verb are skipped and a NUL ends it, as C servers do: a STARTTLS must
     not hide from us that shows itself to the server."""
     words = line.split(None, 1)
-    verb = words[0].partition(b"\0")[0].upper() if words else b""
+    verb = words[0].upper() if words else b""
+    if b"\0" in verb:
+        verb = verb.partition(b"\0")[0]
     return Command(verb, words[1].strip() if len(words) > 1 else b"")
 
 
 def parse_reply_line(line: bytes) -> ReplyLine | None:
     """From a whole line; None if it is no reply (RFC 5321 §4.2). Some servers send no text and no space after the
     code, some a tab, some more than one CR."""
+    if head := _HEADS.get(line[:4]):
+        return ReplyLine(*head, line[4:].rstrip(b"\r\n")[:MAX_LOGGED_CHARACTERS])
     code = _CODES.get(line[:3])
-    if code is None:
-        return None
-    more, text = line[3:4], line[4:].rstrip(b"\r\n")
-    if more == b" " or more == b"-" or more == b"\t":
-        return ReplyLine(code, more != b"-", text[:MAX_LOGGED_CHARACTERS])
-    return None if line[3:].strip(b"\r\n") else ReplyLine(code, True, b"")
+    return None if code is None or line[3:].strip(b"\r\n") else ReplyLine(code, True, b"")
 
 
 def parse_offers(lines: bytes) -> dict[bytes, bytes]:
