@@ -24,8 +24,8 @@ from bridge.links import Links
 from bridge.moves import RemoveRoom
 from bridge.namespace import Namespace, ask_fresh
 from bridge.places import Places
-from bridge.plan import BRIDGE_NF, Plan, make_plan, sysctls_read, tuning_steps
-from bridge.present import LinkFacts, Present
+from bridge.plan import Plan, make_plan, sysctls_read, tuning_steps
+from bridge.present import BRIDGE_NF, LinkFacts, Present
 from bridge.steps import (
     AddAddress,
     CreateLink,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from bridge import flow
-from bridge.steps import SetNic
+
+if TYPE_CHECKING:
+    from bridge.steps import SetNic
 
 LANE = "smtp0"
 LANE_MAC = "02:74:62:00:00:01"  # locally administered; never on a wire

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from bridge.moves import RemoveRoom, ReturnLink
-from bridge.plan import BRIDGE_NF
-from bridge.present import Present
+from bridge.present import BRIDGE_NF, Present
 from bridge.steps import (
     AddAddress,
     AddNeighbour,

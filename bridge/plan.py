@@ -22,7 +22,7 @@ from bridge.lanes import (
     tagged_steps,
 )
 from bridge.moves import MoveLink
-from bridge.present import LinkFacts, Present
+from bridge.present import BRIDGE_NF, LinkFacts, Present
 from bridge.room import inside, leg, leg_mac, made
 from bridge.ruleset import Rules, render
 from bridge.steps import (
@@ -42,11 +42,6 @@ from bridge.steps import (
     Unmanage,
 )
 
-BRIDGE_NF = (
-    "net.bridge.bridge-nf-call-iptables",
-    "net.bridge.bridge-nf-call-ip6tables",
-    "net.bridge.bridge-nf-call-arptables",
-)
 # Of what may be a port; the kernel says so by its own flag only since Linux 6.14 (IFLA_NETNS_IMMUTABLE).
 _STAYING = frozenset({"bond", "team"})
 _STP_GROUP = 0x0001  # a port that forwards BPDUs hands none to its own bridge (br_handle_frame)

@@ -7,6 +7,13 @@ from dataclasses import dataclass, field
 
 from bridge.steps import Route
 
+# What br_netfilter would do to all that crosses a bridge: off on the lanes' bridges.
+BRIDGE_NF = (
+    "net.bridge.bridge-nf-call-iptables",
+    "net.bridge.bridge-nf-call-ip6tables",
+    "net.bridge.bridge-nf-call-arptables",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LinkFacts:

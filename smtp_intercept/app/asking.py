@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import logging
 import os
-import sys
+from collections.abc import Iterable
 from ipaddress import ip_address
 
-from smtp_intercept import protected
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import inforce, naming
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
+from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.rundir import RunDir
-from smtp_intercept.app.verbs import warn
-from smtp_intercept.app.wanted import own_addresses
+from smtp_intercept.app.streams import warn
+from smtp_intercept.direction import Servers, Serving
+from smtp_intercept.names import serving, split
+from smtp_intercept.names import table as table_of
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -41,12 +41,7 @@ def explain(arguments: argparse.Namespace) -> int:
     if arguments.vlan and arguments.vlan not in config.bridge.vlans:
         listed = ", ".join(map(str, config.bridge.vlans)) or "none"
         raise UsageError(f"--vlan: {arguments.vlan} is not one of bridge.vlans ({listed}): its mail is not inspected")
-    logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
-    servers = protected.ProtectedServers(configuration.protected_servers(config))
-    table = asyncio.run(servers.resolve_once())
-    for known in servers.state():
-        if known.error:
-            print(f"tollbridge: warning: {known.name}: {known.error}", file=sys.stderr)
+    table, serves = _protected(config)
     own = own_addresses(config)
     try:
         explanation = explain_connection(
@@ -57,7 +52,7 @@ def explain(arguments: argparse.Namespace) -> int:
             server=arguments.server,
             port=port,
             vlan=arguments.vlan,
-            served=servers.serving.by(ip_address(arguments.server).packed),
+            served=serves.by(ip_address(arguments.server).packed),
             recipients=arguments.rcpt,
         )
     except ValueError as error:
@@ -65,6 +60,28 @@ def explain(arguments: argparse.Namespace) -> int:
     told = {**explanation.as_json(), "running": arguments.running, "drift": drift}
     print(json.dumps(told) if arguments.json else explanation.as_text())
     return 0
+
+
+def _protected(config: Config) -> tuple[Servers, Serving]:
+    """The protected servers, and which domain's each is; the DNS is asked about those that are given by name."""
+    given = configuration.protected_servers(config)
+    literals, questions = split(given)
+    if not questions:
+        return table_of(literals, ()), serving(given, ())
+    return _looked_up(given)
+
+
+def _looked_up(given: Iterable[tuple[str, Iterable[str]]]) -> tuple[Servers, Serving]:
+    import asyncio
+    import logging
+
+    from smtp_intercept import protected  # and a DNS library, which addresses alone need not wait for
+
+    logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
+    servers = protected.ProtectedServers(given)
+    table = asyncio.run(servers.resolve_once())
+    warn(f"{known.name}: {known.error}" for known in servers.state() if known.error)
+    return table, servers.serving
 
 
 def _in_force(run_dir: RunDir) -> Config:

@@ -25,10 +25,12 @@ from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.daemon import needs_mta
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.objections import OBJECTIONS, Asked, found
+from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.relays import Relays
 from smtp_intercept.app.rundir import RunDir
-from smtp_intercept.app.verbs import host_of, say_ports, warn
-from smtp_intercept.app.wanted import own_addresses, profile_of, wanted
+from smtp_intercept.app.streams import warn
+from smtp_intercept.app.verbs import host_of, say_ports
+from smtp_intercept.app.wanted import profile_of, wanted
 
 # Where the unit's sandbox lets it write (packaging/files/tollbridge.service), and what it hides (ProtectHome).
 UNIT = Path("/usr/lib/systemd/system/tollbridge.service")

@@ -24,8 +24,8 @@ from smtp_intercept.app import channel, config, processlog
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.fields import OnFailure
 from smtp_intercept.app.flights import arrivals, flying, told
+from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.sandbox import myself
-from smtp_intercept.app.wanted import own_addresses
 from smtp_intercept.direction import TAGS, Servers
 from smtp_intercept.names import split
 from smtp_intercept.pickup import Policy, decide

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from bridge.ledger import Ledger
-from bridge.namespace import Namespace
 from smtp_intercept.app.defaults import RUN_DIR
 from smtp_intercept.app.rundir import RunDir
+
+if TYPE_CHECKING:
+    from bridge.namespace import Namespace
 
 _T = TypeVar("_T")
 _here = RunDir(RUN_DIR)
@@ -27,7 +28,11 @@ def look_at(run_dir: Path) -> None:
 
 def room(run_dir: RunDir | None = None) -> str:
     """The name of the room that the wire lives in now; "" if it is in the host, or there is none."""
-    return Ledger((run_dir or _here).ledger).room
+    if not (ledger := (run_dir or _here).ledger).exists():
+        return ""
+    from bridge.ledger import Ledger  # not before it is needed: every word of the command says where it looks
+
+    return Ledger(ledger).room
 
 
 def identity() -> list[int]:
@@ -43,8 +48,11 @@ def identity() -> list[int]:
 def _opened(run_dir: RunDir | None = None) -> Namespace | None:
     """None also for who may not look in. Where its name was lost, its daemon still has it."""
     try:
-        name = room(run_dir)
-        return (Namespace.named(name) or Namespace.of((run_dir or _here).holder("run"))) if name else None
+        if not (name := room(run_dir)):
+            return None
+        from bridge.namespace import Namespace
+
+        return Namespace.named(name) or Namespace.of((run_dir or _here).holder("run"))
     except PermissionError:
         return None
 

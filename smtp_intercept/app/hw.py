@@ -22,7 +22,8 @@ from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.given import GivenError, text
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.signals import undisturbed
-from smtp_intercept.app.verbs import host_of, load_tuned, print_step, report, warn
+from smtp_intercept.app.streams import warn
+from smtp_intercept.app.verbs import host_of, load_tuned, print_step, report
 from smtp_intercept.app.wanted import is_tuning
 
 MAX_FACTS_BYTES = 4 << 20  # a kilobyte for each of thousands of ports; more is the wrong file

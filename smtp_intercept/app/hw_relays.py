@@ -17,7 +17,8 @@ from smtp_intercept.app.exits import Exit, FailedError
 from smtp_intercept.app.lastgood import BROKEN
 from smtp_intercept.app.relays import LOCK, POLL_S, SAYS_S, Relays
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json
-from smtp_intercept.app.verbs import report, warn
+from smtp_intercept.app.streams import warn
+from smtp_intercept.app.verbs import report
 from smtp_intercept.app.wanted import profile_of
 
 

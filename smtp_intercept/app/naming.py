@@ -75,7 +75,7 @@ def case_here(profile: Profile) -> Case:
 def present() -> dict[str, str]:
     """Names and MACs of all links → their names. A MAC that several ports have stays itself; what is made of ports, as
     a bridge is, has one of theirs."""
-    known = list(seen.links().values())
+    known = list(seen.names().values())
     ports = [link for link in known if link.kind not in NO_PORTS]
     macs = Counter(link.mac for link in ports)
     by_mac = {link.mac: link.name if macs[link.mac] == 1 else link.mac for link in ports if link.mac}

@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from smtp_intercept.app import config as configuration
 from smtp_intercept.app.exits import Exit, UsageError
+from smtp_intercept.app.reading import spool_in
 from smtp_intercept.mta import ids
 from smtp_intercept.mta.envelope import Entry, Queued
 from smtp_intercept.mta.faults import NoQueueError, NoSuchMessageError
@@ -118,9 +118,15 @@ def delete(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _queue(arguments: argparse.Namespace) -> Iterator[Postmaster]:
-    directory = arguments.spool or Path(configuration.load(arguments.config).mta.spool)
-    with queue_in(directory) as queue:
+    with queue_in(arguments.spool or spool_in(arguments.config) or _configured(arguments.config)) as queue:
         yield queue
+
+
+def _configured(path: Path) -> Path:
+    """Raises `ConfigErrors`, which say what is wrong with the file."""
+    from smtp_intercept.app import config  # slow to load, and its errors are all that it is needed for
+
+    return Path(config.load(path).mta.spool)
 
 
 def _filter(arguments: argparse.Namespace) -> Filter:

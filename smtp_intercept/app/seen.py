@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
 
-from bridge.links import Links
-from bridge.present import LinkFacts
-from hwprofiles import facts
+from bridge import glance
+from bridge.glance import Listed
 from hwprofiles.box import Box
 from smtp_intercept.app import here
+
+if TYPE_CHECKING:
+    from bridge.present import LinkFacts
+
+_T = TypeVar("_T")
 
 
 def links() -> Mapping[str, LinkFacts]:
     """Those of the room and of the host."""
-    with Links() as those:
-        found = those.facts()
+    from bridge.links import Links  # and with it pyroute2, slower to load than what only asks for names needs in all
+
+    def facts_of_all() -> Mapping[str, LinkFacts]:
+        with Links() as those:
+            return those.facts()
+
+    return _both(facts_of_all)
+
+
+def names() -> Mapping[str, Listed]:
+    """The same links, and no more of them than what they are called and made of."""
+    return _both(glance.links)
+
+
+def _both(read: Callable[[], Mapping[str, _T]]) -> Mapping[str, _T]:
+    found = read()
     try:
         with here.inside() as away:
             if away:
-                with Links() as those:
-                    found = {**those.facts(), **found}
+                found = {**read(), **found}
     except PermissionError:
         pass
     return found
@@ -28,6 +46,8 @@ def links() -> Mapping[str, LinkFacts]:
 
 def box(ports: Iterable[str] | None = None) -> Box:
     """As `facts.box`."""
+    from hwprofiles import facts  # and pyroute2
+
     wanted = None if ports is None else list(ports)
     whole = facts.box(wanted)
     away = here.ask(lambda: facts.box(wanted))

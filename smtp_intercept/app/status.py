@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-import tomllib
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,9 @@ from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from bridge.ruleset import PUT_OFF as DROPPED_SYNS
 from smtp_intercept.app import halfmade, here, inforce, relays, watching
-from smtp_intercept.app.defaults import SPOOL
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.mistakes import ConfigErrors
-from smtp_intercept.app.reading import read as read_text
+from smtp_intercept.app.reading import spool_in
 from smtp_intercept.app.rundir import RunDir, read_json
 from smtp_intercept.app.waiting import waiting
 
@@ -54,10 +52,9 @@ def show(arguments: argparse.Namespace) -> int:
 def _spool(*files: Path) -> Path | None:
     """That of the first file that can be read, valid or not; None if none can."""
     for file in files:
-        with suppress(ConfigErrors, ValueError, RecursionError):
-            mta = tomllib.loads(read_text(file)).get("mta")
-            named = mta.get("spool") if isinstance(mta, dict) else None
-            return Path(named) if isinstance(named, str) else SPOOL
+        with suppress(ConfigErrors):
+            if found := spool_in(file):
+                return found
     return None
 
 

@@ -9,6 +9,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
@@ -76,6 +77,12 @@ def finished(status: int) -> int:
                 with suppress(OSError):
                     print(f"tollbridge: standard output: {error.strerror}", file=sys.stderr)
     return status
+
+
+def warn(findings: Iterable[object]) -> None:
+    """Of what is not as it should be, hardware or another program; nothing fails by it."""
+    for finding in findings:
+        print(f"tollbridge: warning: {finding}", file=sys.stderr)
 
 
 def silence(stream: TextIO) -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from bridge import firewall, ifupdown
-from bridge.host import Host, Refused
+from bridge.host import Host
 from bridge.lane import LANE, Lane, Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
@@ -24,7 +24,6 @@ from bridge.present import LinkFacts
 from bridge.steps import AddAddress, Step, to_json
 from hwprofiles.case import Case
 from hwprofiles.nic import Nics
-from hwprofiles.tuning import Unfit
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import (
     flights,
@@ -45,6 +44,7 @@ from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.objections import Asked, Verb, probe, refuse
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
 from smtp_intercept.app.signals import ASKS, Change, heed_asks, undisturbed
+from smtp_intercept.app.streams import warn
 from smtp_intercept.app.wanted import Fit, fit, tuned, wanted
 
 GUARD_EVERY_S = 0.1
@@ -65,12 +65,6 @@ def load_tuned(arguments: argparse.Namespace) -> tuple[Fit, Wanted]:
     config = naming.load(arguments.config)
     found = fit(config)
     return found, tuned(config, found, RunDir(arguments.run_dir).room)
-
-
-def warn(findings: Iterable[Refused | Unfit | str]) -> None:
-    """Of what is not as it should be, hardware or another program; nothing fails by it."""
-    for finding in findings:
-        print(f"tollbridge: warning: {finding}", file=sys.stderr)
 
 
 # --- what `up` would do ---------------------------------------------------------------------------

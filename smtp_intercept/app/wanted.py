@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from bridge.flow import Action
 from bridge.lane import LEARNED_S, LEARNED_UNTIL_BANNER_S, Limits, Wanted
-from bridge.links import Links
 from bridge.steps import SetNic, SetSysctl, Step, plain
 from bridge.sysctls import sysctl_path
 from hwprofiles.box import Box
@@ -75,16 +74,6 @@ def is_tuning(undo: Step) -> bool:
             return name in _SYSCTLS
         case _:
             return False
-
-
-def own_addresses(config: Config) -> frozenset[bytes]:
-    """The packed addresses of the box itself that mail on the wire may be for: the management's, and all of the host
-    where the wire is the host's. Those of a host that it has left are strangers'."""
-    management = frozenset(interface.ip.packed for interface in config.bridge.management)
-    if config.bridge.namespace is Home.OWN:
-        return management
-    with Links() as links:
-        return management | links.own_addresses()
 
 
 def _ours(floors: Mapping[str, int]) -> dict[str, int]:

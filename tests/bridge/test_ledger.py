@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bridge.ledger import Ledger, original
-from bridge.plan import BRIDGE_NF
-from bridge.present import Present
+from bridge.present import BRIDGE_NF, Present
 from bridge.steps import DeleteLink, SetSysctl, Step, UnloadModule
 
 
