@@ -17,7 +17,7 @@ from smtp_intercept.extensions import read_offer
 from smtp_intercept.inspection import Inspection
 from smtp_intercept.matching import MAX_KEYWORDS, Matching
 from smtp_intercept.transaction import Recipient, Transaction
-from smtp_intercept.wire import ReplyLine
+from smtp_intercept.wire import ReplyLine, is_last_verdict
 
 # Asked for with every message: see `session`.
 _COMMAND, _DATA, _CONTENT = Reading.COMMAND, Reading.DATA, Verb.CONTENT
@@ -114,12 +114,16 @@ class Replies(Matching):
             self._transaction.refuse(reply)
 
     def _judge_recipients(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        """The end of the data has a reply for each recipient that the server has accepted, then one of its own."""
+        """The end of the data has a reply for each recipient that the server has accepted, then one of its own. Exim
+        has none for those that it has discarded: until all have come no command crosses whose reply could be one.
+        """
         if reply.code != _JUDGING or not owed.ended or not (self._transaction and self._transaction.prdr):
             return self._doubt(owed, reply, now)
         self._transaction.size_bytes += owed.size_bytes or 0
         self._owed.appendleft(Owed(Verb.CONTENT, now, ended=True))
         self._owed.extendleft(Owed(Verb.VERDICT, now) for _ in range(self._transaction.at_server))
+        if self.reading is _COMMAND:
+            self.reading = self.wait()
         return None
 
     def _under_way(self) -> bool:
@@ -127,7 +131,11 @@ class Replies(Matching):
         return self.reading is _DATA or (self.reading is Reading.CHUNK and not self._owed and self._swallowed is None)
 
     def _verdict(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        if self._transaction:
+        if self._transaction and self._transaction.prdr and is_last_verdict(reply.text):
+            self._end(reply, now)
+            for each in self._owed:  # whether they will come nobody knows
+                each.ended = False
+        elif self._transaction:
             self._transaction.judge(reply)
         if reply.code < 300 and self.reading is _DATA:
             self._end(reply, now)

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 from types import MappingProxyType
 
 from smtp_intercept.direction import Direction
-from smtp_intercept.wire import ReplyLine, clip
+from smtp_intercept.wire import ReplyLine, clip, judged_mailbox
 
 # Recipients of one message in the log, so that its line stays bounded; RFC 5321 §4.5.3.1.8 asks servers for 100.
 MAX_LOGGED_RECIPIENTS = 1_000
@@ -118,16 +119,27 @@ class Transaction:
             self.recipients_omitted += 1
 
     def judge(self, reply: ReplyLine) -> ReplyLine:
-        """The server's word on the next of its recipients, after the data: the best of these words so far."""
-        while self._judged < len(self.recipients):
-            recipient = self.recipients[self._judged]
-            self._judged += 1
-            if recipient.reply.code < 300 and not recipient.ours:
-                recipient.reply = reply
-                break
+        """The server's word on the next of its recipients, or on the one that it names, after the data: the best of
+        these words so far. Exim has none on those that it has discarded behind a 250."""
+        if recipient := self._judged_recipient(judged_mailbox(reply.text).lower()):
+            recipient.reply = reply
         if self._best is None or reply.code // 100 < self._best.code // 100:
             self._best = reply
         return self._best
+
+    def _judged_recipient(self, named: str) -> Recipient | None:
+        waiting = (
+            number
+            for number in range(self._judged, len(self.recipients))
+            if self.recipients[number].reply.code < 300 and not self.recipients[number].ours
+        )
+        first = next(waiting, None)
+        if first is None:
+            return None
+        meant = (number for number in chain((first,), waiting) if self.recipients[number].address.lower() == named)
+        at = next(meant, first) if named else first
+        self._judged = at + 1
+        return self.recipients[at]
 
     def refuse(self, reply: ReplyLine) -> None:
         """The content is not wanted; what follows a refused MAIL tells nothing new."""
@@ -139,8 +151,10 @@ class Transaction:
         return self._message(number, now, reply, Outcome.DISCARDED if self.discarded else outcome_of(reply))
 
     def leave(self, number: int, now: float) -> Message:
-        """The message that was never answered: refused before its content, or aborted by the client."""
-        reply = self._last_word()
+        """The message that was never answered, or not whole: refused before its content, or aborted by the client."""
+        if self._best is not None and self.prdr:
+            return self.lose(number, now)
+        reply = self._last_word() if self._best is None else self._best
         return self._message(number, now, reply, Outcome.ABORTED if reply is None else outcome_of(reply))
 
     def lose(self, number: int, now: float) -> Message:

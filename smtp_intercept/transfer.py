@@ -77,7 +77,7 @@ class Transfer(Replies):
             self.cuts.append((min(position + at, begun), upto, b""))
 
     def _end_data(self, end: int, now: float) -> None:
-        self.reading, self._inspection = self.next_command(), None
+        self.reading, self._inspection = self._behind_message(), None
         if self._fate is not None:
             self._end_unheard(end, now)
         else:
@@ -86,6 +86,10 @@ class Transfer(Replies):
             self._screen.forget()
             if self._transaction and self._transaction.refusal and not self._owed:
                 self._end(self._transaction.refusal, now)
+
+    def _behind_message(self) -> Reading:
+        """How many replies PRDR brings is not known before they have come."""
+        return self.wait() if self._transaction and self._transaction.prdr else self.next_command()
 
     def _end_unheard(self, end: int, now: float) -> None:
         """The content has come, and the server has not had all of it, or none."""
@@ -126,7 +130,7 @@ class Transfer(Replies):
         elif self._inspection is not None:
             self._inspect_chunk(buffer, position, end)
         if not self._chunk.left_bytes:
-            self.reading = self.next_command()
+            self.reading = self._behind_message() if self._last_chunk else self.next_command()
             self._end_chunk(end, now)
         return end
 

@@ -40,6 +40,9 @@ _SENDER_VERB = re.compile(rb"MAIL|SEND|SOML|SAML")
 _CREDENTIALS = re.compile(rb"(?:[A-Za-z-]+ +[A-Za-z0-9_-]+ +)?[A-Za-z0-9+/=]+\r\n")
 _OFFER = re.compile(rb"^[ \t]*([^ \t\n]+)[ \t]*([^\n]*)", re.MULTILINE)
 _COUNT = re.compile(rb"[0-9]{1,10}(?![^ ])")
+# Exim's words behind PRDR: on one recipient, and the last one, with the identifier of either of its two lengths.
+_ON_RECIPIENT = re.compile(rb"PRDR R=<([^>]*)> ")
+_ON_MESSAGE = re.compile(rb"id=[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4} message ")
 
 
 @dataclass(slots=True)
@@ -103,6 +106,17 @@ def parse_reply_line(line: bytes) -> ReplyLine | None:
         return ReplyLine(*head, line[4:].rstrip(b"\r\n")[:MAX_LOGGED_CHARACTERS])
     code = _CODES.get(line[:3])
     return None if code is None or line[3:].strip(b"\r\n") else ReplyLine(code, True, b"")
+
+
+def is_last_verdict(text: bytes) -> bool:
+    """A reply behind PRDR says that it is on the whole message."""
+    return _ON_MESSAGE.match(text) is not None
+
+
+def judged_mailbox(text: bytes) -> str:
+    """The recipient that a reply behind PRDR says it is on; "" if it names none."""
+    found = _ON_RECIPIENT.match(text)
+    return safe_text(found[1]) if found else ""
 
 
 def parse_offers(lines: bytes) -> dict[bytes, bytes]:

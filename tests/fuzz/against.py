@@ -1,4 +1,5 @@
 """Hostile sessions through a gateway to real mail servers, and to a loose one of our own: prints what it logged.
+Between them an honest client's, whose mail arrives whatever the others do.
 
 ``{"peers": {name: [address, domain]}, "sessions": each, "seed": text, "seconds": most}``; the gateway is the live proxy
 with its defaults, on loopback beside the servers: no packets are turned here, that is the lanes' part.
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import smtplib
 import socket
 import sys
 import time
@@ -31,6 +33,7 @@ AT_A_TIME, FEW = 14, {"opensmtpd": 4}
 SYN_S = 5.0
 FIRST_S, QUIET_S = 1.5, 0.02  # what a server answers has begun by then, and is whole
 LAST_S = 0.15
+HONEST_EVERY, PATIENCE_S = 20, 60.0
 
 
 class Client:
@@ -116,9 +119,21 @@ async def loose(seed: str, servers: list[LooseServer]) -> AsyncIterator[int]:
         yield it.sockets[0].getsockname()[1]
 
 
+def send(port: int, sender: str, recipient: str) -> str:
+    """One message of anybody's; why it was not accepted, "" if it was."""
+    try:
+        with smtplib.SMTP(LOCAL, port, "honest.test", PATIENCE_S) as client:
+            client.sendmail(sender, recipient, "Subject: x\r\n\r\ntext\r\n")
+    except (smtplib.SMTPException, OSError) as failure:
+        return repr(failure)
+    return ""
+
+
 async def attack(name: str, server: Address, job: dict[str, Any], domain: str) -> dict[str, Any]:
     log: list[dict[str, Any]] = []
     seats, until_at, played = asyncio.Semaphore(FEW.get(name, AT_A_TIME)), time.monotonic() + job["seconds"], 0
+
+    honest: dict[str, str] = {}
 
     async def session(port: int, number: int) -> None:
         nonlocal played
@@ -131,6 +146,9 @@ async def attack(name: str, server: Address, job: dict[str, Any], domain: str) -
                 await asyncio.get_running_loop().sock_connect(sock, (LOCAL, port))
                 await Client(sock).play(Hostile(f"{job['seed']}-{name}-{number}", domain))
             played += 1
+            if number % HONEST_EVERY == 0:
+                sender = f"h{job['seed']}.{number}@honest.test"
+                honest[sender] = await asyncio.to_thread(send, port, sender, f"a@{domain}")
 
     async with gateway(server, log) as (port, it):
         await asyncio.gather(*(session(port, number) for number in range(job["sessions"])))
@@ -139,7 +157,7 @@ async def attack(name: str, server: Address, job: dict[str, Any], domain: str) -
     accepted = [
         [m["sender"], sorted(r["address"] for r in m["recipients"] if r["reply"].startswith("2"))] for m in messages
     ]
-    return {"played": played, "accepted": accepted, "counts": counts}
+    return {"played": played, "honest": honest, "accepted": accepted, "counts": counts}
 
 
 async def main() -> None:

@@ -128,7 +128,7 @@ class Hostile:
         sender = f"m{self._seed}.{next(self._numbers)}@evil.test"
         verb = chance.choice([b"MAIL"] * 9 + [b"SAML"] * self._tricks)
         parameters = chance.choice([b"", b"", b" PRDR", b" BODY=8BITMIME", b" PRDR AUTH=<>", b" AUTH=<> PRDR"])
-        names = chance.sample(["a", "b", "c", "nobody"], chance.randint(1, 3))
+        names = chance.sample(["a", "b", "c", "nobody", "trap"], chance.randint(1, 3))
         mail = b"%b FROM:<%b>%b" % (verb, sender.encode(), parameters if self._tricks else b"")
         return mail, [f"RCPT TO:<{name}@{self._domain}>".encode() for name in names]
 

@@ -13,6 +13,7 @@ LOOSE_ENDS = (
     *(b"\n.\n", b"\n.\r\n", b"\r.\r", b"\r.\r\n", b"\r\n.\n", b"\r\n.\r", b"\n.\r", b"\r.\n"),
     *(b"\r\n.\0\r\n", b"\r\n\0.\r\n", b"\r\n.\r\r\n", b"\n\0.\n"),
 )
+TRAP = "trap@"
 _PATH = re.compile(rb"(?:FROM|TO):\s*<([^>]*)>", re.IGNORECASE)
 _CHUNK = re.compile(rb"\s*(\d+)\s*(\S*)")
 
@@ -21,7 +22,8 @@ _CHUNK = re.compile(rb"\s*(\d+)\s*(\S*)")
 class Quirks:
     """``lf``, ``cr``: end a command too. ``nul`` is "keep", "drop" or "end" (of the command). ``cut_at``: octets of a
     line that are one command, the rest is the next. ``deaf``: what comes before the banner is thrown away. ``bits`` of
-    a number. ``reads_refused``: the octets of a refused chunk are commands."""
+    a number. ``reads_refused``: the octets of a refused chunk are commands. ``discards`` mail for `TRAP` behind a 250,
+    and has no verdict on it where PRDR asks for one."""
 
     lf: bool = True
     cr: bool = False
@@ -34,6 +36,7 @@ class Quirks:
     chunking: str = "offered"  # or "known", "unknown"
     reads_refused: bool = False
     size: int = 0
+    discards: bool = False
     offers: tuple[bytes, ...] = ()
 
     @classmethod
@@ -52,6 +55,7 @@ class Quirks:
             chunking=chance.choice(["offered", "offered", "known", "unknown"]),
             reads_refused=often() < 0.3,
             size=chance.choice([0, 0, 40]),
+            discards=often() < 0.3,
             offers=tuple(
                 each for each in (b"PRDR", b"XEXCH50", b"BURL", b"VERB", b"AUTH GSSAPI", b"XSECRET") if often() < 0.5
             ),
@@ -89,7 +93,7 @@ class LooseServer:
     def _forget(self) -> None:
         self._sender: str | None = None
         self._recipients: list[str] = []
-        self._refused = False
+        self._refused = self._trapped = False
 
     def _step(self) -> bytes | None:
         steps = {"command": self._command, "data": self._data, "chunk": self._chunk, "octets": self._octets}
@@ -206,11 +210,18 @@ class LooseServer:
             return b"503 no\r\n"
         if found[1].startswith(b"nobody"):
             return b"550 nobody\r\n"
-        self._recipients.append(found[1].decode("latin-1"))
+        if self._quirks.discards and found[1].startswith(TRAP.encode()):
+            self._trapped = True
+        else:
+            self._recipients.append(found[1].decode("latin-1"))
         return b"250 ok\r\n"
 
+    @property
+    def _addressed(self) -> bool:
+        return bool(self._recipients) or self._trapped
+
     def _do_data(self, argument: bytes) -> bytes:
-        if not self._recipients or self._refused:
+        if not self._addressed or self._refused:
             return b"503 no\r\n"
         self._reading, self._buffer = "data", b"\r\n" + self._buffer
         return b"354 go\r\n"
@@ -225,7 +236,7 @@ class LooseServer:
         return self._take(content)
 
     def _do_burl(self, argument: bytes) -> bytes:
-        if b"BURL" not in self._quirks.offers or not self._recipients:
+        if b"BURL" not in self._quirks.offers or not self._addressed:
             return b"503 no\r\n"
         return self._take(b"") if argument.upper().split()[1:] == [b"LAST"] else b"250 more\r\n"
 
@@ -239,7 +250,7 @@ class LooseServer:
         if not found or (not quirks.lenient and (found[2].upper() not in (b"", b"LAST") or b"\0" in argument)):
             return b"501 no size\r\n"
         self._left, self._last = self._narrow(int(found[1])), found[2].upper() == b"LAST"
-        self._wanted = bool(self._recipients) and not self._refused
+        self._wanted = self._addressed and not self._refused
         if not self._wanted and quirks.reads_refused:
             return b"503 no\r\n"
         self._reading = "chunk"
@@ -264,6 +275,8 @@ class LooseServer:
         assert sender is not None
         if prdr:
             self.taken.append((sender, recipients[:1]))
-            return noise + b"353 each\r\n250 yes\r\n" + b"550 no\r\n" * (len(recipients) - 1) + b"250 taken\r\n"
-        self.taken.append((sender, recipients))
+            said = [b"%d PRDR R=<%b> so\r\n" % (550 if n else 250, r.encode()) for n, r in enumerate(recipients)]
+            return noise + b"353 each\r\n" + b"".join(said) + b"250 id=1vQk2r-0007Xy-1d message accepted\r\n"
+        if recipients:
+            self.taken.append((sender, recipients))
         return noise + b"250 taken\r\n"

@@ -5,8 +5,8 @@
     hostile client ── [live proxy, its defaults] ── postfix | exim | opensmtpd | aiosmtpd | a loose server
                                         all on one host: the lanes have tests of their own
 
-Envelope by envelope, and nothing goes unread. `tests/fuzz` has the same sessions without sockets, and without end; here
-TOLLBRIDGE_SESSIONS and TOLLBRIDGE_SEED make more of them, and others.
+Envelope by envelope, and nothing goes unread; and honest mail in between arrives. `tests/fuzz` has the same sessions
+without sockets, and without end; here TOLLBRIDGE_SESSIONS and TOLLBRIDGE_SEED make more of them, and others.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from typing import Any
 import pytest
 
 from smtp_intercept.app.lab.network import Lab
-from tests.fuzz.against import LOOSE
+from tests.fuzz.against import HONEST_EVERY, LOOSE
+from tests.fuzz.loose import TRAP
 from tests.peers.matrix import RECEIVERS, WIRES, receivers
 from tests.peers.peer import Peer
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(360)]
 
+DISCARDING = ("exim", LOOSE)  # mail for `TRAP`, behind a 250
 PEERS = ("postfix", "exim", "opensmtpd", "aiosmtpd")
-# Of so many sessions one gets a message through, or they would show nothing; OpenSMTPD hangs up on most of them.
-LEAST = {"postfix": 4, "exim": 4, "opensmtpd": 80, "aiosmtpd": 8, LOOSE: 4}
+# Of so many hostile sessions one gets a message through, all servers together, or they would show nothing. It is one of
+# two or three; a single server may hang up on most of them, OpenSMTPD does.
+LEAST = 10
 SESSIONS, SEED = int(os.environ.get("TOLLBRIDGE_SESSIONS", "2000")), os.environ.get("TOLLBRIDGE_SEED", "1")
 MOST_S = 150.0
+HOSTILE = "@evil.test"
 
 Envelopes = dict[str, set[str]]
 
@@ -63,20 +67,36 @@ def by_sender(envelopes: list[tuple[str, list[str]]]) -> Envelopes:
     return found
 
 
+def kept(envelopes: Envelopes) -> Envelopes:
+    found = {sender: {each for each in to if not each.startswith(TRAP)} for sender, to in envelopes.items()}
+    return {sender: to for sender, to in found.items() if to}
+
+
+def stored_by(attacked: tuple[dict[str, Any], dict[str, Peer]], name: str) -> Envelopes:
+    result, peers = attacked
+    if name == LOOSE:
+        return by_sender(result["loose"])
+    return by_sender([(mail.sender, list(mail.recipients)) for mail in peers[name].deliveries()])
+
+
 @pytest.mark.parametrize("name", [*PEERS, LOOSE])
 def test_what_is_stored_is_what_is_logged(attacked: tuple[dict[str, Any], dict[str, Peer]], name: str) -> None:
-    result, peers = attacked
-    logged = by_sender(result["logged"][name]["accepted"])
-    if name == LOOSE:
-        stored = by_sender(result["loose"])
-    else:
-        stored = by_sender([(mail.sender, list(mail.recipients)) for mail in peers[name].deliveries()])
+    logged, stored = by_sender(attacked[0]["logged"][name]["accepted"]), stored_by(attacked, name)
+    if name in DISCARDING:
+        logged, stored = kept(logged), kept(stored)
     assert {
         sender: (stored.get(sender), logged.get(sender))
         for sender in stored.keys() | logged.keys()
         if stored.get(sender) != logged.get(sender)
     } == {}
-    assert len(stored) >= result["logged"][name]["played"] // LEAST[name]
+    honest = attacked[0]["logged"][name]["honest"]
+    assert len(honest) == -(-SESSIONS // (len(PEERS) + 1) // HONEST_EVERY)
+    assert {sender: said for sender, said in honest.items() if said or sender not in stored} == {}
+
+
+def test_hostile_sessions_get_mail_through(attacked: tuple[dict[str, Any], dict[str, Peer]]) -> None:
+    hostile = [sender for name in (*PEERS, LOOSE) for sender in stored_by(attacked, name) if HOSTILE in sender]
+    assert len(hostile) >= SESSIONS // LEAST
 
 
 @pytest.mark.parametrize("name", [*PEERS, LOOSE])

@@ -14,7 +14,7 @@ local_interfaces = <; {address} ; {six}
 spool_directory = {spool}/exim4
 log_file_path = {spool}/exim4/log/%slog
 keep_environment =
-acl_smtp_rcpt = everything
+acl_smtp_rcpt = but_trapped
 acl_smtp_data = everything
 acl_smtp_vrfy = everything
 prdr_enable = yes
@@ -39,6 +39,10 @@ remote_max_parallel = 4
 
 begin acl
 everything:
+  accept
+
+but_trapped:
+  discard local_parts = trap
   accept
 
 one_by_one:
