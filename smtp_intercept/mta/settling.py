@@ -24,7 +24,7 @@ from smtp_intercept.mta.quota import Quota
 from smtp_intercept.mta.quoted import bytes_needed
 from smtp_intercept.mta.schedule import Schedule
 from smtp_intercept.timestamp import timestamp
-from smtp_intercept.wire import clip
+from smtp_intercept.wire import clip, common_spelling
 
 HOLD_S = 600.0  # a refusal waits so long for those of the same message's other next hops: one notice tells them all
 NOTICES_PER_HOUR = 100  # to one address, see `Quota`
@@ -178,7 +178,7 @@ class Settling:
         for end in ends:
             outcome, of = end.outcome, queued[end.outcome.number]
             if outcome.attempted or outcome.state is not State.QUEUED:
-                said = {"time": at, "queue_id": entry.id, "sender": clip(entry.envelope.reverse_path)}
+                said = {"time": at, "queue_id": entry.id, "sender": _logged(entry.envelope.reverse_path)}
                 self._write(
                     {
                         "type": "delivery",
@@ -187,7 +187,7 @@ class Settling:
                     }
                 )
         if notice_id is not None:
-            told = {"queue_id": notice_id, "about": entry.id, "recipient": clip(entry.envelope.reverse_path)}
+            told = {"queue_id": notice_id, "about": entry.id, "recipient": _logged(entry.envelope.reverse_path)}
             actions = sorted({end.fate.action.value for end in ends if end.fate})
             self._write({"type": "notice", "time": at, **told, "actions": actions})
 
@@ -214,9 +214,13 @@ def drafted(queue: Queue, notice: Notice) -> Draft:
     return draft
 
 
+def _logged(mailbox: str) -> str:
+    return clip(common_spelling(mailbox.encode(errors="surrogateescape")))
+
+
 def _record(address: str, outcome: Outcome, tried: Try, attempts: int) -> dict[str, Any]:
     return {
-        "recipient": clip(address),
+        "recipient": _logged(address),
         "next_hop": clip(str(tried.hop)),
         "host": outcome.host,
         "row": tried.hop.row,

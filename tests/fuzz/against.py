@@ -14,7 +14,7 @@ import smtplib
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,13 @@ SYN_S = 5.0
 FIRST_S, QUIET_S = 1.5, 0.02  # what a server answers has begun by then, and is whole
 LAST_S = 0.15
 HONEST_EVERY, PATIENCE_S = 20, 60.0
+# Of one mailbox; the last is none to these.
+SPELLINGS: tuple[Callable[[str], str], ...] = (
+    lambda domain: f"a@{domain}",
+    lambda domain: f"a@{domain.upper()}",
+    lambda domain: f'"a"@{domain}',
+)
+UNQUOTED = ("opensmtpd",)
 
 
 class Client:
@@ -120,10 +127,15 @@ async def loose(seed: str, servers: list[LooseServer]) -> AsyncIterator[int]:
 
 
 def send(port: int, sender: str, recipient: str) -> str:
-    """One message of anybody's; why it was not accepted, "" if it was."""
+    """One message of anybody's, to a path in any spelling; why it was not accepted, "" if it was."""
     try:
         with smtplib.SMTP(LOCAL, port, "honest.test", PATIENCE_S) as client:
-            client.sendmail(sender, recipient, "Subject: x\r\n\r\ntext\r\n")
+            client.ehlo()
+            for line in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{recipient}>"):
+                code, text = client.docmd(line)
+                if code >= 300:
+                    return f"{line}: {text!r}"
+            client.data("Subject: x\r\n\r\ntext\r\n")
     except (smtplib.SMTPException, OSError) as failure:
         return repr(failure)
     return ""
@@ -148,7 +160,8 @@ async def attack(name: str, server: Address, job: dict[str, Any], domain: str) -
             played += 1
             if number % HONEST_EVERY == 0:
                 sender = f"h{job['seed']}.{number}@honest.test"
-                honest[sender] = await asyncio.to_thread(send, port, sender, f"a@{domain}")
+                path = SPELLINGS[number // HONEST_EVERY % (len(SPELLINGS) - (name in UNQUOTED))](domain)
+                honest[sender] = await asyncio.to_thread(send, port, sender, path)
 
     async with gateway(server, log) as (port, it):
         await asyncio.gather(*(session(port, number) for number in range(job["sessions"])))

@@ -19,10 +19,11 @@ from typing import Any
 import pytest
 
 from smtp_intercept.app.lab.network import Lab
+from smtp_intercept.wire import common_spelling
 from tests.fuzz.against import HONEST_EVERY, LOOSE
 from tests.fuzz.loose import TRAP
 from tests.peers.matrix import RECEIVERS, WIRES, receivers
-from tests.peers.peer import Peer
+from tests.peers.peer import DOMAIN, Peer
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(360)]
 
@@ -63,7 +64,7 @@ def attacked(namespaces: None) -> Iterator[tuple[dict[str, Any], dict[str, Peer]
 def by_sender(envelopes: list[tuple[str, list[str]]]) -> Envelopes:
     found: Envelopes = {}
     for sender, recipients in envelopes:
-        found.setdefault(sender, set()).update(recipients)
+        found.setdefault(sender, set()).update(common_spelling(each.encode()) for each in recipients)
     return found
 
 
@@ -92,6 +93,8 @@ def test_what_is_stored_is_what_is_logged(attacked: tuple[dict[str, Any], dict[s
     honest = attacked[0]["logged"][name]["honest"]
     assert len(honest) == -(-SESSIONS // (len(PEERS) + 1) // HONEST_EVERY)
     assert {sender: said for sender, said in honest.items() if said or sender not in stored} == {}
+    as_logged = {each for sender, to in attacked[0]["logged"][name]["accepted"] if sender in honest for each in to}
+    assert as_logged == {f"a@{DOMAIN.format(name)}"}  # however it was spelt
 
 
 def test_hostile_sessions_get_mail_through(attacked: tuple[dict[str, Any], dict[str, Peer]]) -> None:
