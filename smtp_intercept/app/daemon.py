@@ -22,7 +22,7 @@ from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
-from smtp_intercept.app import channel, fields, handover, lending, listening, processlog
+from smtp_intercept.app import channel, fields, handover, lending, listening, processlog, sandbox
 from smtp_intercept.app.accounts import NoAccountError
 from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
@@ -95,6 +95,7 @@ class Daemon:
             children = self._children()
         except NoAccountError as error:
             raise StartError(str(error)) from None
+        sandbox.shut_supervisor()
         self._watcher.start()
         try:
             self._watch(children)
@@ -180,6 +181,7 @@ class Daemon:
             **{kind: summed(each.values()) for kind, each in reports.items()},
             "watch": self._watcher.page,
             "unsaid": processlog.lost(),
+            "unguarded": sandbox.unguarded(),
             "each": {kind: each for kind, each in reports.items() if len(each) > 1},
         }
 

@@ -22,7 +22,7 @@ from bridge.namespace import Namespace
 from bridge.privilege import Capability, die_with_parent, restrict
 from hwprofiles.bypass import Relay, Wiring, relay_of
 from hwprofiles.relay import Act, Keeper, keep
-from smtp_intercept.app import here, relays
+from smtp_intercept.app import here, relays, sandbox
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import BypassWhen, LinkLoss
 from smtp_intercept.app.relays import LOCK, Relays
@@ -161,6 +161,7 @@ def _keep_there(run_dir: RunDir, config: Config, wanted: Relays, over: Event) ->
     if (room := Namespace.named(name) if (name := here.room()) else None) is not None:
         room.live_in()
     restrict((Capability.NET_ADMIN,))  # for nft's list; the vendor's program opens a device of root's
+    sandbox.shut_keeper()
     orders = Orders()
     kept = [_kept(wiring, config, orders) for wiring in wanted.wirings]
     threads = [Thread(target=each.follow, args=(over,)) for each in kept]

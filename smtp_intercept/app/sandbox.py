@@ -1,4 +1,5 @@
-"""What each process that hears strangers is left with once it works: capabilities, sockets, files, system calls.
+"""What each process that hears strangers is left with once it works: capabilities, sockets, files, system calls; and
+which of these those are left with that stay root.
 
 What a kernel or a container does not grant is said, in the log and by `status`, and mail goes on.
 """
@@ -8,14 +9,24 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import smtp_intercept
 from bridge import seccomp, view
-from bridge.denied import AF_INET, AF_INET6, AF_NETLINK, AF_UNIX, denials
+from bridge.denied import (
+    AF_INET,
+    AF_INET6,
+    AF_NETLINK,
+    AF_PACKET,
+    AF_UNIX,
+    EXECUTING,
+    Denial,
+    denials,
+    denials_of_root,
+)
 from bridge.privilege import Capability, confine
 from smtp_intercept.app import processlog
 from smtp_intercept.app.fields import Source
@@ -48,6 +59,7 @@ class Sandbox:
 
 
 _IP = (AF_INET, AF_INET6)
+_OF_ROOT = (*_IP, AF_UNIX, AF_NETLINK, AF_PACKET)  # as the units have it
 SANDBOXES: dict[str, Callable[[Config], Sandbox]] = {
     "diverter": lambda _: Sandbox((Capability.NET_ADMIN,)),
     "interceptor": lambda _: Sandbox((Capability.NET_RAW,), (*_IP, AF_UNIX)),
@@ -69,10 +81,26 @@ def enter(box: Sandbox, settings: Config, run_dir: Path, uid: int, gid: int) -> 
 
 def shut(box: Sandbox) -> None:
     """The last: from now on it sends no signal, and starts no process."""
-    _try(
-        "its system calls are not filtered",
-        lambda: seccomp.deny(denials(box.families, raw=False, pid=os.getpid())),
-    )
+    _filter(denials(box.families, raw=False, pid=os.getpid()))
+
+
+def shut_supervisor() -> None:
+    """Before it starts the others, which it goes on to do as root. What it has of the kernel is theirs at most."""
+    _filter(denials_of_root(_OF_ROOT))
+
+
+def shut_keeper() -> None:
+    """It lives where the bridge is by now, and starts programs (nft, the vendor's)."""
+    _filter(denials_of_root(_OF_ROOT, EXECUTING))
+
+
+def unguarded() -> list[str]:
+    """The walls that this process lacks, in words."""
+    return list(_unguarded)
+
+
+def _filter(refused: Iterable[Denial]) -> None:
+    _try("its system calls are not filtered", lambda: seccomp.deny(refused))
 
 
 def myself() -> dict[str, Any]:

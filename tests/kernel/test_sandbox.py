@@ -236,3 +236,62 @@ def test_the_kernel_takes_the_whole_filter() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= {"open_tree_attr"}, "misspelt, or newer than the library"
+
+
+OF_ROOT = """
+import ctypes, json, os, signal, socket, subprocess, sys
+from bridge import seccomp
+from smtp_intercept.app import sandbox
+
+getattr(sandbox, sys.argv[1])()
+libc = ctypes.CDLL(None, use_errno=True)
+said = {"unguarded": sandbox.unguarded()}
+
+def attempt(name, deed):
+    try:
+        deed()
+        said[name] = "done"
+    except OSError as error:
+        said[name] = os.strerror(error.errno)
+
+def call(name, *words):
+    if getattr(libc, name)(*words) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+sleeper = subprocess.Popen(["sleep", "60"])
+attempt("ptrace", lambda: call("ptrace", 16, sleeper.pid, None, None))
+attempt("bpf", lambda: call("syscall", ctypes.c_long(321), 0, None, 0))
+attempt("keys", lambda: call("syscall", ctypes.c_long(250), 0, -3, 0))
+attempt("a module", lambda: call("syscall", ctypes.c_long(175), b"", 0, b""))
+attempt("io_uring", lambda: call("syscall", ctypes.c_long(425), 1, None))
+attempt("clock", lambda: __import__("time").clock_settime(0, __import__("time").time()))
+attempt("a device", lambda: os.mknod("/dev/shm/owned", 0o20600, os.makedev(1, 1)))
+attempt("a pipe", lambda: os.mkfifo(f"/dev/shm/pipe{os.getpid()}") or os.unlink(f"/dev/shm/pipe{os.getpid()}"))
+attempt("bluetooth", lambda: socket.socket(socket.AF_BLUETOOTH, socket.SOCK_RAW, 1))
+attempt("a user namespace", lambda: call("unshare", 0x10000000))
+clone = ctypes.c_long(56), 0x10000000 | 17, None, None, None, None
+attempt("a user namespace of a child's", lambda: call("syscall", *clone))
+attempt("mounts of its own", lambda: call("unshare", 0x20000))
+attempt("setns", lambda: call("setns", os.open("/proc/self/ns/net", os.O_RDONLY), 0x40000000))
+attempt("signal", sleeper.terminate)
+attempt("packets", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0x0300).close())
+print(json.dumps(said))
+"""
+# What a supervisor does all day; a keeper only ends what it has started.
+_BOTH = {"signal", "packets", "a pipe"}
+SPARED = {"shut_supervisor": {*_BOTH, "mounts of its own", "setns"}, "shut_keeper": _BOTH}
+
+
+@pytest.mark.parametrize("wall", SPARED)
+def test_what_stays_root_has_a_wall_too(lab: Lab, wall: str) -> None:
+    done = lab.gateway.run([lab.gateway.interpreter, "-c", OF_ROOT, wall], check=False)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    assert said.pop("unguarded") == []
+    assert {name for name, what in said.items() if what == "done"} == SPARED[wall]
+    assert said["bluetooth"] == "Address family not supported by protocol"
+
+
+def test_the_supervisor_is_behind_it(lab: Lab) -> None:
+    for task in Path(f"/proc/{lab.gateway.pids()['supervisor']}/task").iterdir():
+        assert "\nSeccomp:\t2\n" in (task / "status").read_text()
