@@ -185,12 +185,12 @@ def shares(config: Config) -> Shares:
     return Shares(limits.client_percent, limits.network_percent, limits.sessions_per_client)
 
 
-def budget(config: Config) -> Budget:
-    """What one interceptor may hold of peers' octets, and one client of that."""
+def budget(config: Config, processes: int | None = 1) -> Budget:
+    """What one of so many processes that share it may hold of peers' octets, and one client of that."""
     limits = config.limits
     held_bytes = limits.held_bytes or (limits.sessions or 1) * LEAST_OF_SESSION
     return Budget(
-        max(LEAST_HELD_BYTES, held_bytes) // (config.interceptor.workers or 1),
+        max(LEAST_HELD_BYTES, held_bytes) // (processes or 1),
         limits.client_percent,
         limits.network_percent,
     )

@@ -85,7 +85,7 @@ class Interceptor:
             describe=describe(tuple(arguments.port)),
             sessions=limits.sessions or 1,
             shares=config.shares(settings),
-            budget=config.budget(settings),
+            budget=config.budget(settings, settings.interceptor.workers),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
             rules=_rules(settings),
             session_idle_s=float(limits.session_idle_s or 1),

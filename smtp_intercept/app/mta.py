@@ -99,7 +99,12 @@ class Mta:
         served = replace(served, room_bytes=self._spool.room_bytes)
         if self._call_ahead is not None:
             served = replace(served, verify=self._call_ahead)
-        self._receiving = Receiving(served, sessions=settings.limits.sessions or 1, shares=config.shares(settings))
+        self._receiving = Receiving(
+            served,
+            sessions=settings.limits.sessions or 1,
+            shares=config.shares(settings),
+            budget=config.budget(settings),
+        )
 
     def _queue(self, settings: config.Config, table: routing.RouteTable, settling: Settling) -> Spool | Relay:
         if settings.mta.queue is Queue.OWN or table.relay is None:
@@ -150,7 +155,13 @@ class Mta:
             counts |= {f"recipients_{verdict}": count for verdict, count in self._call_ahead.counts.items()}
         channel.tell(
             self._reports,
-            {**myself(), "sessions": self._receiving.sessions, "counts": counts, "queue": self._waiting()},
+            {
+                **myself(),
+                "sessions": self._receiving.sessions,
+                "held_bytes": self._receiving.held_bytes,
+                "counts": counts,
+                "queue": self._waiting(),
+            },
         )
 
     def _waiting(self) -> dict[str, Any]:
@@ -230,7 +241,8 @@ def runner(
         return routing.route(entry.origin, queued.recipient.address, table, entry.alternate)
 
     mta = settings.mta
-    return Runner(spool, carrier, route, settling, Bounds.of(mta.connections, mta.connections_per_host))
+    bounds = Bounds.of(mta.connections, mta.connections_per_host, float(mta.retry_s))
+    return Runner(spool, carrier, route, settling, bounds)
 
 
 def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, Any]], None]) -> Settling:

@@ -22,6 +22,8 @@ SPREAD = 0.25  # of the wait, on top, by chance: those that were put off togethe
 REMEMBERED = 10_000  # destinations known to be up, and as many known to be down; the longest unheard of is forgotten
 # "Service not available, closing transmission channel" (RFC 5321 §3.8): what it says of one message holds for all.
 _CLOSING = 421
+FIRST_S = 60.0  # a server that restarts
+RETRY_S = 1_620.0  # then a failing message has its own second attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +34,15 @@ class Bounds:
     each: int = 20  # for one destination: two for each of its 10 connections
     unproven: int = 50  # to all together that have not answered yet: half of the connections are for those that do
     unproven_each: int = 2  # Postfix begins with 5
-    first_s: float = 60.0  # a server that restarts
-    most_s: float = 1_620.0  # then a failing message has its own second attempt
+    first_s: float = FIRST_S
+    most_s: float = RETRY_S
 
     @classmethod
-    def of(cls, connections: int, connections_per_host: int) -> Bounds:
-        """That go with the courier's."""
+    def of(cls, connections: int, connections_per_host: int, retry_s: float = RETRY_S) -> Bounds:
+        """That go with the courier's; nobody rests for longer than a message's first wait."""
         unproven = max(connections // 2, 1)
-        return cls(2 * connections, 2 * connections_per_host, unproven, min(2, unproven))
+        total, each = 2 * connections, 2 * connections_per_host
+        return cls(total, each, unproven, min(2, unproven), min(FIRST_S, retry_s), retry_s)
 
 
 @dataclass(frozen=True, slots=True)

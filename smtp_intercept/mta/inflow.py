@@ -24,6 +24,11 @@ class Inflow(asyncio.StreamReader):
         return not self._buffer
 
     @property
+    def ahead_bytes(self) -> int:
+        """Sent and not read yet."""
+        return len(self._buffer)
+
+    @property
     def has_line(self) -> bool:
         """The next line is there already."""
         return b"\n" in self._buffer

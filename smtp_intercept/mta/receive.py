@@ -16,10 +16,12 @@ from dataclasses import replace
 from typing import Any
 
 from bridge.flow import vlan_of
+from smtp_intercept.accounts import NO_BUDGET, Budget
 from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, NO_BALANCER, Answer
 from smtp_intercept.events import Doubt
 from smtp_intercept.headcount import Alone
 from smtp_intercept.mta.announcement import announcement
+from smtp_intercept.mta.billing import Bill, Billing
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.mta.receiver import Receiver
 from smtp_intercept.mta.replies import STOPPING
@@ -45,9 +47,17 @@ _LOG = logging.getLogger("tollbridge")
 
 class Receiving:
     """All sessions of the MTA. ``sessions``: so many at once, ``shares`` of them each client's; whoever comes then is
-    told to come again."""
+    told to come again. ``budget``: what they may keep of clients' octets."""
 
-    def __init__(self, services: Services, *, sessions: int = 10_000, shares: Shares = ANY_NUMBER) -> None:
+    def __init__(
+        self,
+        services: Services,
+        *,
+        sessions: int = 10_000,
+        shares: Shares = ANY_NUMBER,
+        budget: Budget = NO_BUDGET,
+    ) -> None:
+        self._billing = Billing(budget)
         self._services, self._limit, self._shares = services, sessions, shares
         self._headcount = Alone()
         self._series, self._number = secrets.token_hex(4), 0
@@ -62,6 +72,11 @@ class Receiving:
     def sessions(self) -> int:
         """Open now."""
         return len(self._open)
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept of all clients' octets, about."""
+        return self._billing.held_bytes
 
     def counters(self) -> dict[str, int]:
         """Totals since the start."""
@@ -122,13 +137,15 @@ class Receiving:
         return BUSY_FOR_YOU if self._shares.holds_too_many(client, self._headcount, self._limit) else None
 
     async def _begin(self, passage: Passage, sock: socket.socket, origin: Origin) -> None:
+        bill = self._billing.of(passage.client[0])
         receiver = Receiver(
             passage.name,
             origin,
             self._services,
+            bill=bill,
             disk=self._disk,
             tell=lambda message, queued: self._tell(passage, message, queued),
-            ended=lambda: self._over(passage, receiver),
+            ended=lambda: self._over(passage, receiver, bill),
         )
         self._open[passage] = receiver
         if self._stopping:
@@ -138,6 +155,7 @@ class Receiving:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: receiver, sock)
         except OSError as failure:
             sock.close()
+            bill.close()
             self._end(passage, _UNHEARD, "reset", type(failure).__name__)
 
     async def drain(self, timeout_s: float) -> None:
@@ -163,8 +181,9 @@ class Receiving:
         record = passage.message(message, self._now())
         self._write({**record, "queue_id": queued} if queued else record)
 
-    def _over(self, passage: Passage, receiver: Receiver) -> None:
+    def _over(self, passage: Passage, receiver: Receiver, bill: Bill) -> None:
         receiver.forget()
+        bill.close()
         self._end(passage, receiver, receiver.outcome, receiver.reason)
 
     def _end(self, passage: Passage, spoken: Any, outcome: str, reason: str) -> None:

@@ -25,7 +25,9 @@ from smtp_intercept.answers import (
     Answer,
 )
 from smtp_intercept.limits import Phase
+from smtp_intercept.mta.billing import Bill
 from smtp_intercept.mta.content import Content
+from smtp_intercept.mta.drafts import SMALL_BYTES
 from smtp_intercept.mta.envelope import Envelope, Origin, Recipient
 from smtp_intercept.mta.esmtp import Mail, RefusedError, read_mail, read_recipient
 from smtp_intercept.mta.faults import NotTakenError, SpoolError, SpoolFullError
@@ -38,6 +40,8 @@ from smtp_intercept.transaction import Recipient as Told
 
 # Content goes to the draft in pieces of this size, by another thread; a message that is smaller, in one from here.
 PIECE_BYTES = 65_536
+# What is kept of a recipient beside its words.
+RECIPIENT_BYTES = 500
 
 Tell = Callable[[Message, str], None]
 Done = TypeVar("Done")
@@ -50,6 +54,7 @@ class Submission:
     mail: Mail | None = None
     recipients: list[Recipient] = field(default_factory=list)
     told: Transaction | None = None
+    octets: int = 0
 
     def envelope(self) -> Envelope:
         """Once MAIL was accepted."""
@@ -67,6 +72,7 @@ class Receiver(Smtpd):
         origin: Origin,
         services: Services,
         *,
+        bill: Bill,
         disk: Executor,
         tell: Tell,
         ended: Callable[[], None],
@@ -77,10 +83,17 @@ class Receiver(Smtpd):
             limits=services.limits,
             keywords=("PIPELINING", *size, "8BITMIME", "SMTPUTF8", "DSN", "ENHANCEDSTATUSCODES"),
             certificate=services.certificate,
+            bill=bill,
             ended=ended,
         )
         self.name, self.origin, self._services, self._disk, self._tell = name, origin, services, disk, tell
-        self.messages = 0
+        self.messages = self._content_bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Of its client's octets: sent ahead, of the envelope, of content that has no file yet."""
+        octets: int = self.envelope.octets
+        return super().held_bytes + octets + self._content_bytes
 
     @property
     def in_transaction(self) -> bool:
@@ -157,6 +170,7 @@ class Receiver(Smtpd):
         answer = await self._admission(recipient.address) or RECIPIENT_OK
         direction = self._services.direction(self.origin, recipient.address)
         submission.told.add(Told(recipient.address, direction, answer.reply))
+        submission.octets += RECIPIENT_BYTES + 2 * len(arg)
         if answer.code < 300:
             submission.recipients.append(recipient)
             self._idle_commands -= 1
@@ -206,6 +220,7 @@ class Receiver(Smtpd):
             draft.abandon()
             raise
         finally:
+            self._content_bytes = 0
             told.size_bytes = content.sent_bytes
             self._late = TIMED_OUT
         self._timeout_handle.cancel()  # the spool's time is not the client's
@@ -241,6 +256,8 @@ class Receiver(Smtpd):
             if end:
                 self._reader.give_back(block[end:])
                 return
+            self._content_bytes = content.waiting_bytes + min(content.size_bytes, SMALL_BYTES)
+            await self.make_room()
 
     def _store(self, content: Content, draft: Draft, piece: bytes) -> None:
         if content.refusal is not None:

@@ -13,17 +13,17 @@ from collections.abc import Callable
 
 from aiosmtpd.smtp import SMTP
 
-from smtp_intercept.answers import BYE, NO_WEB, TIMED_OUT, TOO_MANY_COMMANDS, TOO_MANY_ERRORS, Answer
+from smtp_intercept.answers import BYE, HOLDS_TOO_MUCH, NO_WEB, TIMED_OUT, TOO_MANY_COMMANDS, TOO_MANY_ERRORS, Answer
 from smtp_intercept.dialogue import WEB
 from smtp_intercept.limits import Limits, Phase
+from smtp_intercept.mta import billing
+from smtp_intercept.mta.billing import Bill
 from smtp_intercept.mta.inflow import Inflow
 from smtp_intercept.mta.replies import HELO_FIRST, INJECTED, NO_TLS, TOO_MANY_UNKNOWN, VERIFIED, enhanced
 from smtp_intercept.wire import clip, safe_text
 
 # Replies held back for the rest of a pipeline (RFC 2920 §3.2); a longer one is answered in pieces.
 HELD_BYTES = 8_192
-# After so many commands of a pipeline others have their turn.
-TURN_COMMANDS = 64
 # A client that does not take its last reply is left after this.
 FLUSH_S = 1.0
 
@@ -42,6 +42,7 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
         limits: Limits,
         keywords: tuple[str, ...],
         certificate: ssl.SSLContext | None,
+        bill: Bill,
         ended: Callable[[], None],
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -59,6 +60,7 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
         self.command_size_limit = limits.command_line_bytes
         self.command_size_limits = _Always(limits.command_line_bytes)
         self._limits, self._keywords, self._certificate, self._ended = limits, keywords, certificate, ended
+        self._bill = bill
         self._held, self._mail_at = b"", loop.time()
         self._commands = self._idle_commands = self._errors = 0
         self._late = TIMED_OUT  # what a client hears that is not in time
@@ -89,7 +91,7 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
 
     async def _handle_client(self) -> None:
         try:
-            await super()._handle_client()
+            await self._bill.turns.metered(super()._handle_client(), lambda: self._bill.account)
         except ConnectionError:
             self._decide("closed", "by the client")
         except asyncio.CancelledError:
@@ -150,6 +152,11 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
             self.transport.abort()
 
     @property
+    def held_bytes(self) -> int:
+        """What is kept of its client's octets, about."""
+        return self._reader.ahead_bytes + len(self._held)
+
+    @property
     def in_transaction(self) -> bool:
         """MAIL was accepted, and what follows is not over."""
         return False
@@ -186,8 +193,19 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
             await self.answer(excess)
         elif line[:1] == b"5" and (seconds := self._limits.penalty_s(self._errors)):
             await asyncio.sleep(seconds)
-        elif not self._commands % TURN_COMMANDS:
+        elif self._bill.turns.over:
             await asyncio.sleep(0)
+        await self.make_room()
+
+    async def make_room(self) -> None:
+        """While it holds too much it is not listened to, and left in the end."""
+        if not self._bill.hold(self.held_bytes):
+            return
+        until = self.loop.time() + billing.CROWDED_S
+        while self._bill.hold(self.held_bytes):
+            if self.loop.time() >= until:
+                await self.answer(HOLDS_TOO_MUCH)
+            await asyncio.sleep(billing.CROWDED_EVERY_S)
 
     def _count(self, line: bytes) -> Answer | None:
         limits = self._limits

@@ -125,10 +125,10 @@ PEERS: tuple[tuple[str, str, str, str, tuple[str, ...]], ...] = (
     ("lines that cost time to read", "it is served last", _INSPECTED, "–", (_PRESSING, _ACCOUNTS)),
     (
         "has more of its octets kept than its share of `held_bytes`",
-        "it is not read; after 30 s 421 4.3.1",
+        "it is not read; after 30 s 421 4.3.1; the MTA too",
         _INSPECTED,
         "`mail`: `deferred`",
-        (_ACCOUNTS,),
+        (_ACCOUNTS, "tests/mta/test_billing.py"),
     ),
     (
         "sends, or reads, octet by octet; says much and brings no mail",

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from smtp_intercept.accounts import NO_BUDGET, Budget
 from smtp_intercept.direction import Direction, Domains, Protection, Servers, message_direction
 from smtp_intercept.mta.envelope import Envelope, Origin
 from smtp_intercept.mta.faults import SpoolError, SpoolFullError
@@ -112,7 +113,12 @@ class House:
 
 @asynccontextmanager
 async def house(
-    shelf: Shelf | None = None, *, sessions: int = 100, shares: Shares = ANY_NUMBER, **services: Any
+    shelf: Shelf | None = None,
+    *,
+    sessions: int = 100,
+    shares: Shares = ANY_NUMBER,
+    budget: Budget = NO_BUDGET,
+    **services: Any,
 ) -> AsyncIterator[House]:
     log: list[dict[str, Any]] = []
     shelf = shelf or Shelf()
@@ -124,7 +130,7 @@ async def house(
         "clock": lambda: NOW,
         **services,
     }
-    receiving = Receiving(Services(spool=shelf, **wanted), sessions=sessions, shares=shares)
+    receiving = Receiving(Services(spool=shelf, **wanted), sessions=sessions, shares=shares, budget=budget)
     it = House(shelf, log, receiving)
     try:
         yield it
