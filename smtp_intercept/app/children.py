@@ -123,8 +123,8 @@ def make_child(kind: str, name: str, arguments: list[str], fds: tuple[int, ...])
 
 
 def all_up(children: list[Child]) -> bool:
-    """Each has reported, and each diverter says that it beats."""
-    return all(child.report and child.report.get("beating", True) is True for child in children)
+    """Each runs and has reported, and each diverter says that it beats."""
+    return all(child.runs and child.report and child.report.get("beating", True) is True for child in children)
 
 
 def serving(children: list[Child]) -> bool:

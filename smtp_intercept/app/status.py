@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from bridge.ruleset import PUT_OFF as DROPPED_SYNS
 from smtp_intercept.app import halfmade, here, inforce, relays, watching
+from smtp_intercept.app.ended import ended
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.mistakes import ConfigErrors
 from smtp_intercept.app.reading import spool_in
@@ -91,6 +93,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "ready": bool(daemon and daemon.get("ready")),
         "live": bool(live),
         "queues_open": [queue + 1 for queue in range(queues) if live and queue not in live],
+        "ended": ended((daemon or {}).get("processes", {})),
         "each": (daemon or {}).get("each", {}),
         "since": (daemon or {}).get("started_at"),
         "processes": (daemon or {}).get("processes", {}),
@@ -119,7 +122,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "drift": None if instead else _drift(run_dir, daemon, file),
         "watch": (daemon or {}).get("watch", {}),
         "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver)),
-        "unguarded": {kind: walls for kind in kinds if (walls := ((daemon or {}).get(kind) or {}).get("unguarded"))},
+        "unguarded": _unguarded(daemon or {}, kinds),
     }
 
 
@@ -132,11 +135,25 @@ def _drift(run_dir: RunDir, daemon: dict[str, Any] | None, file: Path | None) ->
     return {"file": str(path), **found} if any(found.values()) else None
 
 
+def _unguarded(daemon: dict[str, Any], kinds: Iterable[str]) -> dict[str, list[str]]:
+    """The walls that a process lacks."""
+    said = {
+        "supervisor": daemon.get("unguarded"),
+        **{kind: (daemon.get(kind) or {}).get("unguarded") for kind in kinds},
+    }
+    return {kind: walls for kind, walls in said.items() if walls}
+
+
 def inspecting(page: dict[str, Any]) -> bool:
     """Whether mail is being inspected: not, where a part of it is known not to be."""
     bypassed = bool(page["relays"]) and all(relay["state"] == "bypassed" for relay in page["relays"])
     whole = not bypassed and not watching.lost(page["watch"]) and not page["watch"].get("gone")
-    return page["up"] and page["running"] and page["ready"] and page["live"] and whole
+    return page["up"] and page["running"] and page["ready"] and page["live"] and whole and not _missing(page)
+
+
+def _missing(page: dict[str, Any]) -> list[str]:
+    """Of the processes that see mail; its last heart-beat may not be over yet."""
+    return [kind for kind in page["ended"] if kind != "resolver"]
 
 
 def _lanes(ports: list[str], labels: dict[str, str]) -> list[dict[str, Any]]:
@@ -206,6 +223,8 @@ def _headline(page: dict[str, Any]) -> str:
 def _why_not(page: dict[str, Any]) -> str:
     if gone := page["watch"].get("gone"):
         return f"running, but NO BRIDGE: {', '.join(gone)} not there"
+    if missing := _missing(page):
+        return f"running, but not {' nor '.join(missing)}: mail is not inspected"
     if page["live"] and page["ready"] and (lost := watching.lost(page["watch"])):
         return f"inspecting IN PART, but not {' nor '.join(lost)}"
     if page["live"] and page["ready"]:

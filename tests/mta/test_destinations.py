@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_intercept.mta.destinations import PROBE_S, REMEMBERED, Bounds, Destinations, Down, Full, Go, unreachable
+from smtp_intercept.mta.destinations import (
+    PROBE_S,
+    REMEMBERED,
+    SPREAD,
+    Bounds,
+    Destinations,
+    Down,
+    Full,
+    Go,
+    unreachable,
+)
 from smtp_intercept.mta.envelope import Outcome, State
 from smtp_intercept.mta.nexthop import NextHop
 
@@ -124,6 +134,16 @@ def test_bounds() -> None:
 def test_bounds_go_with_the_couriers() -> None:
     assert Bounds.of(100, 10) == Bounds()
     assert Bounds.of(1, 1) == Bounds(total=2, each=2, unproven=1, unproven_each=1)
+
+
+def test_nobody_rests_for_longer_than_a_messages_first_wait() -> None:
+    assert (Bounds.of(1, 1, 61.0).first_s, Bounds.of(1, 1, 61.0).most_s) == (60.0, 61.0)
+    known = Destinations(Bounds.of(100, 10, 2.0))
+    for now in range(0, 50, 10):
+        fly(known, ONE, GONE, now)
+        assert isinstance(known.admission(ONE, now + 1.9, 0), Down)
+        assert isinstance(known.admission(ONE, now + 2.0, 0), Go)
+    assert known.longest_s == 2.0 * (1 + SPREAD)
 
 
 def test_memory_is_bounded() -> None:
