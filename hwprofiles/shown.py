@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 
 MOST = 60  # letters of one value; more is not looked at, and hides the reason
 _CUT = " … "
+_BREAKING = frozenset({"Cc", "Zl", "Zp"})
 
 
 def shown(value: object) -> str:
@@ -28,6 +30,11 @@ def _shown(value: object) -> str:
             return "nothing"
     written = getattr(value, "isoformat", None)  # a date or a time
     return str(written()) if written else str(value)
+
+
+def on_one_line(text: str) -> str:
+    """Line breaks and what a terminal obeys escaped; all else as it is, octets that are no UTF-8 too."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in _BREAKING else c for c in text)
 
 
 def _few(table: Mapping[object, object]) -> list[tuple[object, object]]:

@@ -7,7 +7,6 @@ Does not choose between mail and inspection for ever: it fails, and whoever look
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from bridge.ledger import Ledger
 from bridge.links import Links
 from hwprofiles.profile import ProfileError
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import naming, unfinished, verbs
+from smtp_intercept.app import naming, streams, unfinished, verbs
 from smtp_intercept.app.config import Config, ConfigErrors
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lastgood import or_last_good
@@ -55,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return or_last_good(verbs.run, arguments)
         except (ConfigErrors, ProfileError) as error:
-            print("\n".join(f"tollbridge: {line}" for line in str(error).splitlines()), file=sys.stderr)
+            streams.tell(error)
             return Exit.MISUSE
     return verbs.run(arguments)
 
@@ -77,7 +76,7 @@ def _up(arguments: argparse.Namespace) -> int:
     try:
         return verbs.up(arguments)
     except _FAILURES as error:
-        print(f"tollbridge: {error}", file=sys.stderr)
+        streams.tell(error)
     run_dir = RunDir(arguments.run_dir)
     return _plain_bridge(run_dir, wanted(config, profile_of(config)[0], run_dir.room))
 
@@ -113,6 +112,6 @@ def _plain_bridge(run_dir: RunDir, want: Wanted) -> int:
             in_host = replace(want, room="")
             failures += host.wire(host.plan(in_host, nft_queue=False).steps)
     for failure in failures:
-        print(f"tollbridge: {failure}", file=sys.stderr)
-    print(f"tollbridge: {want.bridge} is a plain bridge: all mail crosses uninspected", file=sys.stderr)
+        streams.tell(failure)
+    streams.tell(f"{want.bridge} is a plain bridge: all mail crosses uninspected")
     return 1

@@ -19,7 +19,7 @@ from bridge import ifupdown
 from hwprofiles.bypass import relay_of
 from hwprofiles.profile import Profile, ProfileError
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import naming, relays
+from smtp_intercept.app import naming, relays, streams
 from smtp_intercept.app.checks import OWN_MAIL, own_servers
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.daemon import needs_mta
@@ -75,7 +75,7 @@ def _verdict(arguments: argparse.Namespace, page: dict[str, Any], errors: Config
         sys.stdout.flush()
         warn(page.get("warnings", ()))
         for line in mistakes:
-            print(f"tollbridge: {line}", file=sys.stderr)
+            streams.tell(line)
         print(said)
     return Exit.FAILED if mistakes else Exit.DONE
 

@@ -75,12 +75,13 @@ def _refused(error: OSError) -> int:
     if error.errno == errno.EPIPE:
         streams.silence(sys.stdout)
         return Exit.DONE
+    if error.filename == streams.OUTPUT:  # said once: what it still holds goes nowhere
+        streams.silence(sys.stdout)
     return _say(refusals.said(error))
 
 
 def _say(error: str, status: int = Exit.FAILED) -> int:
-    for line in error.splitlines():
-        print(f"tollbridge: {line}", file=sys.stderr)
+    streams.tell(error)
     return status
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from hwprofiles.bypass import relay_of
 from hwprofiles.relay import Act
-from smtp_intercept.app import keeper, naming, relays
+from smtp_intercept.app import keeper, naming, relays, streams
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.exits import Exit, FailedError
 from smtp_intercept.app.lastgood import BROKEN
@@ -29,7 +28,7 @@ def keep(arguments: argparse.Namespace) -> int:
     try:
         config, wanted = _wanted(arguments)
     except BROKEN as error:
-        print(f"tollbridge: {error}", file=sys.stderr)
+        streams.tell(error)
         return Exit.MISUSE
     warn(wanted.missed)
     try:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from bridge.plan import PlanError
 from hwprofiles.profile import ProfileError
+from smtp_intercept.app import streams
 from smtp_intercept.app.mistakes import ConfigErrors, RefusedError
 from smtp_intercept.app.reading import read
 from smtp_intercept.app.rundir import RunDir, write_json
@@ -73,8 +74,7 @@ def _say(arguments: argparse.Namespace, run_dir: RunDir, why: str) -> None:
     with suppress(OSError):  # a full disk is no reason to leave the wire cut
         run_dir.make()
         write_json(run_dir.instead, told)
-    for line in why.splitlines():
-        print(f"tollbridge: {line}", file=sys.stderr)
+    streams.tell(why)
     when = time.strftime("%F %T", time.localtime(kept_at))
     print(
         f"tollbridge: {arguments.config} IS NOT IN FORCE: using {good}, the last good one, of {when}", file=sys.stderr

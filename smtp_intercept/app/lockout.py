@@ -5,14 +5,13 @@ Says what else the host is reached by. Knows no consoles: who is not on SSH may 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from bridge.links import Links
 from bridge.paths import path_of
 from bridge.reach import carried, danger
 from bridge.steps import Step
-from smtp_intercept.app import ssh
+from smtp_intercept.app import ssh, streams
 
 REMEDY = (
     "if that goes wrong you are locked out. Take it with a net: tollbridge up --confirm 120, and then, from this "
@@ -42,4 +41,4 @@ def warn(pending: Sequence[Step]) -> None:
     with Links() as links:
         facts = links.facts()
     for line in carried(pending, facts):
-        print(f"tollbridge: warning: {line}; `up --confirm SECONDS` undoes itself if it does not work", file=sys.stderr)
+        streams.tell(f"{line}; `up --confirm SECONDS` undoes itself if it does not work", "warning")

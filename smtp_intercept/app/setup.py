@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import naming
+from smtp_intercept.app import naming, streams
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.given import text as text_of
 from smtp_intercept.app.ports import Port, found, proposed
@@ -86,7 +86,7 @@ def setup(arguments: argparse.Namespace) -> int:
     config = naming.parse(text, path)
     _show_servers(config)
     for warning in configuration.warnings(config):
-        print(f"tollbridge: warning: {warning}", file=sys.stderr)
+        streams.tell(warning, "warning")
     with undisturbed() as change:
         _write(path, text)
         print(f"written: {path}")

@@ -13,9 +13,12 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
+from hwprofiles.shown import on_one_line
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
+OUTPUT = "standard output"
 # What the command's own words hold beyond ASCII → how it reads where that cannot be said.
 _PLAIN = {"→": "->", "…": "...", "«": '"', "»": '"', "–": "-", "×": "x", "≤": "<=", "≥": ">=", "’": "'", "●": "*"}
 
@@ -32,7 +35,7 @@ def open_standard() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
-    sys.stdout = _said(1, "standard output", sys.stdout)
+    sys.stdout = _said(1, OUTPUT, sys.stdout)
     sys.stderr = _said(2, "standard error", sys.stderr)
 
 
@@ -64,6 +67,12 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return "".join(_PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in text), error.end
 
 
+def tell(text: object, kind: str = "") -> None:
+    """On standard error, each line as the command's own; ``kind`` is "warning" or nothing."""
+    for line in str(text).splitlines():
+        print(f"tollbridge: {kind and f'{kind}: '}{on_one_line(line)}", file=sys.stderr)
+
+
 def finished(status: int) -> int:
     """The exit status, once all has been written: 1 in place of 0 if it could not be. A reader who has seen enough
     (`tollbridge plan | head`) is no error."""
@@ -75,14 +84,14 @@ def finished(status: int) -> int:
             if stream is sys.stdout and error.errno != errno.EPIPE:
                 status = status or 1
                 with suppress(OSError):
-                    print(f"tollbridge: standard output: {error.strerror}", file=sys.stderr)
+                    print(f"tollbridge: {OUTPUT}: {error.strerror}", file=sys.stderr)
     return status
 
 
 def warn(findings: Iterable[object]) -> None:
     """Of what is not as it should be, hardware or another program; nothing fails by it."""
     for finding in findings:
-        print(f"tollbridge: warning: {finding}", file=sys.stderr)
+        tell(finding, "warning")
 
 
 def silence(stream: TextIO) -> None:
@@ -122,4 +131,4 @@ class Unfailing(io.TextIOBase):
         silence(self._stream)
         if error.errno != errno.EPIPE and self.fileno() == 1:
             with suppress(OSError):
-                print(f"tollbridge: warning: standard output: {error.strerror}: no more is shown", file=sys.stderr)
+                print(f"tollbridge: warning: {OUTPUT}: {error.strerror}: no more is shown", file=sys.stderr)

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from hwprofiles.shown import shown
+from hwprofiles.shown import on_one_line, shown
 
 Verb: TypeAlias = Callable[[argparse.Namespace], int]
 Subcommands: TypeAlias = "argparse._SubParsersAction[Parser]"  # the only name argparse has for it
@@ -70,6 +70,10 @@ class Parser(argparse.ArgumentParser):
         hint = near(option, (flag for flag in self._option_string_actions if flag.startswith("--"))) if option else "."
         self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
+    def error(self, message: str) -> NoReturn:
+        """It repeats what was typed."""
+        super().error(on_one_line(message))
+
 
 def near(word: str, known: Iterable[str]) -> str:
     """The end of a sentence: ``: did you mean …?`` or a full stop."""
@@ -121,9 +125,13 @@ def whole(least: int, most: int, unit: str = "") -> Callable[[str], int]:
 
 def place(text: str) -> Path:
     """The type of an option that takes a path. An empty one, of a variable that is not set, would be the directory that
-    the command was started in."""
+    the command was started in; a line break in one would make two of every line that names it."""
     if not text:
         raise argparse.ArgumentTypeError("is empty; name a path (is a variable of the script not set?)")
+    if text == "-":
+        raise argparse.ArgumentTypeError("- is no file; for standard input name /dev/stdin")
+    if on_one_line(text) != text:
+        raise argparse.ArgumentTypeError(f"{shown(text)} has a control character in its name; name another")
     return Path(text)
 
 

@@ -6,7 +6,6 @@ A first `up` that does not end takes its steps back itself.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 
 from bridge.host import Host
 from bridge.steps import Step
+from smtp_intercept.app import streams
 from smtp_intercept.app.rundir import RunDir, write_json
 from smtp_intercept.app.signals import Interrupted
 from smtp_intercept.app.wanted import is_tuning
@@ -47,7 +47,7 @@ def change(run_dir: RunDir, verb: str, host: Host) -> Iterator[Begun]:
 
 def _take_back(run_dir: RunDir, host: Host, before: frozenset[Step], error: BaseException) -> None:
     if isinstance(error, Interrupted):
-        print(f"tollbridge: {error}: undoing", file=sys.stderr)
+        streams.tell(f"{error}: undoing")
     run_dir.pending.unlink(missing_ok=True)
     failures = host.down(among=lambda undo: undo not in before)
     if not failures:

@@ -35,6 +35,7 @@ from smtp_intercept.app import (
     naming,
     processlog,
     relays,
+    streams,
     unfinished,
     watcher,
 )
@@ -202,7 +203,7 @@ def down(arguments: argparse.Namespace) -> int:
 
 def report(failures: list[str]) -> int:
     for failure in failures:
-        print(f"tollbridge: {failure}", file=sys.stderr)
+        streams.tell(failure)
     return 1 if failures else 0
 
 

@@ -242,6 +242,14 @@ def test_a_standard_output_that_takes_nothing(shell: str, status: int, error: st
     assert (done.returncode, done.stderr.strip()) == (status, error)
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["hw", "show", "generic"], ["hw", "facts", "--json"]])
+def test_a_full_standard_output_is_told_once(words: list[str]) -> None:
+    done = subprocess.run(
+        ["sh", "-c", '"$@" >/dev/full', "sh", *COMMAND, *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr.count("standard output: No space left on device")) == (1, 1)
+
+
 def test_a_refusal_names_the_file_and_the_remedy() -> None:
     assert said(OSError(30, "Read-only file system", "/etc/x")).startswith(
         "/etc/x: Read-only file system; it is mounted"

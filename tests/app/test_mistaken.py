@@ -18,6 +18,7 @@ from smtp_intercept.app import cli, entry
 from smtp_intercept.app.config import parse
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.given import text
+from smtp_intercept.app.subcommands import place
 
 GOOD = '[bridge]\nports = ["p0", "p1"]\n[[protected]]\ndomain = "example.com"\nservers = ["192.0.2.20"]\n'
 COMMAND = [sys.executable, "-m", "smtp_intercept.app"]
@@ -123,6 +124,38 @@ def test_a_variable_that_is_not_set_is_not_this_directory(words: str, capsys: py
         cli.main(words.split())
     assert ended.value.code == Exit.MISUSE
     assert "is empty; name a path" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", EMPTY)
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("-", "- is no file; for standard input name /dev/stdin"),
+        ("a\nb", r"'a\nb' has a control character in its name"),
+        ("a\u2028b", r"'a\u2028b' has a control character in its name"),
+        ("\x1b[31mred", r"'\x1b[31mred' has a control character in its name"),
+    ],
+)
+def test_a_name_that_would_not_stay_on_its_line(
+    words: str, name: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([word + name if word.endswith("=") else word for word in words.split()])
+    assert ended.value.code == Exit.MISUSE
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_octets_that_are_no_utf8_name_a_file() -> None:
+    assert place("/caf\udce9") == Path("/caf\udce9")
+
+
+def test_facts_without_end_take_no_memory(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    endless = tmp_path / "endless"
+    with endless.open("wb") as file:
+        file.truncate(1 << 40)
+    for path, why in ((Path("/dev/zero"), "is a device"), (endless, "is larger than 4194304 bytes")):
+        assert cli.main(["hw", "detect", "--facts", str(path)]) == Exit.FAILED
+        assert why in capsys.readouterr().err
 
 
 # --- the process ------------------------------------------------------------------------------------------------------

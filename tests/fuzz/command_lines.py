@@ -16,10 +16,12 @@ import functools
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -82,8 +84,8 @@ VALUES = [
         "0 -1 1e9 nan ٣ 10 60 192.0.2.1 2001:db8::1 fe80::1%tbx0 192.0.2.0/24 :: example.com user@example.com <> *@*"
     ),
     *_split("user@[192.0.2.20] → é tbx0 LAN1 02:00:00:00:00:01 generic dead held 90s 3d 999999999d host:25 [::1]:25"),
-    *_split("host:99999 %s {0} ../../etc / /dev/null /dev/full /proc/self/mem ABCDEFGH"),
-    *("", "9" * 400, "\udcff", "\u202e", "a" * 300, "a\nb", "x\x1b[31m"),
+    *_split("host:99999 %s {0} ../../etc / /dev/null /dev/full /dev/zero /dev/stdin /proc/self/mem ABCDEFGH"),
+    *("", "9" * 400, "\udcff", "\u202e", "a" * 300, "a\nb", "x\x1b[31m", "a\u2028b"),
 ]
 # Whole commands, in which a word is then changed as often as not.
 LINES = [
@@ -175,7 +177,7 @@ class _Torn(io.RawIOBase):
     """A standard file that fails as one may."""
 
     def __init__(self, number: int) -> None:
-        self._number = number
+        self._number, self.said = number, b""
 
     def writable(self) -> bool:
         return True
@@ -183,13 +185,15 @@ class _Torn(io.RawIOBase):
     def write(self, data: Any, /) -> int:
         if self._number:
             raise OSError(self._number, os.strerror(self._number))
+        self.said += bytes(data)
         return len(data)
 
 
-def _stream(chance: random.Random) -> io.TextIOWrapper:
+def _stream(chance: random.Random) -> tuple[io.TextIOWrapper, _Torn]:
     fails = chance.choice([0, 0, 0, 5, 9, 28, 32])  # EIO, EBADF, ENOSPC, EPIPE
     encoding = chance.choice(["utf-8", "latin-1", "ascii", "koi8-r"])
-    return io.TextIOWrapper(io.BufferedWriter(_Torn(fails)), encoding, "tollbridge", line_buffering=True)
+    torn = _Torn(fails)
+    return io.TextIOWrapper(io.BufferedWriter(torn), encoding, "tollbridge", line_buffering=True), torn
 
 
 def _typed(chance: random.Random) -> Callable[[str], str]:
@@ -205,13 +209,31 @@ def _typed(chance: random.Random) -> Callable[[str], str]:
 
 def said_wrong(words: list[str], chance: random.Random) -> str:
     """Runs one line; what is wrong with how it ended, "" if nothing."""
-    out, err = _stream(chance), _stream(chance)
+    (out, _), (err, told) = _stream(chance), _stream(chance)
     try:
         with mock.patch("sys.stdout", out), mock.patch("sys.stderr", err), mock.patch("builtins.input", _typed(chance)):
             status = entry.status_of(words)
     except BaseException:
         return f"{words!r}\n{traceback.format_exc(limit=-8)}"
-    return "" if status in {*STATUSES, 130, 143} else f"{words!r}: exit status {status}"
+    if status not in {*STATUSES, 130, 143}:
+        return f"{words!r}: exit status {status}"
+    odd = badly_told(told.said.decode("latin-1"))  # the codes that matter are the same in all four
+    return f"{words!r}: {odd}" if odd else ""
+
+
+def badly_told(text: str) -> str:
+    """What is wrong with the lines that somebody is told: nobody's, twice the same, or what a terminal obeys."""
+    lines = text.split("\n")[:-1]
+    if control := [line for line in lines if re.search(r"[\x00-\x08\x0b-\x1f\x7f]", line)]:
+        return f"control characters: {control[0]!r}"
+    if twice := [line for line, number in Counter(lines).items() if number > 1 and line]:
+        return f"told twice: {twice[0]!r}"
+    nobodys = [line for line in lines if line and not line.startswith(_BEGINNINGS)]
+    return f"whose line is it: {nobodys[0]!r}" if nobodys else ""
+
+
+# Of what the command says beside its output: errors, the words of logging, argparse's usage, a question.
+_BEGINNINGS = ("tollbridge", "usage: ", "WARNING: ", "ERROR: ", "INFO: ", " ")
 
 
 # How a shell may give standard input, output and error to a command.
