@@ -61,11 +61,19 @@ def _list(query: str) -> list[dict[str, Any]]:
 def listed() -> str:
     """All own tables as the kernel has them, without elements and counts; "" unless every one is there."""
     try:
-        # As text: the JSON of nft 1.0.6 has neither the comment nor the devices.
-        terse = [_program("nft", "nftables"), "--terse", "--stateless", "list", "table"]
-        return "".join(_run([*terse, family, NAME]) for family in TABLES)
+        # As text: the JSON of nft 1.0.6 has neither the comment nor the devices. Not `list table`: 1.0.6 fetches every
+        # element for that all the same, to show none: of 200,000 in two seconds and 200 MiB.
+        terse = [_program("nft", "nftables"), "--terse", "--stateless", "list", "ruleset"]
+        own = [table_in(_run([*terse, family]), family) for family in TABLES]
     except FirewallError:
         return ""
+    return "".join(own) if all(own) else ""
+
+
+def table_in(text: str, family: str) -> str:
+    """Our own of this family out of all of its tables; "" if it is not among them."""
+    found = re.search(rf"^table {family} {NAME} {{.*?^}}\n", text, re.MULTILINE | re.DOTALL)
+    return found[0] if found else ""
 
 
 def loaded(text: str) -> bool:

@@ -5,14 +5,16 @@ Pure: time is an argument. Takes no step and asks the host nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from bridge.moves import MoveLink
+from bridge.present import LinkFacts
 from bridge.steps import (
     AddAddress,
     AddNeighbour,
     AddRoute,
+    CreateLink,
     Inside,
     LoadRuleset,
     SetLink,
@@ -80,6 +82,14 @@ def subject(step: Step) -> str:
             return name.split(".")[3].replace("/", ".")
         case _:
             return ""
+
+
+def filtering(expected: Expected, present: Mapping[str, LinkFacts]) -> tuple[str, ...]:
+    """Bridges of somebody else's (`adopt`) that know by now which port is in which VLAN, which `plan` refuses: mail
+    between ports of different VLANs would meet in the lane."""
+    own = {step.link for step in map(plain, expected.steps) if isinstance(step, CreateLink)}
+    bridges = {present[port].master for port in expected.ports if port in present}
+    return tuple(sorted(name for name in bridges - own if name in present and present[name].filters_vlans))
 
 
 @dataclass(frozen=True, slots=True)

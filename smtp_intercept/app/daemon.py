@@ -81,7 +81,7 @@ class Daemon:
         self._seats = Seats.make(workers) if workers > 1 else None
         self._listeners, self._crew = listening.Shared(config, self._vlans), list[Child]()
         self._watcher = Watcher(run_dir, self._held)
-        self._remade = 0
+        self._remade, self._impatient = 0, False
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Which it was is the exit status: a unit
@@ -138,6 +138,8 @@ class Daemon:
             if all(child.report for child in children):
                 self._notify.watchdog(now)
             self._follow_lanes(children)
+            if self._watcher.filtering:
+                self._leave_to(self._watcher.filtering)
             self._watcher.failing = [
                 lost for child in children if child.runs for lost in child.report.get("failing", [])
             ]
@@ -150,6 +152,15 @@ class Daemon:
                 page.write(self._status(children, ready))
                 if ready and self._keep is not None and not self._run_dir.pending.exists():
                     self._keep_once(self._keep)
+
+    def _leave_to(self, bridges: Iterable[str]) -> None:
+        """At once: the lane would carry mail from one VLAN into another. Whoever starts this again is refused, until
+        it is a plain bridge again."""
+        self._impatient = True
+        raise StartError(
+            f"{', '.join(bridges)} filters VLANs now, and mail must not cross them: it is the bridge's, uninspected; "
+            "switch the filter off (vlan_filtering 0), or have the bridge be Tollbridge's own (bridge.vlans)"
+        )
 
     def _start(self, child: Child) -> None:
         try:
@@ -302,11 +313,15 @@ class Daemon:
             child.ask_to_end()
             time.sleep(TICK_S)
         deadline = time.monotonic() + (self._config.limits.drain_s or 0)
-        while any(child.runs for child in sessions) and time.monotonic() < deadline and len(self._stopping) <= 1:
+        while self._waits_for(sessions) and time.monotonic() < deadline:
             self._notify.watchdog(time.monotonic())
             time.sleep(TICK_S)
         for child in sessions:
             child.end(timeout_s=1.0)
+
+    def _waits_for(self, sessions: list[Child]) -> bool:
+        """A second signal does not."""
+        return any(child.runs for child in sessions) and len(self._stopping) <= 1 and not self._impatient
 
 
 def _move_into(room: str) -> tuple[Namespace, Namespace]:

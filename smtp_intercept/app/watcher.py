@@ -26,7 +26,7 @@ from bridge.nfdump import generation
 from bridge.plan import Plan
 from bridge.present import LinkFacts
 from bridge.steps import AddQueueRule, CreateLink, LoadRuleset, Step, from_json, plain, to_json
-from bridge.watch import TRUCE_BLOCKING_S, TRUCE_S, Differences, Expected, Pace, Truce, differences
+from bridge.watch import TRUCE_BLOCKING_S, TRUCE_S, Differences, Expected, Pace, Truce, differences, filtering
 from hwprofiles.nic import Nics
 from smtp_intercept.app import lost, watching
 from smtp_intercept.app.rundir import AlreadyRunningError, RunDir, read_json, write_json
@@ -63,7 +63,8 @@ class Watcher(threading.Thread):
     """``held`` gives the ports that the daemon itself holds down; ``home`` is the host's network namespace, ``room``
     the name and the namespace that the wire has for itself; ``failing`` are the canaries that have not come back, as
     diverters tell of them. ``page`` is what `status` shows; ``remade`` counts how often a lane's links have been made
-    anew, which those who are bound to the old ones must hear of."""
+    anew, which those who are bound to the old ones must hear of. ``filtering`` are bridges that keep VLANs apart, which
+    the lane would join."""
 
     def __init__(
         self,
@@ -85,6 +86,7 @@ class Watcher(threading.Thread):
         self.failing: list[dict[str, Any]] = []
         self._lost: list[dict[str, str]] = []
         self.remade = 0
+        self.filtering: tuple[str, ...] = ()
         self.page: dict[str, Any] = {}
 
     def end(self) -> None:
@@ -171,6 +173,7 @@ class Watcher(threading.Thread):
 
     def _differences(self, expected: Expected) -> Differences:
         with self._host.still() as facts:
+            self.filtering = filtering(expected, facts)
             self._know_firewall(facts)
             steps = expected.now(facts[port].mtu for port in expected.ports if port in facts)
             lacking = {step for step in steps if not self._holds(step)}

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.steps import AddRoute, LoadRuleset, Route, SetLink, SetSysctl, Step, Unmanage
+from bridge.present import LinkFacts
+from bridge.steps import AddRoute, CreateLink, Inside, LoadRuleset, Route, SetLink, SetSysctl, Step, Unmanage
 from bridge.watch import (
     OFTEN,
     QUICK_S,
@@ -21,6 +22,7 @@ from bridge.watch import (
     Pace,
     Truce,
     differences,
+    filtering,
 )
 
 RULES = LoadRuleset("table")
@@ -36,6 +38,18 @@ LINKS = ("p0", "p1", "smtp0", "smtp0l1")
 
 def found(lacking: set[Step], present: tuple[str, ...] = LINKS, held: tuple[str, ...] = ()):  # type: ignore[no-untyped-def]
     return differences(EXPECTED, EXPECTED.now([1500]), lacking, present, held)
+
+
+def test_a_bridge_that_begins_to_filter_vlans_is_told_unless_it_is_our_own() -> None:
+    ports = [LinkFacts(name, master="brx") for name in ("p0", "p1")]
+    for filters, steps, said in (
+        (True, STEPS, ("brx",)),
+        (False, STEPS, ()),
+        (True, (CreateLink("brx", "bridge"), *STEPS), ()),
+        (True, (Inside("room", CreateLink("brx", "bridge")), *STEPS), ()),
+    ):
+        present = {link.name: link for link in (*ports, LinkFacts("brx", "bridge", filters_vlans=filters))}
+        assert filtering(Expected(steps, ("p0", "p1", "gone")), present) == said
 
 
 def test_the_lanes_mtu_is_the_least_of_the_ports() -> None:

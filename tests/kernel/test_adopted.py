@@ -9,6 +9,7 @@ r"""A bridge of the administrator's, with ports that Tollbridge is not told of (
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import THREE_WIRES, Lab
+from tests.kernel.pace import slowness
+from tests.kernel.test_stopping import Call
 
 pytestmark = pytest.mark.kernel
 
@@ -59,6 +62,33 @@ def test_mail_of_ports_that_are_not_listed_crosses_and_is_counted(gateway_lab: L
     assert after["past"] == before["past"]
 
 
+def test_one_that_begins_to_filter_vlans_is_left_alone(gateway_lab: Lab) -> None:
+    """Within two seconds, with its sessions cut: the lane joins what the bridge keeps apart. It is told in the
+    log and by `status`; neither `run` nor `up` goes on before it is a plain bridge again."""
+    gateway = gateway_lab.gateway
+    gateway.stop()
+    before, gateway.product = gateway.product, "tests.kernel.filtering"
+    try:
+        daemon = gateway.start()
+        call = Call(gateway_lab)
+        (gateway.run_dir / "filters").touch()
+        gateway.run(["ip", "link", "set", "brx", "alias", "filtering"])  # an event, as the real one is
+        began_at = time.monotonic()
+        call.cut_after(began_at)
+        assert daemon.wait(10).returncode == 1
+        assert time.monotonic() - began_at < 2.0 * slowness()
+        assert "brx filters VLANs now" in daemon.stderr
+        assert gateway.tollbridge("status", check=False).returncode == 3
+        for verb in ("run", "up"):
+            said = gateway.tollbridge(verb, check=False)
+            assert (said.returncode, "brx filters VLANs" in said.stderr) == (1, True)
+        (gateway.run_dir / "filters").unlink()
+        gateway.start()
+        assert gateway.tollbridge("status", check=False).returncode == 0
+    finally:
+        gateway.product = before
+
+
 def test_a_bridge_that_filters_vlans_is_refused(dot1q: None, gateway_lab: Lab) -> None:
     """The last of this lab: its lanes are taken away."""
     gateway = gateway_lab.gateway
@@ -69,3 +99,8 @@ def test_a_bridge_that_filters_vlans_is_refused(dot1q: None, gateway_lab: Lab) -
     assert "bridge.adopt: brx filters VLANs" in said.stderr
     assert "smtp0" not in gateway.run(["ip", "link"]).stdout
     gateway.run(["ip", "link", "set", "brx", "type", "bridge", "vlan_filtering", "0"])
+    gateway.tollbridge("up")
+    daemon = gateway.start()
+    gateway.run(["ip", "link", "set", "brx", "type", "bridge", "vlan_filtering", "1"])
+    assert daemon.wait(10).returncode == 1, "switched on later, it ends at once"
+    assert "brx filters VLANs now" in daemon.stderr
