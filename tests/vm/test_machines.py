@@ -117,11 +117,11 @@ def test_a_stopped_gateway_is_a_wire(machines: Machines) -> None:
 def test_a_cable_is_pulled_and_put_back(machines: Machines, link: str, port: str) -> None:
     machines.link(link, "down")
     try:
-        machines.gateway.wait(f"[ $(cat /sys/class/net/{port}/carrier) = 0 ]")
+        machines.gateway.wait(f"[ $({INSIDE} cat /sys/class/net/{port}/carrier) = 0 ]")
         assert not ping(machines.client, "192.0.2.20", count=1)
     finally:
         machines.link(link, "up")
-    machines.gateway.wait(f"[ $(cat /sys/class/net/{port}/carrier) = 1 ]")
+    machines.gateway.wait(f"[ $({INSIDE} cat /sys/class/net/{port}/carrier) = 1 ]")
     machines.client.wait("ping -n -q -c 1 -W 10 192.0.2.20")
     assert logged(machines.gateway, send(machines.client))
 
