@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
+from smtp_intercept.app.lab.remote import ROOM
 from tests.vm.conftest import COMMAND_S, RUNS, SETTLED_S, Machine, Machines
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(3600)]
 
 LOG = "/var/log/tollbridge/mail.log"
-INSIDE = "ip netns exec tollbridge"  # where the wire is
+INSIDE = f"ip netns exec {ROOM}"  # where the wire is
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ from smtp_intercept.app.lab.network import Wire
 
 MAIL_LOG = "/var/log/tollbridge/mail.log"
 SERVICE = "tollbridge.service"
+ROOM = "tollbridge"  # the network namespace in which the package's wire is, unless it is told to stay in the host's
 PLACE = "/run/lab-programs"  # on that machine
 KILL_S, FETCH_S = 30.0, 60.0
 
@@ -92,9 +93,26 @@ class RemoteGateway(RemoteHost, Gateway):
         """After a power cut zeros stand in the place of what was not written yet."""
         return self.run(["cat", MAIL_LOG], check=False).stdout.replace("\0", "")
 
+    @property
+    def room(self) -> Host:
+        """Where the wire is; the machine itself where it has no room of its own."""
+        if not self.room_name:
+            return self
+        if self._room is None:
+            directory = self.directory / "room"
+            directory.mkdir(exist_ok=True)
+            self._room = RemoteHost(self.name, self.enter, directory, interpreter=self.interpreter, inside=ROOM)
+        return self._room
+
+    @property
+    def room_name(self) -> str:
+        """ "" if there is none."""
+        return ROOM if self.run(["test", "-e", f"/run/netns/{ROOM}"], check=False).returncode == 0 else ""
+
     def identity(self) -> tuple[frozenset[str], frozenset[str]]:
         """All MACs and all IP addresses that the box has now, in any role."""
-        links = self.run(["ip", "-json", "address"]).json()
+        places = {id(place): place for place in (self, self.room)}.values()
+        links = [link for place in places for link in place.run(["ip", "-json", "address"]).json()]
         macs = {link["address"] for link in links if link["link_type"] == "ether"}
         addresses = {entry["local"] for link in links if link["ifname"] != "lo" for entry in link["addr_info"]}
         return frozenset(macs), frozenset(addresses)
@@ -118,4 +136,5 @@ class RemoteLab:
 
     def capture(self, *names: str) -> AbstractContextManager[list[Frame]]:
         """Record the named wires (none named: all) at every end, as `network.Lab.capture` does."""
-        return recorded(end for wire in [self.wire(name) for name in names] or self.wires for end in wire.ends)
+        wires, room = [self.wire(name) for name in names] or self.wires, self.gateway.room
+        return recorded((room if host is self.gateway else host, end) for wire in wires for host, end in wire.ends)
