@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from smtp_intercept.repetition import Repetition, Worth
+from smtp_intercept.repetition import MAYBE_TIMES, Repetition, Weight, Worth
 from smtp_intercept.timestamp import timestamp
 
 LOOK_S = 0.2  # so often its size and the room on its disk are looked at …
@@ -26,8 +26,8 @@ BRIM_OCTETS = 64 << 10  # with less than this nothing is tried: the last line wo
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """As [log] has them; 0 is none. Of records that came to nothing: ``each`` of one client network and outcome a
-    minute, ``together`` of all. Beyond ``size_bytes``, or with less than ``reserve_bytes`` of room, only what matters
-    is written."""
+    minute, ``together`` of all; `MAYBE_TIMES` as many of those that may be all that is known of mail. Beyond
+    ``size_bytes`` those that came to nothing, with less than ``reserve_bytes`` of room both, are not written."""
 
     each: int = 0
     together: int = 0
@@ -47,22 +47,32 @@ class MailLog:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._fd, self._bounds, self._clock, self._wall = fd, bounds, clock, wall
-        self._worth, self._repetition = Worth(), Repetition(bounds.each, bounds.together)
+        self._worth = Worth()
+        self._repetitions = {
+            Weight.TRIFLE: Repetition(bounds.each, bounds.together),
+            Weight.MAYBE: Repetition(bounds.each * MAYBE_TIMES, bounds.together * MAYBE_TIMES),
+        }
         self._torn, self._long, self._free, self._looked_at = False, False, NEAR_OCTETS, float("-inf")
         self.counts: Counter[str] = Counter(log_lines_lost=0, log_suppressed=0, log_room_kept=0)
 
     def __call__(self, record: dict[str, Any]) -> None:
-        key = self._worth.repeated(record)
-        if key and not self._repetition.admits(key, self._clock()):
+        weight, key = self._worth.of(record)
+        repetition = self._repetitions.get(weight)
+        if repetition is not None and not repetition.admits(key, self._clock()):
             self.counts["log_suppressed"] += 1
-        elif not self._room(bool(key)):
-            self.counts["log_room_kept" if key else "log_lines_lost"] += 1
+        elif not self._room(weight):
+            self.counts["log_room_kept" if repetition else "log_lines_lost"] += 1
         else:
             self._write(_line(record))
 
     def turn(self) -> None:
         """Call it now and then: it says how many were like those that it has written."""
-        for key, number in self._repetition.over(self._clock()).items():
+        for weight, repetition in self._repetitions.items():
+            self._sum_up(repetition.over(self._clock()), weight)
+
+    def _sum_up(self, kept_back: dict[str, int], weight: Weight) -> None:
+        encrypted = {"encrypted": True} if weight is Weight.MAYBE else {}
+        for key, number in kept_back.items():
             of, _, rest = key.partition(" ")
             whose, _, outcome = rest.partition(" ")
             self._write(
@@ -73,22 +83,22 @@ class MailLog:
                         "of": of,
                         "client" if of == "session" else "session": whose,
                         "outcome": outcome,
+                        **encrypted,
                         "number": number,
                     }
                 )
             )
 
-    def _room(self, trifle: bool) -> bool:
-        """Whether there is some for what matters, or for a trifle too."""
+    def _room(self, weight: Weight) -> bool:
+        """Whether there is some for it."""
         now, bounds = self._clock(), self._bounds
         if now - self._looked_at >= LOOK_S or self._free < NEAR_OCTETS:
             self._looked_at, disk = now, os.fstatvfs(self._fd)
             # What is no file on a disk has no blocks.
             self._free = disk.f_bavail * disk.f_frsize if disk.f_blocks else NEAR_OCTETS
             self._long = 0 < bounds.size_bytes <= os.fstat(self._fd).st_size
-        return self._free >= (max(bounds.reserve_bytes, BRIM_OCTETS) if trifle else BRIM_OCTETS) and not (
-            trifle and self._long
-        )
+        least = BRIM_OCTETS if weight is Weight.MATTER else max(bounds.reserve_bytes, BRIM_OCTETS)
+        return self._free >= least and not (weight is Weight.TRIFLE and self._long)
 
     def _write(self, line: bytes) -> None:
         """A line that a full disk has cut off ends there: the next one has a line of its own."""

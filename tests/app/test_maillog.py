@@ -83,6 +83,38 @@ def test_one_that_repeats_itself_is_counted_and_what_matters_is_not(tmp_path: Pa
     assert sum(record["type"] == "suppressed" for record in log.records()) == 1
 
 
+def test_what_nobody_could_look_into_is_bounded_too(tmp_path: Path) -> None:
+    """Ten times as many, for it may be all that is known of mail; neither takes the others' part."""
+    log = Log(tmp_path / "log", each=10, together=20)
+    for number in range(1000):
+        log.log(session(number))
+        log.log({**session(number, outcome="closed"), "tls": "started"})
+    for number in range(1000):
+        log.log({**session(number, client=f"10.0.{number % 250}.1", outcome="closed"), "tls": "started"})
+    log.log(session(0, client="198.51.100.1"))
+    kinds = [(record["outcome"], record["tls"]) for record in log.records()]
+    assert kinds.count(("aborted", "none")) == 10 + 1
+    assert kinds.count(("closed", "started")) == 100 + 100, "of one network, and of all"
+    assert log.log.counts["log_suppressed"] == 990 + 900 + 900
+    log.clock.now += WINDOW_S
+    log.log.turn()
+    summed = [record for record in log.records() if record["type"] == "suppressed"]
+    assert [(each["client"], each["number"], each.get("encrypted")) for each in summed[:2]] == [
+        ("192.0.2.0/24", 990, None),
+        ("192.0.2.0/24", 900, True),
+    ]
+
+
+def test_what_nobody_could_look_into_outlasts_trifles(small: Path) -> None:
+    """The log's size is no bound for it, the reserve of the disk is."""
+    log = Log(small / "log", size_bytes=2_000, reserve_bytes=128 << 10)
+    for number in range(2000):
+        log.clock.now += 1
+        log.log({**session(number), "tls": "started"})
+    assert 112 << 10 < log.path.stat().st_size <= 132 << 10
+    assert log.log.counts["log_room_kept"] > 0
+
+
 def test_all_together_are_bounded(tmp_path: Path) -> None:
     """From a thousand networks too: 4.8 MB a second become some hundred records a minute."""
     log = Log(tmp_path / "log", each=10, together=100)

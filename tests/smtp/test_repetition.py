@@ -7,7 +7,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtp_intercept.repetition import KEYS, OTHERS, WINDOW_S, Repetition, Worth
+from smtp_intercept.repetition import KEYS, OTHERS, WINDOW_S, Repetition, Weight, Worth
+
+MATTER = (Weight.MATTER, "")
 
 KEYED = st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 3 * WINDOW_S)), max_size=60)
 
@@ -48,12 +50,13 @@ def test_what_matters_repeats_nothing() -> None:
         "tls": "offered",
         "sasl_layer": False,
     }
-    assert [worth.repeated(record) for record in (message, message, session)] == [""] * 3
-    assert [worth.repeated({"type": kind}) for kind in ("delivery", "notice")] == [""] * 2
-    assert worth.repeated({**session, "session": "other"}) == "session 192.0.2.0/24 closed"
+    assert [worth.of(record) for record in (message, message, session)] == [MATTER] * 3
+    assert [worth.of({"type": kind}) for kind in ("delivery", "notice")] == [MATTER] * 2
+    closed = "session 192.0.2.0/24 closed"
+    assert worth.of({**session, "session": "other"}) == (Weight.TRIFLE, closed)
     opaque: list[dict[str, object]] = [{"tls": "started"}, {"sasl_layer": True}]
-    assert [worth.repeated({**session, "session": "other", **each}) for each in opaque] == ["", ""]
+    assert [worth.of({**session, "session": "other", **each}) for each in opaque] == [(Weight.MAYBE, closed)] * 2
     seen = {**session, "session": "other", "handler": "mta", "tls": "started"}  # and had no message
-    assert worth.repeated(seen) == "session 192.0.2.0/24 closed"
-    assert worth.repeated({**message, "outcome": "rejected"}) == "message s rejected"
-    assert {worth.repeated({**message, "outcome": out}) for out in ("discarded", "unknown")} == {""}
+    assert worth.of(seen) == (Weight.TRIFLE, closed)
+    assert worth.of({**message, "outcome": "rejected"}) == (Weight.TRIFLE, "message s rejected")
+    assert {worth.of({**message, "outcome": out}) for out in ("discarded", "unknown")} == {MATTER}
