@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
 
-from smtp_intercept.accounts import LEAST_OF_SESSION, Account, Accounts
+from smtp_intercept.accounts import CROWDED_EVERY_S, CROWDED_S, LEAST_OF_SESSION, Account, Accounts
 from smtp_intercept.answers import HOLDS_TOO_MUCH
 from smtp_intercept.events import (
     Abort,
@@ -40,9 +40,6 @@ from smtp_intercept.transaction import Message
 LINGER_S = 30.0
 # How often a session is asked whether its time has run out; it is late by no more than this.
 CHECK_EVERY_S = 30.0
-
-# Who holds too much is asked again so often, and left after so long.
-CROWDED_EVERY_S, CROWDED_S = 0.2, 30.0
 
 _LOG = logging.getLogger("tollbridge")
 

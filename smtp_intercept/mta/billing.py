@@ -19,9 +19,6 @@ TURN_S = 0.002
 # Let go on together, those first whose clients have cost least; who then finds the turn used up waits again.
 BATCH = 32
 
-# Whoever holds too much is asked again so often whether there is room by now, and for so long; as the proxy asks.
-CROWDED_EVERY_S, CROWDED_S = 0.2, 30.0
-
 Done = TypeVar("Done")
 
 

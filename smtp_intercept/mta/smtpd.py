@@ -13,10 +13,10 @@ from collections.abc import Callable
 
 from aiosmtpd.smtp import SMTP
 
+from smtp_intercept import accounts
 from smtp_intercept.answers import BYE, HOLDS_TOO_MUCH, NO_WEB, TIMED_OUT, TOO_MANY_COMMANDS, TOO_MANY_ERRORS, Answer
 from smtp_intercept.dialogue import WEB
 from smtp_intercept.limits import Limits, Phase
-from smtp_intercept.mta import billing
 from smtp_intercept.mta.billing import Bill
 from smtp_intercept.mta.inflow import Inflow
 from smtp_intercept.mta.replies import HELO_FIRST, INJECTED, NO_TLS, TOO_MANY_UNKNOWN, VERIFIED, enhanced
@@ -201,11 +201,11 @@ class Smtpd(SMTP):  # type: ignore[misc]  # aiosmtpd is untyped
         """While it holds too much it is not listened to, and left in the end."""
         if not self._bill.hold(self.held_bytes):
             return
-        until = self.loop.time() + billing.CROWDED_S
+        until = self.loop.time() + accounts.CROWDED_S
         while self._bill.hold(self.held_bytes):
             if self.loop.time() >= until:
                 await self.answer(HOLDS_TOO_MUCH)
-            await asyncio.sleep(billing.CROWDED_EVERY_S)
+            await asyncio.sleep(accounts.CROWDED_EVERY_S)
 
     def _count(self, line: bytes) -> Answer | None:
         limits = self._limits

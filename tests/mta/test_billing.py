@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from smtp_intercept import accounts
 from smtp_intercept.accounts import LEAST_OF_CLIENT, LEAST_OF_SESSION, Account, Budget
-from smtp_intercept.mta import billing
 from smtp_intercept.mta.billing import TURN_S, Turns
 from smtp_intercept.mta.receiver import RECIPIENT_BYTES
 from tests.mta.receiving import ORIGIN, House, everything, house, replies, send
@@ -156,8 +156,8 @@ async def recipients(it: House, size: int) -> Any:
 
 def test_octets_are_a_share_at_its_edge(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Up to the least that is anybody's nothing is asked; beyond, its session waits and is told so."""
-    monkeypatch.setattr(billing, "CROWDED_S", 0.3)
-    monkeypatch.setattr(billing, "CROWDED_EVERY_S", 0.05)
+    monkeypatch.setattr(accounts, "CROWDED_S", 0.3)
+    monkeypatch.setattr(accounts, "CROWDED_EVERY_S", 0.05)
 
     async def work() -> None:
         async with house(budget=BUDGET) as it:
