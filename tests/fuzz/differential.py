@@ -118,11 +118,15 @@ def meet(seed: str, rules: Rules | None = None) -> tuple[Meeting, Hostile, Quirk
     return it, client, quirks
 
 
+def accepted(it: Meeting) -> Counter[Envelope]:
+    """What is logged so."""
+    return kept(envelope(message) for message in it.told if message.outcome is Outcome.ACCEPTED)
+
+
 def check(seed: str) -> Meeting:
     """AssertionError with all that is needed to play it again."""
     it, client, quirks = meet(seed)
-    logged = kept(envelope(message) for message in it.told if message.outcome is Outcome.ACCEPTED)
-    stored = kept(it.server.taken)
+    logged, stored = accepted(it), kept(it.server.taken)
     assert logged == stored, (seed, stored - logged, logged - stored, quirks, client.steps)
     assert not it.session.unread or it.session.doubted is Side.SERVER, (seed, it.session.doubt, quirks, client.steps)
     return it
