@@ -72,8 +72,12 @@ FAULTS: Mapping[str, Fault] = {
     ),
     "hang-up": Fault("SIGHUP to every process"),
     "up-again": Fault("`tollbridge up` again (systemctl reload)"),
-    "flush-room": Fault("`nft flush ruleset` where the wire is", blind=True, uncounted_s=HEALED_S, stops=True),
-    "flush-routing": Fault("`ip rule flush` where the wire is", blind=True, uncounted_s=HEALED_S, stops=True),
+    "flush-room": Fault(
+        "`nft flush ruleset` where the wire is", blind=True, uncounted_s=HEALED_S, stops=True, again=True
+    ),
+    "flush-routing": Fault(
+        "`ip rule flush` where the wire is", blind=True, uncounted_s=HEALED_S, stops=True, again=True
+    ),
     "flush-host": Fault("`nft flush ruleset` in the host", places=(Place.OWN,)),
     "firewall-room": Fault(
         "a firewall that drops what comes in is loaded where the wire is, then another",
@@ -81,6 +85,7 @@ FAULTS: Mapping[str, Fault] = {
         blind=True,
         uncounted_s=HEALED_S,
         stops=True,
+        again=True,
     ),
     "firewall-host": Fault(
         "a firewall that drops what comes in is reloaded in the host", (2.0, 5.0), places=(Place.OWN,)
