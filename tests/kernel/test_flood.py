@@ -230,7 +230,7 @@ def test_flood_from_one_network_leaves_the_others_inspected(box: Lab, version: i
     attack = flood(box, version, ONE_NETWORK[version], seconds=60)
     time.sleep(0.5)
     assert intercepted(box, version, 40, parallel=4) == (40, 40)
-    assert attack.running, "the flood was over too early"
+    assert attack.running, f"the flood was over too early: {attack.stderr}"
     attack.end()
     after = box.gateway.status()
     assert sum(after["put_off"].values()) - sum(before["put_off"].values()) > 10_000
@@ -247,7 +247,7 @@ def test_flood_within_the_rate_is_answered_by_syn_cookies_and_mail_is_inspected(
         assert time.monotonic() < deadline_at, "the SYN queue does not fill"
         time.sleep(0.1)
     assert intercepted(box, version, 20, parallel=2) == (20, 20)
-    assert attack.running, "the flood was over too early"
+    assert attack.running, f"the flood was over too early: {attack.stderr}"
     attack.end()
     # Most: a place may come free between two SYNs of the flood's, and whoever has it needs no cookie.
     assert cookies(box)["SyncookiesRecv"] >= before["SyncookiesRecv"] + 11
