@@ -17,7 +17,6 @@ from smtp_intercept.app.lab.host import LabError, Process
 from tests.soak import faults, report
 from tests.soak.bounds import RECOVERED_S
 from tests.soak.ledger import Sent, Spell, Taken
-from tests.soak.letters import name_of
 from tests.soak.plan import FAULTS, Place, Planned, place, plan
 from tests.soak.rig import Rig, tail
 
@@ -45,9 +44,10 @@ class Soak:
             except LabError as error:
                 self._accidents.append(str(error))
             rig.gateway.tollbridge("queue", "retry", "--all", check=False)
-            rig.until(lambda: (rig.latest().get("queue") or {}).get("messages") == 0, DRAINED_S)
+            rig.until(rig.drained, DRAINED_S)
             if self._seconds >= RESTS_FROM_S:
                 tables_left = self._rested()
+            queued = rig.queued()  # before what has arrived is read, or it might be in neither
         own, counts = _onlookers(watchers)
         return report.Evidence(
             seed=rig.seed,
@@ -56,7 +56,7 @@ class Soak:
             per_s=rig.per_s,
             sent=[Sent(**each) for each in rig.records("sent")],
             taken=[Taken(**each) for each in rig.records("taken")],
-            queued={name_of(sender) for sender in rig.queued()},
+            queued=queued,
             logged=logged(rig),
             spells=self._spells,
             samples=rig.samples(),
@@ -180,8 +180,9 @@ def keep(rig: Rig, where: Path) -> None:
     """For whoever wants to know why."""
     where.mkdir(parents=True, exist_ok=True)
     paths = [*rig.lab.directory.glob("*.jsonl"), *rig.gateway.directory.glob("*.err"), rig.sampler.stdout_path]
+    paths += [*rig.lab.directory.glob("*/*-unshare.???"), *rig.lab.directory.glob("*/spool-exim/exim4/log/*log")]
     for path in [*paths, rig.disk("log") / "mail.log"]:
-        shutil.copy(path, where)
+        shutil.copy(path, where / f"{path.relative_to(rig.lab.directory)}".replace("/", "-"))
 
 
 if __name__ == "__main__":

@@ -266,12 +266,11 @@ def _flood(rig: Rig, planned: Planned) -> Iterator[None]:
 @contextmanager
 def _server_away(rig: Rig, _: Planned) -> Iterator[None]:
     server = rig.lab.host("server")
-    rig.receivers["server"].end()
-    server.processes.remove(rig.receivers["server"])
+    rig.end_servers(server)
     try:
         yield
     finally:
-        rig.receivers["server"] = rig.start_receiver(server)
+        rig.servers[server.name] = rig.start_servers(server)
 
 
 ACTS: Mapping[str, Act] = {

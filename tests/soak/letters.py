@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
-SUBJECT = b"Subject: soak\r\n"  # what is above it others have put there
+SUBJECT = b"Subject: soak\r\n"
+SENDERS = "senders.example"
+# What servers put above a message (RFC 5321 §4.4), folded or not. No letter has such a field of its own.
+TRACE = re.compile(rb"(?:(?:received|return-path):[^\r\n]*\r\n(?:[ \t][^\r\n]*\r\n)*)*", re.I)
 KIB = 1024
 
 
@@ -59,8 +63,9 @@ def stuffed(content: bytes) -> bytes:
 
 
 def below(content: bytes) -> bytes:
-    """What its author wrote, without what was put above it on the way."""
-    return content[max(content.find(SUBJECT), 0) :]
+    """What its author wrote: all but the trace fields right at the top. Whatever else was put there is a change."""
+    trace = TRACE.match(content)
+    return content[trace.end() if trace else 0 :]
 
 
 def name_of(sender: str) -> str:

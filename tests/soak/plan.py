@@ -23,7 +23,8 @@ class Fault:
     """``lasts_s``: at least, at most. ``blind``: the gateway cannot inspect; what crosses it counts.
     ``uncounted_s``: nobody is there to count for so long (docs/conditions.md). ``stops``: mail may be refused or cut.
     ``settles_s``: what `status` cannot know yet, e.g. that a host has another MAC. ``silent_log``: the mail log may
-    lack lines, which are counted. ``again``: a next hop may be given its mail twice, its 250 being lost."""
+    lack lines, which are counted. ``again``: a next hop may be given its mail twice, its 250 being lost. ``ends``: the
+    mail servers of that host are ended."""
 
     words: str
     lasts_s: tuple[float, float] = (0.0, 0.0)
@@ -33,6 +34,7 @@ class Fault:
     settles_s: float = 0.0
     silent_log: bool = False
     again: bool = False
+    ends: str = ""
     places: tuple[Place, ...] = (Place.OWN, Place.HOST)
 
 
@@ -112,7 +114,7 @@ FAULTS: Mapping[str, Fault] = {
     "spool-full": Fault("the spool's disk is full", (2.0, 6.0), stops=True, again=True),
     "no-dns": Fault("no name server answers", (2.0, 6.0)),
     "flood": Fault("3,000 SYNs a second from a network of strangers", (3.0, 6.0), stops=False),
-    "server-away": Fault("no mail server listens behind the box", (2.0, 6.0), stops=True, again=True),
+    "server-away": Fault("no mail server listens behind the box", (2.0, 6.0), stops=True, again=True, ends="server"),
 }
 
 

@@ -39,7 +39,7 @@ class Evidence:
 def invariants(seen: Evidence) -> dict[str, tuple[str, list[str]]]:
     """Each: what was seen, and how it was broken, if it was."""
     mail = judge_mail(seen.sent, seen.taken, seen.queued, seen.spells)
-    told = judge_inspection(seen.sent, seen.logged, _samples(seen.samples), seen.spells, seen.per_s)
+    told = judge_inspection(seen.sent, seen.taken, seen.logged, _samples(seen.samples), seen.spells, seen.per_s)
     slow = [(each.name, each.well_at - each.ended_at) for each in seen.spells]
     counts = ", ".join(f"{n} {name}" for name, n in mail.counts.items())
     frames = sum(end["frames"] for end in seen.onlookers.values())

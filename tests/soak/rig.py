@@ -4,6 +4,8 @@ r"""The lab of a soak: mail both ways through a gateway that has small disks, a 
 
                               gateway
     client .10-.15 ── p0 ──┤ nsd, MTA ├── p1 ── server .20 example.com (live) .21 example.org (the MTA's)
+       .16 Postfix                                     .22 Postfix
+       .17 Exim                                        .23 Exim
 
 Starts and ends programs, mounts and unmounts; what is wrong with the box is `tests.soak.faults`' to bring about.
 """
@@ -21,22 +23,38 @@ from typing import Any, Self
 
 from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.host import Host, LabError, Process, json_lines
-from smtp_intercept.app.lab.network import Lab
+from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.kernel.resolver import Resolver
+from tests.soak.letters import name_of
+from tests.soak.mtas import RECORDER, Mta
 from tests.soak.plan import Place
 from tests.soak.stepping import Clock
+from tests.soak.trips import ADDRESSES, CLIENT, LIVE, LIVE6, OUTSIDE, QUEUED, SERVER, SUBMISSION, TRIPS, Trip
 
-LIVE, QUEUED, LIVE6 = "192.0.2.20", "192.0.2.21", "2001:db8::20"
-OUTSIDE, BOX = "192.0.2.10", "192.0.2.2"
+BOX = "192.0.2.2"
+OWN = {CLIENT: range(10, 16), SERVER: range(20, 22)}  # addresses of the soak's own programs, by their last number
+WIRES: Wires = {
+    wire: (
+        Station(
+            name,
+            (
+                *(f"192.0.2.{n}/24" for n in OWN[name]),
+                *(f"{address}/24" for address in ADDRESSES[name].values()),
+                *(f"2001:db8::{n}/64" for n in OWN[name]),
+            ),
+        ),
+    )
+    for wire, name in {"outside": CLIENT, "inside": SERVER}.items()
+}
 NEW_MACS = {"client": "00:00:5e:00:53:71", "server": "00:00:5e:00:53:72"}
 ZONES = {
     "example.com": f"mail IN A {LIVE}\nmail IN AAAA {LIVE6}\n",
     "example.org": f"@ IN MX 10 mail\nmail IN A {QUEUED}\n",
 }
-# Of all mail a second: what is live and comes in, what goes out, over IPv6, what the MTA keeps.
-SHARES = {"live": 0.5, "out": 0.2, "six": 0.1, "queue": 0.2}
 PEM = "peers.pem"
 RUN_MIB, SPOOL_MIB, LOG_MIB_PER_MINUTE = 2, 256, 10
+LOG_RESERVE_MIB = 16  # of the 64 that the log never needs
+PEERS_MIB, PEERS_MIB_PER_MINUTE = 256, 3  # spools of Postfix and Exim, and the latter's log
 # Who has another MAC says so, and an address outlives a cable that is pulled: as hosts are.
 SAID = {
     **{f"net/ipv4/conf/{link}/arp_notify": "1" for link in ("all", "default", "eth0")},
@@ -51,8 +69,11 @@ def config(directory: Path, where: Place) -> dict[str, Any]:
         "bridge": {"namespace": where.value, "management": [f"{BOX}/24"]},
         "pickup": {"outgoing": "intercept"},
         "protected": [
-            {"domain": "example.com", "servers": ["mail.example.com"]},
-            {"domain": "example.org", "servers": [QUEUED], "handler": "mta", "deliver_to": ["mail.example.org"]},
+            {"domain": "example.com", "servers": ["mail.example.com", *ADDRESSES[SERVER].values()]},
+            *(
+                {"domain": domain, "servers": [QUEUED], "handler": "mta", "deliver_to": [place]}
+                for domain, place in _places().items()
+            ),
         ],
         "mta": {
             "spool": str(directory / "spool"),
@@ -66,7 +87,14 @@ def config(directory: Path, where: Place) -> dict[str, Any]:
         },
         "relay": {"host": OUTSIDE},
         "limits": {"drain_s": 5},
-        "log": {"mail": str(directory / "log" / "mail.log")},
+        "log": {"mail": str(directory / "log" / "mail.log"), "reserve_bytes": LOG_RESERVE_MIB << 20},
+    }
+
+
+def _places() -> dict[str, str]:
+    """By domain: where the MTA delivers."""
+    return {
+        trip.domain: ADDRESSES[SERVER].get(trip.behind, f"mail.{trip.domain}") for trip in TRIPS.values() if trip.queued
     }
 
 
@@ -79,7 +107,7 @@ class Rig:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self.lab = stack.enter_context(Lab())
+            self.lab = stack.enter_context(Lab(WIRES))
             self.gateway = self.lab.gateway
             self.macs = [host.mac for host in self.lab.hosts] + [*NEW_MACS.values()]
             self._disks(stack)
@@ -89,7 +117,10 @@ class Rig:
             self.clock = Clock(self.gateway.directory / "clock")
             for host in self.lab.hosts:
                 namespaces.set_sysctls(host.enter[-1], SAID)
-            self.receivers = {host.name: self.start_receiver(host) for host in self.lab.hosts}
+            self.mtas = [mta for host in self.lab.hosts for mta in self._mtas(stack, host)]
+            for host in self.lab.hosts:
+                self._receiver(host, f"taken-{host.name}-behind", ["127.0.0.1"], RECORDER)
+            self.servers = {host.name: self.start_servers(host) for host in self.lab.hosts}
             self._start_gateway(stack)
             self._stack = stack.pop_all()
         return self
@@ -130,10 +161,26 @@ class Rig:
         subprocess.run(words, check=True, capture_output=True)
         self._pem.write_text(self._pem.read_text() + Path(f"{self._pem}.crt").read_text())
 
-    def start_receiver(self, host: Host) -> Process:
-        """On all of the host's addresses; its record goes on where it was."""
-        record, addresses = self.record(f"taken-{host.name}"), [str(address.ip) for address in host.addresses]
-        words = ["--record", str(record), "--certificate", str(self._pem), *addresses]
+    def _mtas(self, stack: ExitStack, host: Host) -> Iterator[Mta]:
+        for name in ADDRESSES[host.name]:
+            spool = host.directory / f"spool-{name}"
+            stack.enter_context(_mounted(spool, int(PEERS_MIB + PEERS_MIB_PER_MINUTE * self.minutes)))
+            yield Mta(name, host, spool, self._pem)
+
+    def start_servers(self, host: Host) -> list[Process]:
+        """All that take mail from the wire, on an address each; what they had is theirs again."""
+        own = [f"{network}{n}" for network in ("192.0.2.", "2001:db8::") for n in OWN[host.name]]
+        receiver = self._receiver(host, f"taken-{host.name}", own)
+        return [receiver, *(mta.start() for mta in self.mtas if mta.host is host)]
+
+    def end_servers(self, host: Host) -> None:
+        for process in self.servers.pop(host.name):
+            process.end()
+            host.processes.remove(process)
+
+    def _receiver(self, host: Host, record: str, addresses: list[str], port: int = 25) -> Process:
+        """Its record goes on where it was."""
+        words = ["--record", str(self.record(record)), "--certificate", str(self._pem), "--port", str(port), *addresses]
         process = host.spawn([host.interpreter, "-m", "tests.soak.receiver", *words])
         process.wait_for("ready")
         return process
@@ -152,18 +199,15 @@ class Rig:
 
     def routes(self) -> dict[str, list[str]]:
         """By host: the routes of its sender."""
-        client, server = self.lab.host("client"), self.lab.host("server")
-        four, six = client.of_version(4), client.of_version(6)
-        rates = {name: str(share * self.per_s) for name, share in SHARES.items()}
-        out = ("out", OUTSIDE, "example.net", rates["out"], *server.of_version(4))
-        return {
-            "client": [
-                ",".join(("live", LIVE, "example.com", rates["live"], *four)),
-                ",".join(("six", LIVE6, "example.com", rates["six"], *six)),
-                ",".join(("queue", QUEUED, "example.org", rates["queue"], *four)),
-            ],
-            "server": [",".join(out)],
-        }
+        return {host: [self._route(name, trip) for name, trip in TRIPS.items() if trip.host == host] for host in OWN}
+
+    def _route(self, name: str, trip: Trip) -> str:
+        if trip.by:
+            to, sources = f"127.0.0.1@{SUBMISSION[trip.by]}", ["127.0.0.1"]
+        else:
+            network = "2001:db8::" if ":" in trip.to else "192.0.2."
+            to, sources = trip.to, [f"{network}{n}" for n in OWN[trip.host]]
+        return ",".join((name, to, trip.domain, str(trip.share * self.per_s), *sources))
 
     @contextmanager
     def sending(self) -> Iterator[None]:
@@ -215,10 +259,20 @@ class Rig:
         for path in sorted(self.lab.directory.glob(f"{kind}-*.jsonl")):
             yield from json_lines(path.read_text())
 
-    def queued(self) -> list[str]:
-        """The senders of what waits in the box."""
+    def queued(self) -> set[str]:
+        """The names of what waits in the box, or in a mail server. Who sends is asked before who takes: what goes on
+        meanwhile is in one of them, or arrives."""
         listed = self.gateway.tollbridge("queue", "list", "--json", check=False)
-        return [entry["sender"] for entry in listed.json_lines()]
+        names = self.at_peers() | {name_of(entry["sender"]) for entry in listed.json_lines()}
+        return names | self.at_peers()
+
+    def at_peers(self) -> set[str]:
+        """The names of what waits in a Postfix or an Exim; "": a notice."""
+        return {name for mta in self.mtas for name in mta.queued()}
+
+    def drained(self) -> bool:
+        """Nothing waits anywhere."""
+        return (self.latest().get("queue") or {}).get("messages") == 0 and not self.at_peers()
 
     def logged(self) -> Iterator[dict[str, Any]]:
         """Records of the mail log."""

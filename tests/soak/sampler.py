@@ -19,6 +19,7 @@ from smtp_intercept.app import here, status
 from smtp_intercept.app.rundir import RunDir
 
 EVERY_S, TABLES_EVERY = 1.0, 20
+LOST = ("log_lines_lost", "log_room_kept")  # not written, and of encrypted sessions not tried: the disk is nearly full
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -61,7 +62,7 @@ def sample(run_dir: RunDir) -> dict[str, Any]:
         "headline": text.splitlines()[0],
         "warnings": [line for line in text.splitlines() if line.startswith("!")][:6],
         "not_inspected": {**page["not_inspected"], "mta_silent": mail.get("mta_silent", 0)},
-        "lines_lost": sum(counts.get("log_lines_lost", 0) for counts in (mail, mta.get("counts") or {})),
+        "lines_lost": sum(counts.get(name, 0) for counts in (mail, mta.get("counts") or {}) for name in LOST),
         "full": page["full"],
         "sessions": page["sessions"],
         "queue": mta.get("queue"),

@@ -1,7 +1,8 @@
 """Mail at a steady rate, each message once and by its own words; what became of each is a line of JSON.
 
-``python -m tests.soak.sender --record FILE ROUTE…``, a route being ``NAME,SERVER,DOMAIN,PER_S,SOURCE…``. Tries nothing
-again: whoever retries cannot tell what was doubled. Runs until SIGTERM, then ends what is under way.
+``python -m tests.soak.sender --record FILE ROUTE…``, a route being ``NAME,SERVER,DOMAIN,PER_S,SOURCE…`` and SERVER an
+address or ADDRESS@PORT. Tries nothing again: whoever retries cannot tell what was doubled. Runs until SIGTERM, then
+ends what is under way.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ from typing import IO
 
 import uvloop
 
-from tests.soak.letters import Letter, Words, letter, stuffed
+from tests.soak.letters import SENDERS, Letter, Words, letter, stuffed
 
 DIAL_S, REPLY_S = 12.0, 40.0  # longer than a process that hangs is waited for
 RECIPIENTS, LATER = 40, 50  # addresses of a domain; every so many-th message is put off at first
-SENDERS = "senders.example"
 CHUNKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """So many messages a second from any of ``sources`` to ``server``."""
+    """So many messages a second from any of ``sources`` to ``server``. Port 0: as all others."""
 
     name: str
     server: str
     domain: str
     per_s: float
     sources: tuple[str, ...]
+    port: int = 0
 
     @classmethod
     def of(cls, text: str) -> Route:
         name, server, domain, per_s, *sources = text.split(",")
-        return cls(name, server, domain, float(per_s), tuple(sources))
+        address, _, port = server.partition("@")
+        return cls(name, address, domain, float(per_s), tuple(sources), int(port or 0))
 
     def recipient(self, number: int) -> str:
         later = "-later" if number % LATER == 0 else ""
@@ -140,7 +142,7 @@ CONTEXT = _blind()
 async def dialled(route: Route, number: int, port: int) -> AsyncIterator[Dialogue]:
     """From the sources in turn."""
     source = route.sources[number % len(route.sources)]
-    dial = asyncio.open_connection(route.server, port, local_addr=(source, 0), limit=1 << 20)
+    dial = asyncio.open_connection(route.server, route.port or port, local_addr=(source, 0), limit=1 << 20)
     reader, writer = await asyncio.wait_for(dial, DIAL_S)
     try:
         yield Dialogue(reader, writer)

@@ -55,6 +55,38 @@ def test_the_queue_may_deliver_again_what_a_fault_has_cut() -> None:
     assert mail([QUEUED], copies, (), [spell("kill-mta", 10, 11, 12)]) != []
 
 
+@pytest.mark.parametrize(
+    ("route", "fault", "excused"),
+    [
+        ("postfixlive", "kill-interceptor", True),  # its connection was cut, and it tries again
+        ("postfixlive", "flush-host", False),
+        ("postfixlive", "run-full", False),
+        ("livepostfix", "kill-interceptor", False),  # its client tried once
+        ("livepostfix", "server-away", True),  # ended between the recorder's 250 and its own note of it
+        ("outpostfix", "server-away", False),  # another host's
+        ("queueexim", "kill-mta", True),
+        ("queueexim", "kill-interceptor", True),
+        ("live", "server-away", False),
+    ],
+)
+def test_who_tries_again_may_deliver_twice(route: str, fault: str, excused: bool) -> None:
+    sent = replace(LIVE, name=f"{route}1", route=route)
+    copies = [Taken(sent.name, "aa", at) for at in (100.0, 108.0)]
+    assert (mail([sent], copies, (), [spell(fault)]) == []) is excused
+
+
+def test_a_copy_may_have_waited_since_its_250_was_cut() -> None:
+    """By two mail servers: the second had it, and put it off; by one: what arrived first was cut first."""
+    cut = spell("kill-interceptor", 100, 101, 102)
+    for route, excused in (("eximpostfix", True), ("postfixlive", False)):
+        sent = replace(LIVE, name=f"{route}1", route=route)
+        assert (mail([sent], [Taken(sent.name, "aa", at) for at in (110.0, 111.0)], (), [cut]) == []) is excused
+
+
+def test_a_notice_that_waits_is_one() -> None:
+    assert "told that it was not delivered" in mail([LIVE], [COPY], [""], [KILLED])[0]
+
+
 def test_who_hears_nothing_may_have_been_heard() -> None:
     unknown = replace(LIVE, outcome="unknown")
     assert mail([unknown], [], (), [KILLED]) == mail([unknown], [COPY], (), [KILLED]) == []
@@ -87,7 +119,7 @@ def samples(*uninspected: int, lines_lost: Sequence[int] = ()) -> list[Sample]:
 
 def crossing(many: int, name: str, seen: Sequence[Sample]) -> Verdict:
     sent = [replace(LIVE, name=f"live{n}") for n in range(many)]
-    return judge_inspection(sent, set(), seen, [spell(name)] if name else [], 1.0)
+    return judge_inspection(sent, [], set(), seen, [spell(name)] if name else [], 1.0)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +159,29 @@ def test_faults_that_overlap_are_judged_together() -> None:
     sent = [replace(LIVE, name=f"live{n}") for n in range(8)]
     mac = spell("client-mac", 90, 91, 92)
     for spells, holds in (([mac], False), ([mac, spell("kill-interceptor")], True)):
-        assert (judge_inspection(sent, set(), samples(0, 0, 6, 6), spells, 1.0).broken == []) is holds
+        assert (judge_inspection(sent, [], set(), samples(0, 0, 6, 6), spells, 1.0).broken == []) is holds
+
+
+def test_what_a_mail_server_sends_crosses_when_it_arrives() -> None:
+    """Accepted before anything was wrong; nothing has crossed while it waits."""
+    early = replace(LIVE, name="postfixlive1", route="postfixlive", began_at=50.0, ended_at=50.1)
+    for arrived_at, said in ((100.0, ""), (60.0, "nothing was wrong")):
+        (found,) = [judge_inspection([early], [Taken(early.name, "aa", arrived_at)], set(), [], [spell("no-dns")], 1.0)]
+        assert bool(found.broken) == bool(said)
+        assert all(said in each for each in found.broken)
+    assert judge_inspection([early], [], set(), [], [], 1.0).counts["uninspected"] == 0
+
+
+def test_what_two_faults_explain_is_the_laters_where_the_first_has_no_room() -> None:
+    early = replace(LIVE, route="postfixlive")
+    sent = [replace(early, name=f"postfixlive{n}") for n in range(3)]
+    spells = [spell("no-dns", 99, 100, 101), spell("no-dns", 109, 110, 111)]
+    for seconds, held in ((10.0, 2), (1.0, 1)):
+        taken = [Taken(each.name, "aa", 100 + seconds) for each in sent]
+        for many in (held, held + 1):
+            found = judge_inspection(sent[:many], taken, set(), [], spells, 1.0)
+            assert (found.broken == []) is (many == held)
+            assert found.counts["uninspected"] == many
 
 
 def test_the_mail_log_says_how_much_it_lacks() -> None:
@@ -141,4 +195,4 @@ def test_counters_that_begin_anew() -> None:
 
 
 def test_what_is_in_the_log_was_inspected() -> None:
-    assert judge_inspection([LIVE], {"live1"}, [], [], 1.0).counts["uninspected"] == 0
+    assert judge_inspection([LIVE], [], {"live1"}, [], [], 1.0).counts["uninspected"] == 0

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smtp_intercept.app.lab.host import Host
-from tests.soak.letters import SHARES, Words, below, letter, name_of, stuffed
+from tests.soak.letters import SHARES, SUBJECT, Words, below, letter, name_of, stuffed
 
 
 @given(seed=st.integers(0, 9), number=st.integers(0, 10_000))
@@ -42,7 +42,21 @@ def test_stuffing(lines: list[bytes]) -> None:
 
 def test_below_is_what_its_author_wrote() -> None:
     content = letter(1, "queue", 7).content
-    assert below(b"Received: by somebody\r\n" + content) == below(content) == content
+    trace = b"Received: by somebody\r\nreceived: from them\r\n\tby others;\r\n Monday\r\nReturn-path: <a@b>\r\n"
+    assert below(trace + content) == below(content) == content
+
+
+@pytest.mark.parametrize("put", [b"Date: now\r\n", b"\r\n", b"Received\r\n", b"Received: bare\n", SUBJECT])
+def test_nothing_else_may_be_put_above_it(put: bytes) -> None:
+    content = letter(1, "queue", 7).content
+    assert below(put + content) == put + content
+    assert below(b"Received: by somebody\r\n" + put + b"Received: by others\r\n" + content) != content
+
+
+def test_a_change_below_the_header_shows() -> None:
+    content = letter(1, "queue", 7).content
+    for changed in (content[:-2], content + b"\r\n", content.replace(b".a line", b"a line", 1), content + content):
+        assert below(b"Received: by somebody\r\n" + changed) == changed
 
 
 def free_port() -> int:
