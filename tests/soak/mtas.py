@@ -16,7 +16,7 @@ from tests.peers import postfix
 from tests.peers.jail import SPOOL, jailed
 from tests.peers.peer import Peer
 from tests.soak.letters import SENDERS
-from tests.soak.trips import ADDRESSES, EXIM, POSTFIX, SUBMISSION, next_hops
+from tests.soak.trips import EXIM, POSTFIX, SUBMISSION, addresses, next_hops
 
 RECORDER = 2525  # loopback: whatever arrives ends there
 GIVES_UP_S, DIALS_S = 40, 5  # as the soak's own senders do
@@ -30,11 +30,13 @@ _WHOLE = 0o100  # Postfix's mark of a message that it has accepted; Exim's file 
 
 _POSTFIX = {
     "inet_protocols": "ipv4",
-    "inet_interfaces": "{address}, 127.0.0.1",
+    "inet_interfaces": "{addresses}, 127.0.0.1",
     "smtp_bind_address6": "",
     "default_transport": f"smtp:[127.0.0.1]:{RECORDER}",
     "minimal_backoff_time": f"{RETRY_S}s",
     "maximal_backoff_time": f"{RETRY_MOST_S}s",
+    "default_process_limit": "500",  # no stress, which has a patience of its own
+    "smtpd_timeout": "300s",
     "queue_run_delay": f"{RETRY_S}s",
     "transport_retry_time": f"{RETRY_S}s",
     "smtp_connect_timeout": f"{DIALS_S}s",
@@ -45,7 +47,7 @@ _POSTFIX = {
 }
 _EXIM = f"""
 primary_hostname = {{name}}
-local_interfaces = {{address}}.25 : 127.0.0.1.{SUBMISSION[EXIM]}
+local_interfaces = {{listening}} : 127.0.0.1.{SUBMISSION[EXIM]}
 spool_directory = {SPOOL}/exim4
 log_file_path = {SPOOL}/exim4/log/%slog
 keep_environment =
@@ -113,8 +115,12 @@ class Mta:
     pem: Path
 
     @property
+    def addresses(self) -> tuple[str, ...]:
+        return addresses(self.host.name, self.name)
+
+    @property
     def address(self) -> str:
-        return ADDRESSES[self.host.name][self.name]
+        return self.addresses[0]
 
     def start(self) -> Process:
         """Returns when it greets."""
@@ -158,12 +164,13 @@ def _start_postfix(mta: Mta) -> Process:
     for line in plain.strip().splitlines():
         name, _, value = line.partition("=")
         settings[name.strip()] = value.strip()
-    settings |= {name: value.format(address=mta.address) for name, value in _POSTFIX.items()}
+    settings |= {name: value.format(addresses=", ".join(mta.addresses)) for name, value in _POSTFIX.items()}
     transport = "".join(f"{domain} smtp:[{server}]\n" for domain, server in next_hops(mta.host.name).items())
-    submission = f"127.0.0.1:{SUBMISSION[POSTFIX]} inet n - n - - smtpd\n"
+    doors = [*(f"{address}:25" for address in mta.addresses), f"127.0.0.1:{SUBMISSION[POSTFIX]}"]
+    listening = "".join(f"{door} inet n - n - - smtpd\n" for door in doors)
     files = {
         "postfix/main.cf": "".join(f"{name} = {value}\n" for name, value in settings.items()),
-        "postfix/master.cf": postfix.MASTER.replace("smtp      inet", f"{mta.address}:25 inet") + submission,
+        "postfix/master.cf": postfix.MASTER.replace("smtp      inet", "#") + listening,
         "postfix/transport": transport,
         "postfix/tls": "",
     }
@@ -175,7 +182,8 @@ def _start_postfix(mta: Mta) -> Process:
 def _start_exim(mta: Mta) -> Process:
     hops = enumerate(next_hops(mta.host.name).items())
     routes = "".join(_ROUTE.format(number=n, domain=domain, server=server) for n, (domain, server) in hops)
-    config = _EXIM.format(name=_hostname(mta), address=mta.address, routes=routes)
+    listening = " : ".join(f"{address}.25" for address in mta.addresses)
+    config = _EXIM.format(name=_hostname(mta), address=mta.address, listening=listening, routes=routes)
     spool = f"{SPOOL}/exim4"
     prepare = [f"install -d -o Debian-exim -g Debian-exim {spool} {spool}/log"]
     return mta.jailed({"exim4/exim4.conf": config}, prepare, ["exim4", "-bdf", f"-q{RETRY_S}s"])

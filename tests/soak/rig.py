@@ -4,8 +4,8 @@ r"""The lab of a soak: mail both ways through a gateway that has small disks, a 
 
                               gateway
     client .10-.15 ── p0 ──┤ nsd, MTA ├── p1 ── server .20 example.com (live) .21 example.org (the MTA's)
-       .16 Postfix                                     .22 Postfix
-       .17 Exim                                        .23 Exim
+       .16 Postfix                                     .22 Postfix (live)  .24 (the MTA's)
+       .17 Exim                                        .23 Exim            .25
 
 Starts and ends programs, mounts and unmounts; what is wrong with the box is `tests.soak.faults`' to bring about.
 """
@@ -29,7 +29,20 @@ from tests.soak.letters import name_of
 from tests.soak.mtas import RECORDER, Mta
 from tests.soak.plan import Place
 from tests.soak.stepping import Clock
-from tests.soak.trips import ADDRESSES, CLIENT, LIVE, LIVE6, OUTSIDE, QUEUED, SERVER, SUBMISSION, TRIPS, Trip
+from tests.soak.trips import (
+    ADDRESSES,
+    CLIENT,
+    LIVE,
+    LIVE6,
+    OUTSIDE,
+    QUEUED,
+    QUEUED_AT,
+    SERVER,
+    SUBMISSION,
+    TRIPS,
+    Trip,
+    addresses,
+)
 
 BOX = "192.0.2.2"
 OWN = {CLIENT: range(10, 16), SERVER: range(20, 22)}  # addresses of the soak's own programs, by their last number
@@ -39,7 +52,7 @@ WIRES: Wires = {
             name,
             (
                 *(f"192.0.2.{n}/24" for n in OWN[name]),
-                *(f"{address}/24" for address in ADDRESSES[name].values()),
+                *(f"{address}/24" for mta in ADDRESSES[name] for address in addresses(name, mta)),
                 *(f"2001:db8::{n}/64" for n in OWN[name]),
             ),
         ),
@@ -70,9 +83,10 @@ def config(directory: Path, where: Place) -> dict[str, Any]:
         "pickup": {"outgoing": "intercept"},
         "protected": [
             {"domain": "example.com", "servers": ["mail.example.com", *ADDRESSES[SERVER].values()]},
+            {"domain": "example.org", "servers": [QUEUED], "handler": "mta", "deliver_to": ["mail.example.org"]},
             *(
-                {"domain": domain, "servers": [QUEUED], "handler": "mta", "deliver_to": [place]}
-                for domain, place in _places().items()
+                {"domain": f"{mta}.example.org", "servers": [address], "handler": "mta"}
+                for mta, address in QUEUED_AT.items()
             ),
         ],
         "mta": {
@@ -88,13 +102,6 @@ def config(directory: Path, where: Place) -> dict[str, Any]:
         "relay": {"host": OUTSIDE},
         "limits": {"drain_s": 5},
         "log": {"mail": str(directory / "log" / "mail.log"), "reserve_bytes": LOG_RESERVE_MIB << 20},
-    }
-
-
-def _places() -> dict[str, str]:
-    """By domain: where the MTA delivers."""
-    return {
-        trip.domain: ADDRESSES[SERVER].get(trip.behind, f"mail.{trip.domain}") for trip in TRIPS.values() if trip.queued
     }
 
 

@@ -13,6 +13,8 @@ ADDRESSES: Mapping[str, Mapping[str, str]] = {
     CLIENT: {POSTFIX: "192.0.2.16", EXIM: "192.0.2.17"},
     SERVER: {POSTFIX: "192.0.2.22", EXIM: "192.0.2.23"},
 }
+# And where it is to whom the box's MTA delivers.
+QUEUED_AT: Mapping[str, str] = {POSTFIX: "192.0.2.24", EXIM: "192.0.2.25"}
 SUBMISSION: Mapping[str, int] = {POSTFIX: 2526, EXIM: 2527}
 
 
@@ -56,8 +58,8 @@ def _by_proxy() -> dict[str, Trip]:
 def _by_mta() -> dict[str, Trip]:
     return {
         "queue": Trip(0.10, CLIENT, QUEUED, "example.org", queued=True),
-        "queuepostfix": Trip(0.04, CLIENT, QUEUED, "postfix.example.org", queued=True, behind=POSTFIX),
-        "queueexim": Trip(0.03, CLIENT, QUEUED, "exim.example.org", queued=True, behind=EXIM),
+        "queuepostfix": Trip(0.04, CLIENT, QUEUED_AT[POSTFIX], "postfix.example.org", queued=True, behind=POSTFIX),
+        "queueexim": Trip(0.03, CLIENT, QUEUED_AT[EXIM], "exim.example.org", queued=True, behind=EXIM),
         "postfixqueue": Trip(0.03, CLIENT, QUEUED, "example.org", by=POSTFIX, queued=True),
     }
 
@@ -71,6 +73,11 @@ def _out() -> dict[str, Trip]:
         "postfixout": Trip(0.02, SERVER, OUTSIDE, "example.net", by=POSTFIX),
         "eximout": Trip(0.02, SERVER, OUTSIDE, "example.net", by=EXIM),
     }
+
+
+def addresses(host: str, mta: str) -> tuple[str, ...]:
+    """Where it listens; it sends from the first."""
+    return ADDRESSES[host][mta], *((QUEUED_AT[mta],) if host == SERVER else ())
 
 
 TRIPS: Mapping[str, Trip] = {**_by_proxy(), **_by_mta(), **_out()}
