@@ -270,7 +270,7 @@ def _server_away(rig: Rig, _: Planned) -> Iterator[None]:
     try:
         yield
     finally:
-        rig.servers[server.name] = rig.start_servers(server)
+        rig.start_servers(server)
 
 
 ACTS: Mapping[str, Act] = {

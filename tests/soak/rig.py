@@ -66,6 +66,7 @@ ZONES = {
 }
 PEM = "peers.pem"
 RUN_MIB, SPOOL_MIB, LOG_MIB_PER_MINUTE = 2, 256, 10
+ENDED_S = 30.0  # a Postfix that is killed instead leaves children that hold its ports
 LOG_RESERVE_MIB = 16  # of the 64 that the log never needs
 PEERS_MIB, PEERS_MIB_PER_MINUTE = 256, 3  # spools of Postfix and Exim, and the latter's log
 # Who has another MAC says so, and an address outlives a cable that is pulled: as hosts are.
@@ -127,7 +128,9 @@ class Rig:
             self.mtas = [mta for host in self.lab.hosts for mta in self._mtas(stack, host)]
             for host in self.lab.hosts:
                 self._receiver(host, f"taken-{host.name}-behind", ["127.0.0.1"], RECORDER)
-            self.servers = {host.name: self.start_servers(host) for host in self.lab.hosts}
+            self._servers = dict[str, list[Process]]()
+            for host in self.lab.hosts:
+                self.start_servers(host)
             self._start_gateway(stack)
             self._stack = stack.pop_all()
         return self
@@ -174,15 +177,17 @@ class Rig:
             stack.enter_context(_mounted(spool, int(PEERS_MIB + PEERS_MIB_PER_MINUTE * self.minutes)))
             yield Mta(name, host, spool, self._pem)
 
-    def start_servers(self, host: Host) -> list[Process]:
-        """All that take mail from the wire, on an address each; what they had is theirs again."""
+    def start_servers(self, host: Host) -> None:
+        """All that take mail from the wire, on addresses of their own; what they had is theirs again."""
         own = [f"{network}{n}" for network in ("192.0.2.", "2001:db8::") for n in OWN[host.name]]
-        receiver = self._receiver(host, f"taken-{host.name}", own)
-        return [receiver, *(mta.start() for mta in self.mtas if mta.host is host)]
+        started = self._servers[host.name] = [self._receiver(host, f"taken-{host.name}", own)]
+        for mta in self.mtas:
+            if mta.host is host:
+                started.append(mta.start())
 
     def end_servers(self, host: Host) -> None:
-        for process in self.servers.pop(host.name):
-            process.end()
+        for process in self._servers.pop(host.name):
+            process.end(grace_s=ENDED_S)
             host.processes.remove(process)
 
     def _receiver(self, host: Host, record: str, addresses: list[str], port: int = 25) -> Process:
