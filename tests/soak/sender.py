@@ -28,6 +28,7 @@ from tests.soak.letters import SENDERS, Letter, Words, letter, stuffed
 DIAL_S, REPLY_S = 12.0, 40.0  # longer than a process that hangs is waited for
 RECIPIENTS, LATER = 40, 50  # addresses of a domain; every so many-th message is put off at first
 CHUNKS = 3
+GOLDEN = 0.618  # by which routes begin one after another: all at once would be a burst whenever their paces meet
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +162,11 @@ class Sender:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._ended.set)
         print("ready", flush=True)
         async with asyncio.TaskGroup() as group:
-            for route in routes:
-                group.create_task(self._keep_sending(group, route))
+            for number, route in enumerate(routes):
+                group.create_task(self._keep_sending(group, route, number * GOLDEN % 1))
 
-    async def _keep_sending(self, group: asyncio.TaskGroup, route: Route) -> None:
-        began_at = time.monotonic()
+    async def _keep_sending(self, group: asyncio.TaskGroup, route: Route, phase: float) -> None:
+        began_at = time.monotonic() + phase / route.per_s
         for number in count():
             wait_s = began_at + number / route.per_s - time.monotonic()
             with suppress(TimeoutError):
