@@ -13,11 +13,11 @@ from smtp_intercept.shares import over_share
 
 # What was spent counts half after this: long enough to tell who presses, short enough to forgive a burst.
 HALF_S = 1.0
-# Anybody's, whatever others hold: the octets of one session of usual mail, and those of one client's.
-LEAST_HELD_BYTES = 16_777_216  # of all together: less would slow usual mail
 # Whoever holds too much is asked again so often whether there is room by now, and for so long.
 CROWDED_EVERY_S, CROWDED_S = 0.2, 30.0
+# Anybody's, whatever others hold: the octets of one session of usual mail, and those of one client's.
 LEAST_OF_SESSION, LEAST_OF_CLIENT, LEAST_OF_NETWORK = 16_384, 524_288, 1_048_576
+LEAST_HELD_BYTES = 16_777_216  # of all together: less would slow usual mail
 
 
 class Account:

@@ -120,7 +120,7 @@ class Replies(Matching):
         if reply.code != _JUDGING or not owed.ended or not (self._transaction and self._transaction.prdr):
             return self._doubt(owed, reply, now)
         self._transaction.size_bytes += owed.size_bytes or 0
-        self._owed.appendleft(Owed(Verb.CONTENT, now, ended=True))
+        self._owed.appendleft(Owed(_CONTENT, now, ended=True))
         self._owed.extendleft(Owed(Verb.VERDICT, now) for _ in range(self._transaction.at_server))
         if self.reading is _COMMAND:
             self.reading = self.wait()

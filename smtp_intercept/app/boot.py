@@ -111,7 +111,6 @@ def _plain_bridge(run_dir: RunDir, want: Wanted) -> int:
         if want.room and not Ledger(run_dir.ledger).moved:  # a wire in the host is better than none
             in_host = replace(want, room="")
             failures += host.wire(host.plan(in_host, nft_queue=False).steps)
-    for failure in failures:
-        streams.tell(failure)
+    verbs.report(failures)
     streams.tell(f"{want.bridge} is a plain bridge: all mail crosses uninspected")
     return 1

@@ -18,11 +18,12 @@ def ended(processes: Mapping[str, int]) -> list[str]:
     alive: dict[str, bool] = {}
     for name, pid in processes.items():
         kind = name.partition("-")[0]
-        alive[kind] = alive.get(kind, False) or _lives(pid)
-    return [kind for kind, lives in alive.items() if not lives]
+        alive[kind] = alive.get(kind, False) or lives(pid)
+    return [kind for kind, one_does in alive.items() if not one_does]
 
 
-def _lives(pid: int) -> bool:
+def lives(pid: int) -> bool:
+    """Runs; a zombie, which waits for its parent to look, does not."""
     try:
         stat = (_PROC / str(pid) / "stat").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -40,5 +40,5 @@ def warn(pending: Sequence[Step]) -> None:
     """Of what the host is reached by and will be moved."""
     with Links() as links:
         facts = links.facts()
-    for line in carried(pending, facts):
-        streams.tell(f"{line}; `up --confirm SECONDS` undoes itself if it does not work", "warning")
+    net = "`up --confirm SECONDS` undoes itself if it does not work"
+    streams.warn(f"{line}; {net}" for line in carried(pending, facts))

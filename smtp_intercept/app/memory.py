@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hwprofiles.profile import Profile
-from smtp_intercept.accounts import LEAST_HELD_BYTES, LEAST_OF_SESSION
-from smtp_intercept.app.config import Config, queues, workers
+from smtp_intercept.accounts import LEAST_OF_SESSION
+from smtp_intercept.app.config import Config, budget, queues, workers
 
 KIB, MIB = 1 << 10, 1 << 20
 # docs/soak.md has what each was seen to take; libraries that they share count once.
@@ -41,7 +41,7 @@ def reckoned(config: Config, profile: Profile, memory_mib: int, *, mta: bool) ->
     """``config`` is the effective one. Processes, and twice what their sessions are reckoned at: the other half is for
     sockets whose peers move large mail."""
     places = config.limits.sessions or profile.limits.sessions
-    held = max(LEAST_HELD_BYTES, config.limits.held_bytes) - places * LEAST_OF_SESSION
+    held = budget(config).held_bytes - places * LEAST_OF_SESSION
     sessions = (places * profile.per_session_kib * KIB + max(0, held)) * (1 + mta)
     processes = SUPERVISOR_AND_RESOLVER + workers(config, profile) + queues(config, profile)
     wanted = KERNEL_BYTES + processes * PROCESS_BYTES + mta * MTA_BYTES + 2 * sessions

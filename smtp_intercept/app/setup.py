@@ -85,8 +85,7 @@ def setup(arguments: argparse.Namespace) -> int:
     text = filled(configuration.sample(), answers)
     config = naming.parse(text, path)
     _show_servers(config)
-    for warning in configuration.warnings(config):
-        streams.tell(warning, "warning")
+    streams.warn(configuration.warnings(config))
     with undisturbed() as change:
         _write(path, text)
         print(f"written: {path}")

@@ -26,11 +26,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smtp_intercept.app.ended import lives
 from smtp_intercept.app.lab.host import SOON_S, patient
 from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab
@@ -137,7 +137,7 @@ def one_after_the_other(load: Load) -> None:
 
 def orphan(load: Load) -> None:
     before = load.signal(signal.SIGKILL, "supervisor")
-    load.wait_until(lambda: not any(alive(pid) for pid in before.values()), THROUGH_S)
+    load.wait_until(lambda: not any(lives(pid) for pid in before.values()), THROUGH_S)
     time.sleep(THROUGH_S)
     load.gateway.spawn_daemon()
 
@@ -146,14 +146,6 @@ def restart(load: Load) -> None:
     load.gateway.stop(down=False)
     time.sleep(1.0)
     load.gateway.spawn_daemon()
-
-
-def alive(pid: int) -> bool:
-    """Runs; a zombie, which waits for its parent to look, does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from typing import Any, NoReturn, TypeVar
 
 from pyroute2 import IPRoute, netns
 
+from smtp_intercept.app.ended import lives
 from smtp_intercept.app.lab.host import patient
 from smtp_intercept.app.rundir import RunDir
 
@@ -116,15 +117,8 @@ def _kill_all(pids: Iterable[int]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline_at = time.monotonic() + 2.0  # a killed process holds its sockets until it is gone
-    while any(_alive(pid) for pid in pids) and time.monotonic() < deadline_at:
+    while any(lives(pid) for pid in pids) and time.monotonic() < deadline_at:
         time.sleep(0.01)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def make(name: str, sysctls: Mapping[str, str]) -> None:
