@@ -223,13 +223,13 @@ def _headline(page: dict[str, Any]) -> str:
 def _why_not(page: dict[str, Any]) -> str:
     if gone := page["watch"].get("gone"):
         return f"running, but NO BRIDGE: {', '.join(gone)} not there"
+    if not page["live"] or not page["ready"]:
+        return "running, but the switch is open: mail is not inspected"
     if missing := _missing(page):
         return f"running, but not {' nor '.join(missing)}: mail is not inspected"
-    if page["live"] and page["ready"] and (lost := watching.lost(page["watch"])):
+    if lost := watching.lost(page["watch"]):
         return f"inspecting IN PART, but not {' nor '.join(lost)}"
-    if page["live"] and page["ready"]:
-        return "running, but out of the path: mail is not inspected"
-    return "running, but the switch is open: mail is not inspected"
+    return "running, but out of the path: mail is not inspected"
 
 
 def _warnings(page: dict[str, Any]) -> list[str]:
