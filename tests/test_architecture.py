@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 LINE = ("hwprofiles", "bridge", "smtp_intercept")  # each may import itself and those to its left
 
 PURE = {
-    "hwprofiles": ("shown", "box", "source", "profile", "match", "case", "tuning", "relay"),
+    "hwprofiles": ("shown", "box", "validation", "schema", "profile", "match", "case", "tuning", "relay"),
     "bridge": (
         *(
             "flow",
@@ -84,6 +84,7 @@ ALLOWED = {
         "struct",
     ),
     *("textwrap", "tomllib", "types", "typing", "unicodedata"),
+    *("pydantic", "pydantic_core", "typing_extensions"),  # validation of what somebody else has read
 }
 IO = {"open", "print", "input", "exec", "eval", "__import__", "now", "utcnow", "today"}
 IO |= {"read_text", "read_bytes", "write_text", "write_bytes", "unlink", "mkdir", "exists", "iterdir", "stat"}
