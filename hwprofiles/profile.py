@@ -15,7 +15,7 @@ from typing import Any, cast, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from hwprofiles.schema import NO_BYPASS, NO_PORTS, Bypass, File, Limits, Match, Order, Ports, Spread, Sysctls
+from hwprofiles.schema import NO_BYPASS, NO_PORTS, Bypass, Limits, Match, Order, Ports, ProfileFile, Spread, Sysctls
 from hwprofiles.validation import told
 
 __all__ = ["Bypass", "Limits", "Match", "Order", "Ports", "Profile", "ProfileError", "Spread", "Sysctls", "read"]
@@ -67,7 +67,7 @@ class Profile:
         return replace(fit, limits=replace(self.limits, sessions=max(1, min(self.limits.sessions, room))))
 
 
-_FILE = TypeAdapter(File)
+_FILE = TypeAdapter(ProfileFile)
 
 
 def read(name: str, text: str) -> Profile:
@@ -96,11 +96,11 @@ def _told(details: ErrorDetails) -> str:
 
 def _known(path: Sequence[str]) -> tuple[str, ...]:
     """The keys of the file, or of a table of it."""
-    of_file = get_type_hints(File)
-    return tuple(get_type_hints(of_file[path[0]] if path else File).keys() - {"__pydantic_config__"})
+    of_file = get_type_hints(ProfileFile)
+    return tuple(get_type_hints(of_file[path[0]] if path else ProfileFile).keys() - {"__pydantic_config__"})
 
 
-def _at_odds(file: File) -> Iterator[tuple[str, str]]:
+def _at_odds(file: ProfileFile) -> Iterator[tuple[str, str]]:
     """What is sound by itself, and not together with the rest."""
     ports, bypass = file.ports, file.bypass
     if len(set(ports.labels)) < len(ports.labels):
@@ -115,7 +115,7 @@ def _at_odds(file: File) -> Iterator[tuple[str, str]]:
         yield "bypass.driven_by", "is the absolute path of the one pair's line"
 
 
-def _profile(name: str, file: File) -> Profile:
+def _profile(name: str, file: ProfileFile) -> Profile:
     numbers: dict[str, Any] = {}
     for table in (file.diverter, file.interceptor, file.memory, file.affinity):
         numbers |= {f.name: getattr(table, f.name) for f in fields(table)}

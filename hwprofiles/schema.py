@@ -174,7 +174,7 @@ NO_PORTS, NO_BYPASS = Ports(Order.BUS, ()), Bypass("none", "", (), 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Diverter:
+class DiverterTable:
     """``queue_length`` is the number of SYNs that may wait for a verdict."""
 
     __pydantic_config__: ClassVar = _WHOLE
@@ -183,7 +183,7 @@ class Diverter:
 
 
 @dataclass(frozen=True, slots=True)
-class Interceptor:
+class InterceptorTable:
     """How many processes share the sessions."""
 
     __pydantic_config__: ClassVar = _WHOLE
@@ -191,7 +191,7 @@ class Interceptor:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryTable:
     """What a session takes, and how much of the box's memory all of them may."""
 
     __pydantic_config__: ClassVar = _WHOLE
@@ -200,7 +200,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Mtu:
+class MtuTable:
     """The largest frames that the box is known to carry."""
 
     __pydantic_config__: ClassVar = _WHOLE
@@ -208,7 +208,7 @@ class Mtu:
 
 
 @dataclass(frozen=True, slots=True)
-class Affinity:
+class AffinityTable:
     """Which CPUs serve the ports' queues (receiving, sending) and interrupts."""
 
     __pydantic_config__: ClassVar = _WHOLE
@@ -218,19 +218,19 @@ class Affinity:
 
 
 # By ethtool's names: descriptors; queues; µs and frames.
-class _Rings(TypedDict, total=False):
+class RingsTable(TypedDict, total=False):
     rx: Descriptors
     tx: Descriptors
 
 
-class _Channels(TypedDict, total=False):
+class ChannelsTable(TypedDict, total=False):
     combined: Queues
     rx: Queues
     tx: Queues
 
 
-_Coalesce = TypedDict(
-    "_Coalesce",
+CoalesceTable = TypedDict(
+    "CoalesceTable",
     {
         "rx-usecs": Usecs,
         "tx-usecs": Usecs,
@@ -241,12 +241,12 @@ _Coalesce = TypedDict(
     },
     total=False,
 )
-for _table in (_Rings, _Channels, _Coalesce):
+for _table in (RingsTable, ChannelsTable, CoalesceTable):
     with_config(_WHOLE)(_table)
 
 
 @dataclass(frozen=True, slots=True)
-class File:
+class ProfileFile:
     """The whole of it, table by table."""
 
     __pydantic_config__: ClassVar = _WHOLE
@@ -254,15 +254,15 @@ class File:
     sources: tuple[Text, ...]
     match: Match
     sysctl: Sysctls
-    mtu: Mtu
-    diverter: Diverter
-    interceptor: Interceptor
-    memory: Memory
+    mtu: MtuTable
+    diverter: DiverterTable
+    interceptor: InterceptorTable
+    memory: MemoryTable
     limits: Limits
     ports: Ports = NO_PORTS
     bypass: Bypass = NO_BYPASS
-    rings: _Rings = field(default_factory=_Rings)
-    channels: _Channels = field(default_factory=_Channels)
-    coalesce: _Coalesce = field(default_factory=_Coalesce)
+    rings: RingsTable = field(default_factory=RingsTable)
+    channels: ChannelsTable = field(default_factory=ChannelsTable)
+    coalesce: CoalesceTable = field(default_factory=CoalesceTable)
     features: dict[Feature, StrictBool] = field(default_factory=dict)
-    affinity: Affinity = Affinity()
+    affinity: AffinityTable = AffinityTable()

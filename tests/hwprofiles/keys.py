@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hwprofiles.schema import FEATURES, File
+from hwprofiles.schema import FEATURES, ProfileFile
 
-_SCHEMA = TypeAdapter(File).json_schema()
+_SCHEMA = TypeAdapter(ProfileFile).json_schema()
 
 
 def _properties(name: str) -> dict[str, Any]:
