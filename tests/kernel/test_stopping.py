@@ -12,6 +12,7 @@ meanwhile               connects, is bridged, and stays
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -190,6 +191,7 @@ def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path, monkeypatch: pyt
         while first == b"WATCHDOG=1":  # may come before the first beat
             first = systemd.recv(100)
         assert first == b"READY=1"
+        assert json.loads(RunDir(lab.gateway.run_dir).status.read_text())["ready"], "status says so from then on"
         assert lab.gateway.tollbridge("status", "--json").json()["live"]
         alive = [(systemd.recv(100), time.monotonic()) for _ in range(4)]
         daemon.signal(signal.SIGTERM)
