@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -132,6 +134,14 @@ def test_pure_modules_are_pure(module: str) -> None:
     calls = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
     called = {func.id if isinstance(func, ast.Name) else getattr(func, "attr", "") for func in calls}
     assert not called & IO
+
+
+def test_the_process_that_holds_the_queue_loads_no_more_than_it_uses() -> None:
+    """It is the privileged one, and mail waits for it after each start."""
+    large = ("asyncio", "ssl", "pyroute2", "multiprocessing")
+    told = f"import sys, smtp_intercept.app.diverter; print(*(name for name in {large} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_these_tests_can_fail(tmp_path: Path) -> None:
