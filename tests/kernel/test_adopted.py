@@ -77,9 +77,8 @@ def test_one_that_begins_to_filter_vlans_is_left_alone(gateway_lab: Lab) -> None
         (gateway.run_dir / "filters").touch()
         gateway.run(["ip", "link", "set", "brx", "alias", "filtering"])  # an event, as the real one is
         began_at = time.monotonic()
-        call.cut_after(began_at)
-        assert daemon.wait(10).returncode == 1
-        assert time.monotonic() - began_at < 2.0 * slowness()
+        assert call.cut_after(began_at) < 2.0 * slowness()
+        assert daemon.wait(10).returncode == 1  # its processes have their own time to end
         assert "brx filters VLANs now" in daemon.stderr
         assert gateway.tollbridge("status", check=False).returncode == 3
         for verb in ("run", "up"):
