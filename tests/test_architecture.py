@@ -38,6 +38,9 @@ PURE = {
         "accounts",
         *("extensions", "opening", "sasl", "transfer", "repetition"),
     ),
+    "smtp_intercept.inspect": (
+        *("patterns", "facts", "criteria", "actions", "rule", "columns", "ruleset", "written", "judge", "message"),
+    ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),

@@ -183,7 +183,8 @@ def _link(value: str) -> str:
     return value
 
 
-def _port(value: str) -> str:
+def read_port(value: str) -> str:
+    """The name of a link, or a MAC address; ValueError says why not."""
     lower = value.lower()
     if not _MAC.fullmatch(lower):
         return _link(value)
@@ -297,7 +298,8 @@ def _user(value: str) -> str:
     return value
 
 
-def _absolute(value: str) -> PurePosixPath:
+def read_absolute(value: str) -> PurePosixPath:
+    """The absolute path of a file; ValueError says why not."""
     path = PurePosixPath(value)
     if not path.is_absolute() or "\0" in value or path.name in {"", ".."}:
         raise ValueError(f"{value!r} is not the absolute path of a file")
@@ -306,7 +308,7 @@ def _absolute(value: str) -> PurePosixPath:
 
 _ADDRESSES = '"198.51.100.1" or "2001:db8::1"'
 LinkName = Annotated[str, _text(_link, '"br0"')]
-PortName = Annotated[str, _text(_port, '"enp1s0" or "52:54:00:12:34:56"')]
+PortName = Annotated[str, _text(read_port, '"enp1s0" or "52:54:00:12:34:56"')]
 PortNames = Annotated[tuple[PortName, ...], BeforeValidator(_of_the_profile)]
 Interface = Annotated[IPv4Interface | IPv6Interface, _text(_interface, '"198.51.100.2/24" or "2001:db8::2/64"')]
 Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, _ADDRESSES)]
@@ -315,7 +317,7 @@ Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or 
 Domain = Annotated[str, _text(_domain, '"example.com"')]
 ProtectedDomain = Annotated[str, _text(_protected_domain, '"example.com"')]
 ServerItem = Annotated[str, _text(_server, '"192.0.2.20", "2001:db8::/64", "mail.example.com" or "mx"')]
-FilePath = Annotated[PurePosixPath, _text(_absolute, '"/var/log/tollbridge/mail.log"')]
+FilePath = Annotated[PurePosixPath, _text(read_absolute, '"/var/log/tollbridge/mail.log"')]
 PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "mail.example.com:2525" or "mx"')]
 Host = Annotated[str, _text(_host, '"relay.example.net" or "192.0.2.25"')]
 ResolverItem = Annotated[str, _text(_resolver, '"192.0.2.53" or "[2001:db8::53]:5353"')]
