@@ -19,18 +19,25 @@ from smtp_intercept.answers import HOLDS_TOO_MUCH
 from smtp_intercept.events import (
     Abort,
     Announced,
+    Asking,
     DropServer,
     EndClient,
     EndServer,
+    Forget,
+    Hold,
     Leave,
     MessageDone,
     Out,
     Pause,
+    Release,
     ToClient,
     ToServer,
 )
+from smtp_intercept.inspect.held import nowhere
 from smtp_intercept.leg import Leg
 from smtp_intercept.limits import Phase
+from smtp_intercept.outbox import Outbox
+from smtp_intercept.policy import Ruling
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
@@ -58,8 +65,10 @@ class Pair:
         "_idle_s",
         "_left",
         "_loop",
+        "_outbox",
         "_over",
         "_paused_until",
+        "_spill",
         "_tell",
         "_timer",
         "account",
@@ -81,10 +90,12 @@ class Pair:
         over: Callable[[Pair], None],
         accounts: Accounts,
         account: Account,
+        spill: Callable[[], int] = nowhere,
     ) -> None:
         self.name, self.session = name, session
         self._idle_s, self._tell, self._announce, self._over = idle_s, tell, announce, over
         self._accounts, self.account, self._held_bytes = accounts, account, 0
+        self._spill = spill  # where held content goes
         self._crowded_until = 0.0  # > 0: not read, for what it holds, and left then
         self._loop = asyncio.get_running_loop()
         self._active_at = self._loop.time()
@@ -94,6 +105,7 @@ class Pair:
         self._timer: asyncio.TimerHandle | None = None
         self.client: Leg | None = None
         self.server: Leg | None = None
+        self._outbox: Outbox | None = None  # of the server; only where content is held
         self.outcome = self.reason = ""
 
     @property
@@ -133,6 +145,8 @@ class Pair:
     def _weigh(self) -> None:
         """What it holds is its client's; too much of it, and the session is not read until others make room."""
         held_bytes = self.session.held_bytes + self.unsent_bytes
+        if self._outbox is not None:
+            held_bytes += self._outbox.memory_bytes
         if held_bytes != self._held_bytes:
             self._accounts.hold(self.account, held_bytes - self._held_bytes)
             self._held_bytes = held_bytes
@@ -184,13 +198,18 @@ class Pair:
             self._decide("reset", f"by the {leg.name}" if isinstance(failure, ConnectionError) else _errno(failure))
         other = self.server if leg is self.client else self.client
         if other is not None and not other.lost and not self._hearing:
-            if leg is self.client and failure is not None and self.session.owes_word:
+            if leg is self.client and failure is not None and self._owes_word:
                 self._hear_out(leg, other)
             elif failure is None:
                 other.close()
             else:
                 other.reset()
         self._finish_if_over()
+
+    @property
+    def _owes_word(self) -> bool:
+        """The server may have accepted a message: it has all of it."""
+        return self.session.owes_word and not (self._outbox and self._outbox.busy)
 
     def _hear_out(self, client: Leg, server: Leg) -> None:
         """Reset now, the server might have accepted a message, and nobody would know."""
@@ -200,7 +219,7 @@ class Pair:
 
     def _leave_deaf(self, outcome: str, reason: str) -> None:
         """A client that does not read: no word on its message has been looked for as long as it was full."""
-        if self.client is None or self.server is None or self.server.lost or not self.session.owes_word:
+        if self.client is None or self.server is None or self.server.lost or not self._owes_word:
             self.abort(outcome, reason)
             return
         self._decide(outcome, reason)
@@ -223,7 +242,7 @@ class Pair:
         assert self.server is not None
         return (
             (self._left or not (self._paused_until or self._crowded_until))
-            and (self._dropped or not self.server.full)
+            and (self._dropped or not (self.server.full or (self._outbox and self._outbox.busy)))
             and self.session.wants_client
         )
 
@@ -233,7 +252,7 @@ class Pair:
         assert server is not None
         for out in outs:
             # Nearly all are one of these two; matching the class and its fields costs four times as much.
-            if type(out) is ToServer:
+            if type(out) is ToServer and self._outbox is None:
                 server.write(out.data)
             elif type(out) is ToClient:
                 client.write(out.data)
@@ -247,13 +266,13 @@ class Pair:
         assert self.server is not None
         match out:
             case ToServer(data):
-                self.server.write(data)
+                self._to_server.write(data)
             case ToClient(data):
                 self.client.write(data)
             case MessageDone(message):
                 self._tell(message)
             case EndServer():
-                self.server.end()
+                self._to_server.end()
             case EndClient():
                 self.client.end()
             case Abort(reason):
@@ -266,8 +285,35 @@ class Pair:
                 self._pause(until_at)
             case Announced(client):
                 self._announce(client)
+            case Hold(data):
+                self._hold(data)
+            case Release(edit, chunked):
+                self._to_server.release(edit, chunked=chunked)
+            case Forget():
+                self._to_server.forget()
+            case Asking(question):
+                self.session.ask_later(question, self.told)
             case _:
                 assert_never(out)
+
+    @property
+    def _to_server(self) -> Outbox:
+        assert self.server is not None
+        self._outbox = self._outbox or Outbox(self.server, self._spill)
+        return self._outbox
+
+    def _hold(self, data: bytes) -> None:
+        try:
+            self._to_server.hold(data)
+        except OSError as failure:
+            _LOG.warning("session %s: content cannot be kept: %s", self.name, _errno(failure))
+            self.session.lacks_room()
+
+    def told(self, ruling: Ruling) -> None:
+        """The answer to what the session has asked."""
+        if self.client is not None and not self.client.lost:
+            self.received(lambda _, now: self.session.told(ruling, now), b"")
+            self.regulate()
 
     def _drop_server(self) -> None:
         assert self.server is not None
@@ -346,6 +392,8 @@ class Pair:
             self.outcome, self.reason = "completed", ""
         self._accounts.hold(self.account, -self._held_bytes)
         self._held_bytes = 0
+        if self._outbox is not None:
+            self._outbox.close()
         self._over(self)
         self.client = self.server = None  # they know us: nothing is left for the collector of cycles
 

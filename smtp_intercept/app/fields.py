@@ -139,7 +139,8 @@ def mistake(reason: str, remedy: str) -> PydanticCustomError:
     return PydanticCustomError("mistake", "{reason}", {"reason": cut(reason, MOST_REASON), "remedy": remedy})
 
 
-def _choice(kind: type[Enum]) -> BeforeValidator:
+def choice(kind: type[Enum]) -> BeforeValidator:
+    """One of the values of an enumeration."""
     names = ", ".join(str(member.value) for member in kind)
 
     def read(value: Any) -> Any:
@@ -325,21 +326,21 @@ UserName = Annotated[str, _text(_user, '"tollbridge"')]
 VlanId = Annotated[int, _vlan(1, " (802.1Q keeps 0 and 4095 for itself)")]
 VlanChoice = Annotated[int, _vlan(0, ", 0 for untagged mail")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
-HomeChoice = Annotated[Home, _choice(Home)]
-LinkLossChoice = Annotated[LinkLoss, _choice(LinkLoss)]
-BypassChoice = Annotated[BypassWhen, _choice(BypassWhen)]
-RelayChoice = Annotated[RelayKind, _choice(RelayKind)]
-OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]
-HandlerChoice = Annotated[Handler, _choice(Handler)]
-StartTlsChoice = Annotated[StartTls, _choice(StartTls)]
-BareNewlineChoice = Annotated[BareNewline, _choice(BareNewline)]
-OnDoubtChoice = Annotated[OnDoubt, _choice(OnDoubt)]
-OnOverloadChoice = Annotated[OnOverload, _choice(OnOverload)]
-SourceChoice = Annotated[Source, _choice(Source)]
-VerifyFailureChoice = Annotated[VerifyFailure, _choice(VerifyFailure)]
-QueueChoice = Annotated[Queue, _choice(Queue)]
-SecurityChoice = Annotated[Security, _choice(Security)]
-ProtocolChoice = Annotated[Protocol, _choice(Protocol)]
-LocalChoice = Annotated[LocalAction, _choice(LocalAction)]
-ActionChoice = Annotated[Action, _choice(Action)]
-DirectionChoice = Annotated[Direction, _choice(Direction)]
+HomeChoice = Annotated[Home, choice(Home)]
+LinkLossChoice = Annotated[LinkLoss, choice(LinkLoss)]
+BypassChoice = Annotated[BypassWhen, choice(BypassWhen)]
+RelayChoice = Annotated[RelayKind, choice(RelayKind)]
+OnFailureChoice = Annotated[OnFailure, choice(OnFailure)]
+HandlerChoice = Annotated[Handler, choice(Handler)]
+StartTlsChoice = Annotated[StartTls, choice(StartTls)]
+BareNewlineChoice = Annotated[BareNewline, choice(BareNewline)]
+OnDoubtChoice = Annotated[OnDoubt, choice(OnDoubt)]
+OnOverloadChoice = Annotated[OnOverload, choice(OnOverload)]
+SourceChoice = Annotated[Source, choice(Source)]
+VerifyFailureChoice = Annotated[VerifyFailure, choice(VerifyFailure)]
+QueueChoice = Annotated[Queue, choice(Queue)]
+SecurityChoice = Annotated[Security, choice(Security)]
+ProtocolChoice = Annotated[Protocol, choice(Protocol)]
+LocalChoice = Annotated[LocalAction, choice(LocalAction)]
+ActionChoice = Annotated[Action, choice(Action)]
+DirectionChoice = Annotated[Direction, choice(Direction)]

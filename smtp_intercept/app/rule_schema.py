@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import PurePosixPath
 from types import MappingProxyType
 from typing import Annotated, Any
 
@@ -15,10 +16,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from bridge.flow import MAX_VLAN
 from hwprofiles.shown import shown
 from smtp_intercept.app import fields
+from smtp_intercept.app.defaults import HELD
 from smtp_intercept.app.fields import mistake
 from smtp_intercept.inspect import actions, criteria
 from smtp_intercept.inspect.criteria import DIRECTIONS, HOURS, MAILBOXES, NETWORKS, TEXTS, WEEKDAYS, Kind
 from smtp_intercept.inspect.written import Written, edits, is_file, path_of
+from smtp_intercept.limits import DEFAULT_LIMITS
 
 MAX_RULES = 10_000  # each is a bit of every decision
 MAX_NAME_CHARACTERS = 64  # a log record may have twenty of them
@@ -30,6 +33,13 @@ class Mode(StrEnum):
 
     ENFORCE = "enforce"
     OBSERVE = "observe"
+
+
+class TooLarge(StrEnum):
+    """What is said of content that rules must see and that is larger than may be held."""
+
+    REFUSE = "refuse"
+    DEFER = "defer"
 
 
 class _Table(BaseModel):
@@ -95,13 +105,6 @@ def _field_value(value: Any) -> Any:
         raise mistake(str(error), "write one line in ASCII, in quotes") from None
 
 
-def _mode(value: Any) -> Any:
-    try:
-        return Mode(value)
-    except ValueError:
-        raise mistake(f"{shown(value)} is not one of enforce, observe", "choose one of them") from None
-
-
 def _reply(action: str, example: str) -> BeforeValidator:
     def read(value: Any) -> Any:
         try:
@@ -143,7 +146,8 @@ Refused = Annotated[str, _reply("refuse", "550 5.7.1 not accepted here")]
 Deferred = Annotated[str, _reply("defer", "451 4.7.1 come again later")]
 Closed = Annotated[str, _reply("close", "421 4.7.0 not from here")]
 Name = Annotated[str, BeforeValidator(_name)]
-ModeChoice = Annotated[Mode, BeforeValidator(_mode)]
+ModeChoice = Annotated[Mode, fields.choice(Mode)]
+TooLargeChoice = Annotated[TooLarge, fields.choice(TooLarge)]
 Always = Annotated[bool, BeforeValidator(_only_true)]
 NotYet = Annotated[None, BeforeValidator(_not_yet)]
 
@@ -223,6 +227,14 @@ class Inspect(_Table):
     """[inspect]"""
 
     mode: ModeChoice = Mode.ENFORCE
+    size_bytes: int = Field(
+        DEFAULT_LIMITS.held_message_bytes,
+        ge=65_536,
+        le=2_147_483_647,
+        description="held content must not fill the disk",
+    )
+    too_large: TooLargeChoice = TooLarge.REFUSE
+    directory: fields.FilePath = PurePosixPath(HELD)
 
 
 # In the order in which `[[rule]]` may have them.

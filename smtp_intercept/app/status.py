@@ -115,6 +115,8 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
+        "rules": _rules(interceptor),
+        "list_errors": interceptor.get("list_errors", []),
         "protected": resolver.get("protected", []),
         "change": halfmade.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -124,6 +126,12 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver)),
         "unguarded": _unguarded(daemon or {}, kinds),
     }
+
+
+def _rules(interceptor: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """By rule: how often it decided something, and would have."""
+    done, would = (interceptor.get(f"{what}_counts", {}) for what in ("rules", "would"))
+    return {name: {"done": done.get(name, 0), "would": would.get(name, 0)} for name in sorted({**done, **would})}
 
 
 def _drift(run_dir: RunDir, daemon: dict[str, Any] | None, file: Path | None) -> dict[str, Any] | None:
@@ -250,6 +258,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
         found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
+    found += [f"a list of the rules is used as it was: {error}" for error in page["list_errors"]]
     found += _unlogged(page)
     found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]
     if page["waits_for_confirm"]:
@@ -347,6 +356,9 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     unknown = Table("extension that nobody here knows", "sessions")
     for name, number in sorted(page["unknown_keywords"].items()):
         unknown.add_row(name, str(number))
+    rules = Table("rule", "messages", "would have been")
+    for name, number in page["rules"].items():
+        rules.add_row(name, str(number["done"]), str(number["would"]))
     workers = _workers_table(page["each"].get("interceptor", {}))
     return [
         table
@@ -359,6 +371,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
             put_off,
             odd,
             mail,
+            rules,
             unknown,
             workers,
             _mta_table(page["mta"]),

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 from smtp_intercept.inspect.actions import Edit
@@ -18,15 +17,7 @@ from smtp_intercept.inspect.columns import Column, column
 from smtp_intercept.inspect.criteria import CRITERIA
 from smtp_intercept.inspect.facts import Facts, Known
 from smtp_intercept.inspect.rule import Rule
-from smtp_intercept.policy import Close, Defer, Discard, Pass, Refuse, Verdict
-
-
-class Need(IntEnum):
-    """What of a message's content rules must have."""
-
-    NOTHING = 0
-    LOOK = 1  # in passing: rules that are only observed
-    HOLD = 2  # before anybody else has it
+from smtp_intercept.policy import Close, Defer, Discard, Need, Pass, Refuse, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +78,7 @@ class Ruleset:
     def __init__(self, rules: Iterable[Rule], *, observed: bool = False) -> None:
         self.rules = tuple(rules)
         self.observed = observed
+        self.headers = frozenset(c.field for rule in self.rules for c in rule.conditions if c.field)
         self._stages: dict[Known, tuple[_Asked, ...]] = dict.fromkeys(Known, ())
         for criterion, asked in _columns(self.rules):
             self._stages[criterion] += (asked,)

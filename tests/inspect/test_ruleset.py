@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from smtp_intercept.inspect.actions import Edit
 from smtp_intercept.inspect.facts import Facts, Known
 from smtp_intercept.inspect.rule import Answer, Rule, all_of, answers
-from smtp_intercept.inspect.ruleset import Finding, Need, Ruleset, Standing, strictest
-from smtp_intercept.policy import Close, Defer, Discard, Pass, Refuse, Verdict
+from smtp_intercept.inspect.ruleset import Finding, Ruleset, Standing, strictest
+from smtp_intercept.policy import Close, Defer, Discard, Need, Pass, Refuse, Verdict
 from tests.inspect.worlds import by, facts, rules
 
 
