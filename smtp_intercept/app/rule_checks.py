@@ -12,6 +12,7 @@ from smtp_intercept.app.fields import FROM_PROFILE
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.rule_schema import Inspect, Mode, Rule, Then
 from smtp_intercept.app.schema import Bridge, Config
+from smtp_intercept.app.tables import uses_mta
 from smtp_intercept.inspect.actions import EDITS, ENDING
 from smtp_intercept.inspect.criteria import CRITERIA
 from smtp_intercept.inspect.facts import Known
@@ -43,13 +44,6 @@ def _edits(then: Then) -> list[str]:
     return [name for name in EDITS if getattr(then, name)]
 
 
-def _not_built(rule: tuple[Rule, ...]) -> Iterator[Mistake]:
-    for index, each in enumerate(rule):
-        for name in _edits(each.then):
-            reason = "is not available yet: it needs content that is held until rules have decided"
-            yield Mistake(("rule", index, "then", name), reason, "leave it out until then")
-
-
 def _ports(bridge: Bridge, rule: tuple[Rule, ...]) -> Iterator[Mistake]:
     for index, each in enumerate(rule):
         for key in ("port", "port_not"):
@@ -69,7 +63,6 @@ def _ports(bridge: Bridge, rule: tuple[Rule, ...]) -> Iterator[Mistake]:
 CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("rule",), _names),
     (("rule",), _actions),
-    (("rule",), _not_built),
     (("bridge", "rule"), _ports),
 )
 
@@ -117,10 +110,26 @@ def _warn_observed(config: Config) -> Iterator[str]:
         yield "inspect.mode: observe: what rules decide is written in the log, and not done"
 
 
+def _warn_signed(config: Config) -> Iterator[str]:
+    for index, rule in enumerate(config.rule):
+        if edits := _edits(rule.then):
+            yield (
+                f"rule[{index}].then.{edits[0]}: a message that its sender has signed (DKIM, RFC 6376) may no longer "
+                "verify at its receiver"
+            )
+
+
+def _warn_mta(config: Config) -> Iterator[str]:
+    if config.rule and uses_mta(config):
+        yield "rule: connections that the MTA handles are not asked about yet; rules hold for live sessions"
+
+
 def _warn_unasked(config: Config) -> Iterator[str]:
     """A rule for what is never inspected."""
     if config.inspect.mode is Mode.OBSERVE and not config.rule:
         yield "inspect.mode: there are no rules"
 
 
-WARNINGS: tuple[Callable[[Config], Iterator[str]], ...] = (_warn_never, _warn_waiting, _warn_observed, _warn_unasked)
+WARNINGS: tuple[Callable[[Config], Iterator[str]], ...] = (
+    *(_warn_never, _warn_waiting, _warn_signed, _warn_mta, _warn_observed, _warn_unasked),
+)
