@@ -41,7 +41,7 @@ def explain(arguments: argparse.Namespace) -> int:
     if arguments.vlan and arguments.vlan not in config.bridge.vlans:
         listed = ", ".join(map(str, config.bridge.vlans)) or "none"
         raise UsageError(f"--vlan: {arguments.vlan} is not one of bridge.vlans ({listed}): its mail is not inspected")
-    table, serves = _protected(config)
+    table, serves = protected_table(config)
     own = own_addresses(config)
     try:
         explanation = explain_connection(
@@ -57,12 +57,18 @@ def explain(arguments: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
-    told = {**explanation.as_json(), "running": arguments.running, "drift": drift}
-    print(json.dumps(told) if arguments.json else explanation.as_text())
+    told, text = explanation.as_json(), explanation.as_text()
+    if config.rule and explanation.handler:
+        from smtp_intercept.app.rules import to_connection  # which others need not wait for
+
+        rules, lines = to_connection(config, explanation)
+        told, text = {**told, "rules": rules}, "\n".join([text, *lines])
+    told |= {"running": arguments.running, "drift": drift}
+    print(json.dumps(told) if arguments.json else text)
     return 0
 
 
-def _protected(config: Config) -> tuple[Servers, Serving]:
+def protected_table(config: Config) -> tuple[Servers, Serving]:
     """The protected servers, and which domain's each is; the DNS is asked about those that are given by name."""
     given = configuration.protected_servers(config)
     literals, questions = split(given)

@@ -64,7 +64,8 @@ def _decoded(field: bytes) -> str:
 
 
 def _word(word: bytes | str, charset: str | None) -> str:
-    return word if isinstance(word, str) else _text(word, charset or "utf-8")
+    """What is not encoded comes in Python's own encoding, if anything else is."""
+    return word if isinstance(word, str) else _text(word, charset or "raw-unicode-escape")
 
 
 def _text(octets: bytes, charset: str) -> str:
