@@ -52,6 +52,11 @@ class Recipient:
     reply: ReplyLine
     ours: bool = False
 
+    @property
+    def thrown_away(self) -> bool:
+        """The client believes that it is taken, and no server has heard of it."""
+        return self.ours and self.reply.code < 300
+
 
 @dataclass(slots=True)
 class Message:
@@ -74,7 +79,12 @@ class Message:
         return {
             "sender": self.sender,
             "recipients": [
-                {"address": r.address, "direction": r.direction.value, "reply": clip(str(r.reply))}
+                {
+                    "address": r.address,
+                    "direction": r.direction.value,
+                    "reply": clip(str(r.reply)),
+                    **({"discarded": True} if r.thrown_away else {}),
+                }
                 for r in self.recipients
             ],
             **omitted,

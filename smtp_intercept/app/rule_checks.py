@@ -12,7 +12,6 @@ from smtp_intercept.app.fields import FROM_PROFILE
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.rule_schema import Inspect, Mode, Rule, Then
 from smtp_intercept.app.schema import Bridge, Config
-from smtp_intercept.app.tables import uses_mta
 from smtp_intercept.inspect.actions import EDITS, ENDING
 from smtp_intercept.inspect.criteria import CRITERIA
 from smtp_intercept.inspect.facts import Known
@@ -119,11 +118,6 @@ def _warn_signed(config: Config) -> Iterator[str]:
             )
 
 
-def _warn_mta(config: Config) -> Iterator[str]:
-    if config.rule and uses_mta(config):
-        yield "rule: connections that the MTA handles are not asked about yet; rules hold for live sessions"
-
-
 def _warn_unasked(config: Config) -> Iterator[str]:
     """A rule for what is never inspected."""
     if config.inspect.mode is Mode.OBSERVE and not config.rule:
@@ -131,5 +125,5 @@ def _warn_unasked(config: Config) -> Iterator[str]:
 
 
 WARNINGS: tuple[Callable[[Config], Iterator[str]], ...] = (
-    *(_warn_never, _warn_waiting, _warn_signed, _warn_mta, _warn_observed, _warn_unasked),
+    *(_warn_never, _warn_waiting, _warn_signed, _warn_observed, _warn_unasked),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -115,8 +116,8 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
-        "rules": _rules(interceptor),
-        "list_errors": interceptor.get("list_errors", []),
+        "rules": _rules(interceptor, mta),
+        "list_errors": sorted({*interceptor.get("list_errors", []), *mta.get("list_errors", [])}),
         "protected": resolver.get("protected", []),
         "change": halfmade.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -128,10 +129,13 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
     }
 
 
-def _rules(interceptor: dict[str, Any]) -> dict[str, dict[str, int]]:
+def _rules(*reports: dict[str, Any]) -> dict[str, dict[str, int]]:
     """By rule: how often it decided something, and would have."""
-    done, would = (interceptor.get(f"{what}_counts", {}) for what in ("rules", "would"))
-    return {name: {"done": done.get(name, 0), "would": would.get(name, 0)} for name in sorted({**done, **would})}
+    done, would = (
+        sum((Counter(report.get(f"{what}_counts", {})) for report in reports), Counter[str]())
+        for what in ("rules", "would")
+    )
+    return {name: {"done": done[name], "would": would[name]} for name in sorted({**done, **would})}
 
 
 def _drift(run_dir: RunDir, daemon: dict[str, Any] | None, file: Path | None) -> dict[str, Any] | None:
