@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
 
-from smtp_intercept.accounts import CROWDED_EVERY_S, CROWDED_S, LEAST_OF_SESSION, Account, Accounts
+from smtp_intercept.accounts import Account, Accounts
 from smtp_intercept.answers import HOLDS_TOO_MUCH
+from smtp_intercept.burden import Burden
 from smtp_intercept.events import (
     Abort,
     Announced,
@@ -55,13 +56,11 @@ class Pair:
     """Both legs and the session between them. ``outcome`` and ``reason`` tell how it ended."""
 
     __slots__ = (
-        "_accounts",
         "_active_at",
         "_announce",
-        "_crowded_until",
+        "_burden",
         "_dropped",
         "_hearing",
-        "_held_bytes",
         "_idle_s",
         "_left",
         "_loop",
@@ -71,7 +70,6 @@ class Pair:
         "_spill",
         "_tell",
         "_timer",
-        "account",
         "client",
         "name",
         "outcome",
@@ -94,9 +92,8 @@ class Pair:
     ) -> None:
         self.name, self.session = name, session
         self._idle_s, self._tell, self._announce, self._over = idle_s, tell, announce, over
-        self._accounts, self.account, self._held_bytes = accounts, account, 0
+        self._burden = Burden(accounts, account, self._holding_bytes, self.regulate, self._turn_away)
         self._spill = spill  # where held content goes
-        self._crowded_until = 0.0  # > 0: not read, for what it holds, and left then
         self._loop = asyncio.get_running_loop()
         self._active_at = self._loop.time()
         self._dropped = self._left = False  # the server's leg is gone by our will; the client has had our last word
@@ -130,49 +127,26 @@ class Pair:
         if self._hearing and not self.session.owes_word:
             self._hearing = False
             self._each(Leg.reset)
-        self._weigh()
+        self._burden.weigh()
+
+    @property
+    def account(self) -> Account:
+        """Who pays for it."""
+        return self._burden.account
+
+    def pays(self, account: Account) -> None:
+        """Another from now on: the client that a balancer has named."""
+        self._burden.pays(account)
 
     def in_bulk(self, leg: Leg) -> bool:
         """What this leg brings is read octet by octet, at little cost."""
         return self.session.client_in_bulk if leg is self.client else self.session.server_in_bulk
 
-    def pays(self, account: Account) -> None:
-        """Another's from now on: the client that a balancer has named."""
-        self._accounts.hold(self.account, -self._held_bytes)
-        self.account = account
-        self._accounts.hold(account, self._held_bytes)
+    def _holding_bytes(self) -> int:
+        """What this process holds for the session in memory."""
+        return self.session.held_bytes + self.unsent_bytes + (self._outbox.memory_bytes if self._outbox else 0)
 
-    def _weigh(self) -> None:
-        """What it holds is its client's; too much of it, and the session is not read until others make room."""
-        held_bytes = self.session.held_bytes + self.unsent_bytes
-        if self._outbox is not None:
-            held_bytes += self._outbox.memory_bytes
-        if held_bytes != self._held_bytes:
-            self._accounts.hold(self.account, held_bytes - self._held_bytes)
-            self._held_bytes = held_bytes
-        if held_bytes > LEAST_OF_SESSION and not self._crowded_until and self._accounts.over(self.account):
-            self._crowded_until = self._loop.time() + CROWDED_S
-            self._loop.call_later(CROWDED_EVERY_S, self._make_room)
-            self.regulate()
-
-    def _make_room(self) -> None:
-        if self.client is None:
-            return
-        now, until = self._loop.time(), self._crowded_until
-        self._crowded_until = 0.0
-        self._weigh_again(now, until)
-        self.regulate()
-
-    def _weigh_again(self, now: float, until: float) -> None:
-        self._weigh()
-        if not self._crowded_until:
-            return
-        self._crowded_until = until
-        if now >= until:
-            self._crowded_until = 0.0
-            self._turn_away(now)
-
-    def _turn_away(self, now: float) -> None:
+    def _turn_away(self) -> None:
         """Its last word would not reach one that does not read, nor one whose octets are encrypted."""
         if self.client is not None and not self.client.unsent_bytes and not self.session.server_in_bulk:
             self.received(lambda _, now: self.session.turn_away(HOLDS_TOO_MUCH, now), b"")
@@ -235,13 +209,13 @@ class Pair:
         """Read each leg only while the other takes what comes."""
         if self.client is not None and self.server is not None:
             self.client.read(self._client_wanted)
-            self.server.read(not self.client.full and not (self._crowded_until and self.client.unsent_bytes))
+            self.server.read(not self.client.full and not (self._burden.crowded and self.client.unsent_bytes))
 
     @property
     def _client_wanted(self) -> bool:
         assert self.server is not None
         return (
-            (self._left or not (self._paused_until or self._crowded_until))
+            (self._left or not (self._paused_until or self._burden.crowded))
             and (self._dropped or not (self.server.full or (self._outbox and self._outbox.busy)))
             and self.session.wants_client
         )
@@ -258,7 +232,7 @@ class Pair:
                 client.write(out.data)
             else:
                 self._obey(out)
-        if self._paused_until or self._crowded_until or not (client.reading and self.session.wants_client):
+        if self._paused_until or self._burden.crowded or not (client.reading and self.session.wants_client):
             self.regulate()  # a leg that fills up says so itself
 
     def _obey(self, out: Out) -> None:
@@ -343,7 +317,7 @@ class Pair:
         """Nobody has said anything for too long, or not what the other waits for."""
         now = self._loop.time()
         left_s = self._active_at + self._idle_s - now
-        self._weigh()
+        self._burden.weigh()
         if left_s > 0:
             self._pass_time(now)
             self._timer = self._loop.call_later(
@@ -390,10 +364,10 @@ class Pair:
             self._fail(mistake)
         if self.session.quitted and self.outcome in {"closed", "reset"}:
             self.outcome, self.reason = "completed", ""
-        self._accounts.hold(self.account, -self._held_bytes)
-        self._held_bytes = 0
+        self._burden.end()
         if self._outbox is not None:
             self._outbox.close()
+            self._outbox = None
         self._over(self)
         self.client = self.server = None  # they know us: nothing is left for the collector of cycles
 

@@ -78,6 +78,7 @@ class Outbox:
 
     def close(self) -> None:
         """Nobody is there who would have it."""
+        self._leg.drained = None
         self.forget()
         for each in self._queue:
             if isinstance(each, tuple):

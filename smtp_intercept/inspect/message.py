@@ -6,7 +6,6 @@ programs do, for a rule must see what they show.
 
 from __future__ import annotations
 
-import binascii
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -59,7 +58,7 @@ def _decoded(field: bytes) -> str:
         return text.strip()
     try:
         return "".join(_word(word, charset) for word, charset in decode_header(text)).strip()
-    except (HeaderParseError, binascii.Error, ValueError):
+    except (HeaderParseError, ValueError):  # binascii.Error is one
         return text.strip()
 
 
