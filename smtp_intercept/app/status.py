@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from bridge.ruleset import PUT_OFF as DROPPED_SYNS
-from smtp_intercept.app import halfmade, here, inforce, relays, watching
+from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, watching
 from smtp_intercept.app.ended import ended
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.mistakes import ConfigErrors
@@ -116,8 +115,8 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
-        "rules": _rules(interceptor, mta),
-        "list_errors": sorted({*interceptor.get("list_errors", []), *mta.get("list_errors", [])}),
+        "rules": rules_status.counted(interceptor, mta),
+        "list_errors": rules_status.errors(interceptor, mta),
         "protected": resolver.get("protected", []),
         "change": halfmade.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -127,15 +126,6 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver)),
         "unguarded": _unguarded(daemon or {}, kinds),
     }
-
-
-def _rules(*reports: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """By rule: how often it decided something, and would have."""
-    done, would = (
-        sum((Counter(report.get(f"{what}_counts", {})) for report in reports), Counter[str]())
-        for what in ("rules", "would")
-    )
-    return {name: {"done": done[name], "would": would[name]} for name in sorted({**done, **would})}
 
 
 def _drift(run_dir: RunDir, daemon: dict[str, Any] | None, file: Path | None) -> dict[str, Any] | None:
@@ -262,7 +252,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
         found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
-    found += [f"a list of the rules is used as it was: {error}" for error in page["list_errors"]]
+    found += rules_status.warnings(page["list_errors"])
     found += _unlogged(page)
     found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]
     if page["waits_for_confirm"]:
@@ -360,9 +350,6 @@ def _tables(page: dict[str, Any]) -> list[Table]:
     unknown = Table("extension that nobody here knows", "sessions")
     for name, number in sorted(page["unknown_keywords"].items()):
         unknown.add_row(name, str(number))
-    rules = Table("rule", "messages", "would have been")
-    for name, number in page["rules"].items():
-        rules.add_row(name, str(number["done"]), str(number["would"]))
     workers = _workers_table(page["each"].get("interceptor", {}))
     return [
         table
@@ -375,7 +362,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
             put_off,
             odd,
             mail,
-            rules,
+            rules_status.table(page["rules"]),
             unknown,
             workers,
             _mta_table(page["mta"]),
