@@ -123,8 +123,11 @@ class Screen:
         return None
 
     def _judge_url(self, command: Command) -> Answer | None:
-        """Of content that comes from elsewhere a policy sees nothing."""
-        return answers.NO_BURL if self._rules.ask else None
+        """Of content that comes from elsewhere a judge who needs it sees nothing."""
+        answer = self._judge_data(command) if self._rules.ask else None
+        if answer is None and command.argument.upper().split()[1:] == [b"LAST"]:  # the message ends with it
+            self.forget()
+        return answers.NO_BURL if answer is answers.HOLD_CONTENT or answer is answers.SEND_CONTENT else answer
 
     def _judge_octets(self, command: Command) -> Answer | None:
         return answers.NO_BLOB if self.chunking else self._judge_other(command)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,18 @@ def test_a_judge_may_take_its_time(path: Path) -> None:
     for seed in range(RANDOM_CUTS):
         chance = random.Random(seed)
         check(script, play(script.events, in_pieces(chance), script.rules, slowness=chance))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if not read_script(path).rulings], ids=lambda path: path.stem)
+def test_a_judge_that_only_looks_changes_nothing(path: Path) -> None:
+    """Not an octet, in any cut. But a session ends with the server's stream, and a MAIL inside a transaction is answered
+    here: the server would pair the recipients with the first sender, and the judge with the second."""
+    script = read_script(path)
+    if Event("s", None) in script.events or path.stem == "sender_refused":
+        return
+    rules = replace(script.rules, ask=lambda asked: Ruling(need=Need.LOOK, token="t"))
+    for cut in (whole, bytewise, in_pieces(random.Random(path.stem))):
+        check(script, play(script.events, cut, rules))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
