@@ -25,6 +25,7 @@ from tests.smtp.script import FILES, PROTECTION, Event, Played, check, play, rea
 from tests.smtp.script import Side as End
 
 RANDOM_CUTS = 40
+UNRULED = [path for path in FILES if not read_script(path).rulings]
 
 
 def test_there_are_dialogues() -> None:
@@ -49,10 +50,10 @@ def test_a_judge_may_take_its_time(path: Path) -> None:
         check(script, play(script.events, in_pieces(chance), script.rules, slowness=chance))
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if not read_script(path).rulings], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", UNRULED, ids=lambda path: path.stem)
 def test_a_judge_that_only_looks_changes_nothing(path: Path) -> None:
-    """Not an octet, in any cut. But a session ends with the server's stream, and a MAIL inside a transaction is answered
-    here: the server would pair the recipients with the first sender, and the judge with the second."""
+    """Not an octet, in any cut. But a session ends with the stream of its server, and a MAIL inside a transaction is
+    answered here: the server would pair the recipients with the first sender, and the judge with the second."""
     script = read_script(path)
     if Event("s", None) in script.events or path.stem == "sender_refused":
         return
