@@ -115,4 +115,6 @@ def _connection(arguments: argparse.Namespace, config: Config) -> Connection:
     table, _ = protected_table(config)
     direction = connection_direction(server, own_addresses(config), table)
     port = naming.link_of(arguments.port, config) if arguments.port else config.bridge.ports[0]
+    if port not in config.bridge.ports:
+        raise UsageError(f"--port: {port} is not one of bridge.ports ({', '.join(config.bridge.ports)})")
     return Connection(direction, client, server, port, arguments.vlan, minute_of(time.localtime()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bridge.flow import MAX_VLAN
+from smtp_intercept.app.queue_words import age
 from smtp_intercept.app.subcommands import Parser, add_verb, place, whole
 
 
@@ -23,3 +24,12 @@ def add(parser: Parser) -> None:
     test.add_argument(
         "--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated [its To: and Cc:]"
     )
+    replay = add_verb(
+        verbs,
+        "replay",
+        "replay.replay",
+        "tell what of the mail log's messages the rules on disk would not have accepted",
+        json=True,
+    )
+    replay.add_argument("--since", type=age, default=86_400.0, metavar="TIME", help="so far back: 30m, 12h [1d]")
+    replay.add_argument("--log", type=place, metavar="FILE", help="another mail log than log.mail, as a rotated one")

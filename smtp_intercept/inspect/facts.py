@@ -47,7 +47,7 @@ class Content:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: a judge writes down what it learns
 class Facts:
     """``recipient`` and ``message`` (its direction) are of the one recipient that is looked at; ``recipients`` is how
     many there are; ``declared_bytes`` is MAIL's SIZE."""

@@ -7,7 +7,7 @@ address.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -26,7 +26,7 @@ _PASS = Pass()
 class Judge:
     """``rules`` gives those in force now; one envelope keeps those that it began with. ``minute`` is of the week."""
 
-    __slots__ = ("_connection", "_minute", "_protection", "_rules", "_ruleset", "_standing")
+    __slots__ = ("_connection", "_facts", "_minute", "_protection", "_rules", "_ruleset", "_standing")
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Judge:
         minute: Callable[[], int] = lambda: 0,
     ) -> None:
         self._rules, self._connection, self._protection, self._minute = rules, connection, protection, minute
-        self._ruleset = rules()
+        self._ruleset, self._facts = rules(), Facts(connection)
         self._standing = self._ruleset.start  # at MAIL
 
     def ask(self, question: Question) -> Ruling:
@@ -63,18 +63,17 @@ class Judge:
     def _begun(self, question: Question, upto: Known) -> Standing:
         """Anew with the rules of now."""
         self._ruleset = self._rules()
-        facts, standing = self._facts(question), self._ruleset.start
+        facts, standing = self._known(question), self._ruleset.start
         for stage in _BEGINNING[: upto + 1]:
             standing = self._ruleset.advance(standing, stage, facts)
         return standing
 
     def _recipient(self, question: Question) -> Ruling:
-        path = question.recipient
-        facts = replace(
-            self._facts(question), recipient=mailbox(path), message=message_direction(path, self._protection)
-        )
+        facts, path = self._facts, question.recipient
+        facts.recipient, facts.message = mailbox(path), message_direction(path, self._protection)
+        facts.recipients = question.recipients
         standing = self._ruleset.advance(self._standing, Known.RCPT, facts)
-        return replace(_ruling(self._ruleset.find(standing)), token=standing)
+        return _ruling(self._ruleset.find(standing), standing)
 
     def _data(self, question: Question) -> Ruling:
         """Nobody is told anything before all is known of everybody."""
@@ -88,31 +87,33 @@ class Judge:
 
     def _with_all(self, question: Question) -> list[Standing]:
         """Once all recipients have been named, for those that are left."""
-        facts = replace(self._facts(question), recipients=question.recipients)
+        facts = self._facts
+        facts.recipients = question.recipients
         return [
             self._ruleset.advance(token, Known.DATA, facts) for token in question.tokens if isinstance(token, Standing)
         ]
 
     def _message(self, question: Question) -> Ruling:
-        content = Content(values(question.header, self._ruleset.headers), question.size_bytes)
-        facts = replace(self._facts(question), recipients=question.recipients, content=content)
-        standings = self._with_all(question)
+        facts, standings = self._facts, self._with_all(question)
+        facts.content = Content(values(question.header, self._ruleset.headers), question.size_bytes)
         found = [self._ruleset.find(self._ruleset.advance(each, Known.MESSAGE, facts)) for each in standings]
         return _ruling(strictest(found)) if found else PASSED
 
-    def _facts(self, question: Question) -> Facts:
-        connection = replace(self._connection, minute=self._minute())
+    def _known(self, question: Question) -> Facts:
+        """Anew, as far as MAIL."""
+        if (minute := self._minute()) != self._connection.minute:
+            self._connection = replace(self._connection, minute=minute)
         if question.client:
-            connection = replace(connection, client=ip_address(question.client).packed)
+            self._connection = replace(self._connection, client=ip_address(question.client).packed)
         size = _SIZE.search(question.parameters)
-        return Facts(
-            connection,
+        self._facts = Facts(
+            self._connection,
             helo=question.helo,
             authenticated=question.authenticated,
             sender=mailbox(question.sender),
             declared_bytes=int(size[1]) if size else None,
-            recipients=question.recipients,
         )
+        return self._facts
 
 
 _BEGINNING = (Known.CONNECT, Known.HELO, Known.MAIL)
@@ -128,8 +129,8 @@ _STAGES: Mapping[Stage, Callable[[Judge, Question], Ruling]] = MappingProxyType(
 )
 
 
-def _ruling(found: Finding) -> Ruling:
+def _ruling(found: Finding, token: Hashable = None) -> Ruling:
     """What is not decided yet passes for now."""
     if found.verdict is None:
-        return Ruling(would=found.would) if found.would else PASSED
-    return Ruling(found.verdict, found.by, found.would, edit=editor(found.edits))
+        return Ruling(would=found.would, token=token) if found.would or token else PASSED
+    return Ruling(found.verdict, found.by, found.would, token=token, edit=editor(found.edits))

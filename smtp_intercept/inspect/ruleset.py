@@ -121,6 +121,8 @@ class Ruleset:
     def _told(self, finding: Finding, standing: Standing, before: int) -> Finding:
         """With the rules that hold before the one that decides."""
         mask = standing.possible & ~standing.open & (before - 1 if before > 0 else -1)
+        if not (mask & (self._edited | self._watched) or finding.by or self.observed):
+            return finding  # as nearly always
         editing, watched = mask & self._edited, mask & self._watched
         if finding.rule is not None and finding.verdict is not None and self.rules[finding.rule].edits:
             editing |= 1 << finding.rule
