@@ -41,7 +41,7 @@ class Need(IntEnum):
     HOLD = 2  # before the server has any of it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, as what comes with every command: see `events`
 class Question:
     """What is known at a stage; what is not known yet is empty. ``client`` is who a balancer speaks for; ``parameters``
     are MAIL's, in capitals; ``tokens`` are the judge's own for the recipients that the server has accepted, at DATA for
@@ -139,6 +139,8 @@ class Notes:
 
     def take(self, ruling: Ruling) -> None:
         """Some of them more."""
+        if not (ruling.by or ruling.would):
+            return
         for kept, names in ((self.by, ruling.by), (self.would, ruling.would)):
             for name in names[: MAX_NAMED - len(kept)]:
                 kept[name] = None

@@ -87,8 +87,7 @@ class Screen:
             return None
         ruling, self._told = self._told, None
         if ruling is None:
-            facts: dict[str, Any] = {"header": b"", "size_bytes": 0, **known}
-            self.question = replace(self.question, stage=stage, **facts)
+            self.question = _next(self.question, stage, known)
             ruling = self._rules.ask(self.question)
         self.ruling = ruling
         if ruling is None:
@@ -220,6 +219,24 @@ class Screen:
             self._chunks = _CONTENT_FATES.get(answer) or _fate(answer)
             return _NEXT_CHUNK[self._chunks] if answer in _CONTENT_FATES else answer
         return _NEXT_CHUNK[self._chunks]
+
+
+def _next(last: Question, stage: Stage, known: Mapping[str, Any]) -> Question:
+    """What was known, and this besides. (`dataclasses.replace` costs three times as much.)"""
+    question = Question(
+        stage,
+        last.client,
+        last.helo,
+        last.authenticated,
+        last.sender,
+        last.parameters,
+        last.recipient,
+        last.recipients,
+        last.tokens,
+    )
+    for name, value in known.items():
+        setattr(question, name, value)
+    return question
 
 
 def _fate(answer: Answer | None) -> Fate:

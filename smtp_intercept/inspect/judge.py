@@ -78,6 +78,8 @@ class Judge:
     def _data(self, question: Question) -> Ruling:
         """Nobody is told anything before all is known of everybody."""
         standings = self._with_all(question)
+        if not any(standing.possible for standing in standings):
+            return PASSED
         found = [self._ruleset.find(standing) for standing in standings]
         if not found or any(each.verdict is None for each in found):
             return Ruling(need=max(map(self._ruleset.need, standings), default=Need.NOTHING))

@@ -39,7 +39,7 @@ then.discard = true
 
 def records(name: str, sender: str, size: int = 10, client: str = "192.0.2.9", **more: Any) -> list[dict[str, Any]]:
     recipient = {"address": "a@example.com", "direction": "incoming", "reply": "250 ok"}
-    message = {"type": "message", "time": "2026-11-30T10:00:00.000Z", "session": name, "sender": sender}
+    message: dict[str, Any] = {"type": "message", "time": "2026-11-30T10:00:00.000Z", "session": name, "sender": sender}
     message |= {"recipients": [recipient], "size_bytes": size, "outcome": "accepted", **more}
     ends = {side: {"address": address, "port": 25} for side, address in (("client", client), ("server", "192.0.2.20"))}
     session = {"type": "session", "session": name, **ends, "direction": "incoming", "port": "p0", "vlan": None}

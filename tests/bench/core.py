@@ -84,8 +84,8 @@ def ruled(number: int) -> Rules:
     )
     made = [Rule(f"rule {n}", whens[n % len(whens)](n), Refuse(550, "5.7.1 no")) for n in range(number)]
     ruleset = Ruleset(made)
-    addresses = (ip_address(address).packed for address in ("192.0.2.1", "192.0.2.20"))
-    judge = Judge(lambda: ruleset, Connection(Direction.INCOMING, *addresses, "p0"), PROTECTION)
+    client, server = (ip_address(address).packed for address in ("192.0.2.1", "192.0.2.20"))
+    judge = Judge(lambda: ruleset, Connection(Direction.INCOMING, client, server, "p0"), PROTECTION)
     return Rules(ask=judge.ask, reject_bare_newline=True)
 
 
