@@ -110,7 +110,7 @@ class Holding(Replies):
             self._owe_verdicts(self._transaction.at_server - 1, now)
         self._owed.append(owed)
         self._edit = None
-        self.ambiguous = self.ambiguous or not self._rules.reject_bare_newline
+        self.ambiguous = self.ambiguous or not (self._chunked or self._rules.reject_bare_newline)
         self._screen.forget()
         self.reading = self._behind_message()
 

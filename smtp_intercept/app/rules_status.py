@@ -9,6 +9,11 @@ from typing import Any
 from rich.table import Table
 
 
+def page(*reports: Mapping[str, Any]) -> dict[str, Any]:
+    """Its part of the page."""
+    return {"rules": counted(*reports), "list_errors": errors(*reports)}
+
+
 def counted(*reports: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """By rule: how often it decided something, and would have."""
     done, would = (
