@@ -45,18 +45,20 @@ def rules(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
+def configured(lab: Lab) -> dict[str, Any]:
+    return {
+        "protected": [{"domain": "example.com", "servers": ["192.0.2.20"]}],
+        "inspect": {"directory": str(lab.gateway.directory / "held")},
+        "rule": rules(lab.gateway.directory / "lists"),
+    }
+
+
 @pytest.fixture(scope="module")
 def ruled(lanes: None, lab: Lab) -> Iterator[tuple[Lab, MailServer]]:
     directory = lab.gateway.directory / "lists"
     directory.mkdir()
     (directory / "bad.txt").write_text("bad.example\n")
-    lab.gateway.configure(
-        {
-            "protected": [{"domain": "example.com", "servers": ["192.0.2.20"]}],
-            "inspect": {"directory": str(lab.gateway.directory / "held")},
-            "rule": rules(directory),
-        }
-    )
+    lab.gateway.configure(configured(lab))
     server = MailServer.start(lab.host("server"))
     lab.gateway.start()
     yield lab, server
@@ -150,3 +152,31 @@ def test_status_counts_by_rule(ruled: tuple[Lab, MailServer]) -> None:
 def test_held_content_is_nowhere_when_it_is_over(ruled: tuple[Lab, MailServer]) -> None:
     lab, _ = ruled
     assert list((lab.gateway.directory / "held").iterdir()) == []
+
+
+def test_the_mta_goes_by_the_same(ruled: tuple[Lab, MailServer]) -> None:
+    """The last: it takes the lab's gateway down, and up with the other handler."""
+    lab, _ = ruled
+    lab.gateway.stop()
+    mta = {"hostname": "box.example", "spool": str(lab.gateway.directory / "spool"), "tls": "none"}
+    (lab.gateway.directory / "lists" / "bad.txt").write_text("bad.example\n")
+    lab.gateway.configure({**configured(lab), "intercept": {"incoming": "mta"}, "mta": mta})
+    lab.gateway.start()
+    plain = ["user@example.com"]
+    heard = said(
+        lab,
+        ("a@bad.example", plain, b"Subject: x\r\n\r\n"),
+        ("a@c.example", plain, b"Subject: lottery\r\n\r\n" + LARGE),
+        ("a@else.example", ["no@example.com", *plain], b"Subject: y\r\n\r\n" + LARGE),
+    )
+    assert heard == [{"user@example.com": 451}, "554 5.7.1 no games", {"no@example.com": 550}]
+    (kept,) = [record for record in lab.gateway.mail_log("message") if "queue_id" in record]
+    shown = lab.gateway.run(lab.gateway.command("queue", "show", kept["queue_id"], "--content")).stdout
+    assert "\nSubject: [EXT] y\n" in shown.replace("\r", "")
+    assert shown.count("\n.dotted line of text") == LARGE.count(b"\n.dotted line of text")
+    assert kept["rules"] == ["nobody", "foreign"]
+    deadline_at = time.monotonic() + 20
+    while (counts := lab.gateway.status()["rules"]).get("foreign") is None:
+        assert time.monotonic() < deadline_at
+        time.sleep(0.5)
+    assert (counts["lottery"]["done"], counts["foreign"]["done"], counts["nobody"]["done"]) == (1, 1, 1)
