@@ -14,8 +14,8 @@ from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 from smtp_intercept.dialogue import Effect, Owed, Reading, Verb, effect
 from smtp_intercept.events import Doubt
 from smtp_intercept.extensions import read_offer
-from smtp_intercept.inspection import Inspection
 from smtp_intercept.matching import MAX_KEYWORDS, Matching
+from smtp_intercept.policy import Need
 from smtp_intercept.transaction import Recipient, Transaction
 from smtp_intercept.wire import ReplyLine, is_last_verdict
 
@@ -31,6 +31,18 @@ class Replies(Matching):
 
     def _perform(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         _effect_of(owed.verb, reply.code)(self, owed, reply, now)
+
+    # What `holding` does with content that is kept.
+
+    def begin_look(self, now: float, *, held: bool) -> None:
+        """Content begins that somebody must have seen."""
+        raise NotImplementedError
+
+    def _release(self, now: float, owed: Owed) -> None:
+        raise NotImplementedError
+
+    def _refuse_late(self, reply: ReplyLine, now: float) -> None:
+        raise NotImplementedError
 
     # The effects.
 
@@ -69,20 +81,31 @@ class Replies(Matching):
             self.leave(now)
             self._transaction = Transaction(owed.name, owed.sent_at, accepted, None if accepted else reply)
             self._transaction.prdr = owed.prdr
+            self._transaction.notes = owed.notes or self._transaction.notes
 
     def _recipient(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if self._transaction:
             self._transaction.add(Recipient(owed.name, owed.direction, reply, owed.answer is not None))
+            if owed.token is not None and owed.answer is None and reply.code < 300:
+                self._transaction.tokens.add(owed.token)
 
     def _send_content(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if owed.late:
+            self.instead = b""
+            self._release(now, Owed(Verb.CONTENT, now, ended=True))
+            return
         self._transaction = self._transaction or Transaction("", owed.sent_at)
         self._transaction.refusal = None  # of another attempt
         self._dot, self._doubtful, self.reading = DotEnd(), DoubtfulEnd(), _DATA
         self.moved_at = now - self._lag_s
-        self._fate = answers.TAKEN if owed.answer else None
+        self._fate = answers.TAKEN if owed.answer and not owed.answer.holds else None
+        if owed.answer and owed.answer.holds:
+            self.begin_look(now, held=True)
+            self._owed.append(Owed(Verb.HELD, now))
+            return
         self.ambiguous = self.ambiguous or not self._rules.reject_bare_newline
-        if self._rules.policy and not owed.answer:
-            self._inspection = Inspection(self._screen, self._rules.limits.header_bytes)
+        if self._screen.need is Need.LOOK and not owed.answer:
+            self.begin_look(now, held=False)
         if self._lmtp and not owed.answer:
             self._owe_verdicts(self._transaction.at_server - 1, now)
         self._owed.append(Owed(_CONTENT, now))
@@ -92,6 +115,9 @@ class Replies(Matching):
         self._owed.extend(Owed(Verb.VERDICT, now) for _ in range(number))
 
     def _refuse_content(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if owed.late:
+            self._refuse_late(reply, now)
+            return
         if self._transaction:
             self._transaction.refuse(reply)
         if owed.answer is None:
@@ -188,6 +214,7 @@ class Replies(Matching):
         self.reading = Reading.CREDENTIALS
 
     def _authenticate(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        self._screen.authenticated()
         self.reading = Reading.LAYER_OR_COMMAND if self._exchange.layered else self.next_command()
 
     def _resume(self, owed: Owed, reply: ReplyLine, now: float) -> None:
