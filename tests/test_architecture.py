@@ -41,7 +41,19 @@ PURE = {
         *("extensions", "opening", "sasl", "transfer", "repetition"),
     ),
     "smtp_intercept.inspect": (
-        *("patterns", "facts", "criteria", "actions", "rule", "columns", "ruleset", "written", "judge", "message"),
+        *(
+            "patterns",
+            "facts",
+            "criteria",
+            "actions",
+            "rule",
+            "columns",
+            "ruleset",
+            "written",
+            "words",
+            "judge",
+            "message",
+        ),
     ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
@@ -61,6 +73,7 @@ ALLOWED = {
         "__future__",
         "abc",
         "base64",
+        "binascii",
         "bisect",
         "collections",
         "contextlib",
