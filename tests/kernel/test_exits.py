@@ -33,12 +33,17 @@ from tests.unshown import NOBODY
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
 VERBS = {" ".join(path) for path in leaves(cli._parser())}
-NEEDED = {"explain": "--from 192.0.2.10 --to 192.0.2.20", "queue show": "X", "queue reroute": "--via mx.test"}
+NEEDED = {
+    "explain": "--from 192.0.2.10 --to 192.0.2.20",
+    "queue show": "X",
+    "queue reroute": "--via mx.test",
+    "rules test": "{eml} --from 192.0.2.10 --to 192.0.2.20",
+}
 AS_NOBODY = {"demo", "guard", "hw tune"}  # who may not
 # What cannot be: no such file, no such message, nothing that waits, no directory below a file.
 FAILED: Mapping[str, str] = {
     "setup": "--answers {none}",
-    **dict.fromkeys(("check", "plan", "up", "run", "explain"), "--config {none}"),
+    **dict.fromkeys(("check", "plan", "up", "run", "explain", "rules test", "rules replay"), "--config {none}"),
     "confirm": "",
     "down": "--run-dir {file}/x",
     "status": "--run-dir {file}",
@@ -55,6 +60,7 @@ FAILED: Mapping[str, str] = {
 BEFORE = (
     "setup --yes --answers {answers} --config {fresh}",
     *("check", "plan", "explain", "hw facts", "hw detect", "hw show", "hw plan", "hw apply", "hw revert", "up"),
+    *("rules test", "rules replay"),
     *("hw keep", "hw bypass", "hw arm", "up --confirm 3600", "confirm"),
     *("queue list", "queue show {id}", "queue hold {id}", "queue release {id}", "queue retry --all"),
     *("queue reroute --all --via mx.test", "queue delete --all --yes", "guard --token of-nobody"),
@@ -82,7 +88,8 @@ def line(box: Gateway, words: str) -> list[str]:
     verb = max((verb for verb in VERBS if f"{words} ".startswith(f"{verb} ")), key=len)
     needed = "" if (words.startswith("queue re") and "--via" in words) or "{id}" in words else NEEDED.get(verb, "")
     (box.directory / "file").touch()
-    names = {name: str(box.directory / name) for name in ("none", "file", "fresh", "answers")}
+    (box.directory / "eml").write_text("To: user@example.com\nSubject: a\n\nb\n")
+    names = {name: str(box.directory / name) for name in ("none", "file", "fresh", "answers", "eml")}
     spool = box.directory / "queue"
     given = f"{words} {needed}".format(**names, id=next(iter(IDS), ""))
     own = ["--spool", str(spool)] if verb.startswith("queue ") and "--spool" not in words else []
