@@ -145,8 +145,8 @@ class Screen:
         return None
 
     def _judge_url(self, command: Command) -> Answer | None:
-        """Of content that comes from elsewhere a judge who needs it sees nothing. It completes none that the server does
-        not have."""
+        """Of content that comes from elsewhere a judge who needs it sees nothing. It completes none that the server
+        does not have."""
         if self.chunking and self._chunks is not _CROSSED:
             return answers.NO_BURL
         answer = self._judge_data(command) if self._rules.ask else None

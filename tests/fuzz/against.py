@@ -47,7 +47,7 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
 UNQUOTED = ("opensmtpd",)
 VERDICTS: tuple[Verdict, ...] = (*[Pass()] * 9, Refuse(550, "5.7.1 no"), Defer(450, "4.7.1 later"), Discard())
 HONEST = "@honest.test"
-REFUSED = frozenset({Stage.RCPT, Stage.MESSAGE})
+REFUSED = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.MESSAGE})
 
 
 class Client:
