@@ -109,8 +109,8 @@ class Screen:
         question = _next(self._ground, stage, known)
         if ruling is None or question != self.question:  # what the server has said meanwhile may have changed it
             self.question = question
-            if stage is not Stage.HELO:
-                self._ground = question
+            # The name holds though nobody likes it, or a client that was refused would have said none.
+            self._ground = replace(self._ground, helo=question.helo) if stage is Stage.HELO else question
             ruling = self._rules.ask(question)
         self.ruling = ruling
         if ruling is None:

@@ -28,7 +28,6 @@ def test_what_a_judge_has_held_and_refused_changes_nothing_of_that() -> None:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("name", TARGETS)
 def test_target(name: str) -> None:
     @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.data())
