@@ -36,9 +36,24 @@ PURE = {
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
-        *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount", "shares"),
+        *("answers", "policy", "limits", "rules", "offer", "screen", "look", "holding", "headcount", "shares"),
         "accounts",
         *("extensions", "opening", "sasl", "transfer", "repetition"),
+    ),
+    "smtp_intercept.inspect": (
+        *(
+            "patterns",
+            "facts",
+            "criteria",
+            "actions",
+            "rule",
+            "columns",
+            "ruleset",
+            "written",
+            "words",
+            "judge",
+            "message",
+        ),
     ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
@@ -48,7 +63,7 @@ PURE = {
         *("trace", "parts", "clock"),
     ),
     "smtp_intercept.app.lab": ("figures", "proposal"),
-    "smtp_intercept.app": ("explain", "located", "mistakes", "refusals", "sums", "template"),
+    "smtp_intercept.app": ("rules_shown", "explain", "located", "mistakes", "refusals", "sums", "template"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
 
@@ -58,6 +73,7 @@ ALLOWED = {
         "__future__",
         "abc",
         "base64",
+        "binascii",
         "bisect",
         "collections",
         "contextlib",
