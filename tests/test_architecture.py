@@ -45,8 +45,9 @@ PURE = {
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
         *("trace", "parts", "clock"),
     ),
+    "smtp_intercept.watch": ("terms", "story"),
     "smtp_intercept.app.lab": ("figures", "proposal"),
-    "smtp_intercept.app": ("explain", "located", "mistakes", "refusals", "sums", "template"),
+    "smtp_intercept.app": ("explain", "located", "mistakes", "refusals", "sums", "template", "tracking_status"),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
 

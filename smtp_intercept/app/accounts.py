@@ -15,7 +15,10 @@ USERS = {
     "diverter": "tollbridge-diverter",
     "interceptor": "tollbridge-smtp",
     "resolver": "tollbridge-dns",
+    "tracker": "tollbridge-tracker",
 }
+# They see no mail: without them it is inspected as ever.
+UNSEEING = frozenset({"resolver", "tracker"})
 # Between those of systemd's dynamic users and `nobody` (systemd's UIDS-GIDS); in a container of 65,536 numbers too.
 UNUSED = range(65520, 65534)
 

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +21,7 @@ from hwprofiles.bypass import relay_of
 from hwprofiles.profile import Profile, ProfileError
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming, relays, streams
+from smtp_intercept.app.accounts import NoAccountError, account
 from smtp_intercept.app.checks import OWN_MAIL, own_servers
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.daemon import needs_mta
@@ -31,10 +33,11 @@ from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.streams import warn
 from smtp_intercept.app.verbs import host_of, say_ports
 from smtp_intercept.app.wanted import profile_of, wanted
+from smtp_intercept.app.writable import why_no_spool
 
 # Where the unit's sandbox lets it write (packaging/files/tollbridge.service), and what it hides (ProtectHome).
 UNIT = Path("/usr/lib/systemd/system/tollbridge.service")
-WRITABLE = ("/run/tollbridge", "/var/log/tollbridge", "/var/spool/tollbridge")
+WRITABLE = ("/run/tollbridge", "/var/log/tollbridge", "/var/spool/tollbridge", "/var/lib/tollbridge-tracker")
 HIDDEN = ("/home", "/root", "/run/user")
 DROP_IN = "systemctl edit tollbridge: ReadWritePaths="
 
@@ -103,6 +106,7 @@ def _cautions(config: Config, here: Relays) -> Iterator[str]:
         )
         yield f"asked without root, so these were not tried: {unasked}"
         return
+    yield from _untracked(config)
     for wiring in here.wirings:
         try:
             relay_of(wiring).joined()
@@ -121,7 +125,8 @@ def _own(config: Config) -> Iterator[str]:
 def _sandbox(config: Config) -> Iterator[str]:
     """What works when typed and not as a unit."""
     spool = [("mta.spool", config.mta.spool)] if needs_mta(config) else []
-    for key, path in [("log.mail", config.log.mail), *spool]:
+    index = [] if config.tracking.index is None else [("tracking.index", config.tracking.index)]
+    for key, path in [("log.mail", config.log.mail), *spool, *index]:
         if not str(path).startswith(tuple(f"{directory}/" for directory in WRITABLE)) and str(path) not in WRITABLE:
             yield f"{key}: {path} is not for the unit to write, unless you say so ({DROP_IN}{path.parent})"
     password = None if config.relay is None else config.relay.password_file
@@ -129,6 +134,15 @@ def _sandbox(config: Config) -> Iterator[str]:
     for key, given in read.items():
         if given is not None and (why := _unreadable(Path(given))):
             yield f"{key}: {given}: {why}, so the unit cannot read it"
+
+
+def _untracked(config: Config) -> Iterator[str]:
+    """No mistake: mail is inspected without it."""
+    if config.tracking.index is None:
+        return
+    with suppress(NoAccountError):  # a mistake, told of already
+        if why := why_no_spool(directory := Path(config.tracking.index), *account("tracker")):
+            yield f"tracking.index: {directory} {why}, so there will be no tracking index; choose another directory"
 
 
 def _unreadable(path: Path) -> str:

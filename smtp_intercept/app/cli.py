@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from bridge.flow import MAX_VLAN
-from smtp_intercept.app import here, hw_words, queue_words, refusals, signals, streams
+from smtp_intercept.app import here, hw_words, queue_words, refusals, signals, streams, trace_words
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
 from smtp_intercept.app.exits import Exit, listed
 from smtp_intercept.app.signals import Interrupted
@@ -172,6 +172,11 @@ def _add_asking(sub: Subcommands) -> None:
         "--running", action="store_true", help="by what the daemon runs with, not by the file as it is"
     )
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
+    found = "say what became of a mail: its session, its replies, each attempt to deliver it"
+    trace_words.add(add_verb(sub, "trace", "trace.trace", found))
+    add_verb(
+        sub, "reindex", "trace.reindex", "make what `trace` searches anew, from the mail log and its rotated copies"
+    )
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(add_group(sub, "queue", queue))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"

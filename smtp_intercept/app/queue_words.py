@@ -64,7 +64,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     some.add_argument("--to", dest="recipient", metavar="ADDRESS", help="to this recipient")
     some.add_argument("--domain", metavar="NAME", help="to a recipient of this domain")
     some.add_argument("--state", type=_state, metavar="STATE", help=_STATES)
-    some.add_argument("--older", type=_age, metavar="AGE", help="that arrived longer ago: 90s, 15m, 2h, 3d")
+    some.add_argument("--older", type=age, metavar="AGE", help="that arrived longer ago: 90s, 15m, 2h, 3d")
 
 
 _STANDINGS = ", ".join(standing.value for standing in Standing)
@@ -84,7 +84,7 @@ def _host(text: str) -> str:
     return queue.host(text)
 
 
-def _age(text: str) -> float:
+def age(text: str) -> float:
     """In seconds."""
     if not (fits := re.fullmatch(r"(\d{1,9})([smhd])", text)):
         raise argparse.ArgumentTypeError(f"{text!r} is no age: a number and s, m, h or d")

@@ -35,6 +35,7 @@ from smtp_intercept.app.schema import (
     Protected,
     Relay,
     Table,
+    Tracking,
 )
 
 _TABLES: Mapping[tuple[str, ...], type[Table]] = {
@@ -51,6 +52,7 @@ _TABLES: Mapping[tuple[str, ...], type[Table]] = {
     ("relay",): Relay,
     ("dns",): Dns,
     ("log",): Log,
+    ("tracking",): Tracking,
     ("limits",): Limits,
     ("interceptor",): Interceptor,
     ("diverter",): Diverter,
@@ -65,6 +67,7 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "relay": TypeAdapter(Relay | None),
     "dns": TypeAdapter(Dns),
     "log": TypeAdapter(Log),
+    "tracking": TypeAdapter(Tracking),
     "limits": TypeAdapter(Limits),
     "interceptor": TypeAdapter(Interceptor),
     "diverter": TypeAdapter(Diverter),
