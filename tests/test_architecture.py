@@ -47,7 +47,16 @@ PURE = {
     ),
     "smtp_intercept.watch": ("terms", "story"),
     "smtp_intercept.app.lab": ("figures", "proposal"),
-    "smtp_intercept.app": ("explain", "located", "mistakes", "refusals", "sums", "template", "tracking_status"),
+    "smtp_intercept.app": (
+        "explain",
+        "located",
+        "mistakes",
+        "refusals",
+        "sums",
+        "template",
+        "tracking_status",
+        "diagnosis",
+    ),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
 

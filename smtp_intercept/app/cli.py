@@ -35,7 +35,9 @@ _EXPECTED = {
     "smtp_intercept.app.unfinished": ("LeftoverError",),
     "smtp_intercept.mta.faults": ("SpoolError",),
 }
-_NEEDS_ROOT = frozenset({"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
+_NEEDS_ROOT = frozenset(
+    {"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard", "doctor", "support"}
+)
 _HEAR_FOR_THEMSELVES = frozenset({"guard"})  # what it is told while it starts must not end it
 
 
@@ -159,6 +161,11 @@ def _add_setting_up(sub: Subcommands) -> None:
 
 def _add_asking(sub: Subcommands) -> None:
     add_verb(sub, "status", "status.show", "show lanes, switch, sessions and counters", json=True)
+    add_verb(sub, "doctor", "doctor.doctor", "look for what goes wrong in the field, and say what to do", json=True)
+    support = add_verb(
+        sub, "support", "support.support", "write an archive for whoever is to help, without mail or secrets"
+    )
+    support.add_argument("--output", type=place, metavar="FILE", help="[tollbridge-support-DATE.tar.gz, here]")
     explain = add_verb(
         sub, "explain", "asking.explain", "say what would happen to a connection, sending nothing", json=True
     )

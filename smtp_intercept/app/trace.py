@@ -91,7 +91,7 @@ def _directory(arguments: argparse.Namespace) -> Path:
 def _why_behind(run_dir: RunDir) -> list[str]:
     page = read_json(run_dir.status) if run_dir.holder("run") else None
     tracker = page.get("tracker") if isinstance(page, dict) else None
-    return tracking_status.warnings({"ended": [], "tracking": (tracker or {}).get("index")})
+    return tracking_status.index_warnings((tracker or {}).get("index") or {})
 
 
 def _as_owner(directory: Path) -> Any:

@@ -10,9 +10,13 @@ BEHIND_BYTES = 16 << 20  # what is added to a busy log in half a minute
 
 def warnings(page: Mapping[str, Any]) -> list[str]:
     """Why `tollbridge trace` does not know the latest mail; nothing of a box that has no index."""
-    if "tracker" in page["ended"]:
+    if "tracker" in page["restarts"] and ("tracker" in page["ended"] or "tracker" not in page["processes"]):
         return ["the tracker has ended: `tollbridge trace` does not know the latest mail; the journal says why"]
-    index = page["tracking"] or {}
+    return index_warnings(page["tracking"] or {})
+
+
+def index_warnings(index: Mapping[str, Any]) -> list[str]:
+    """Of what the running tracker reports; nothing of an empty one."""
     found = [f"the tracking index stands still: {index['stands']}"] if index.get("stands") else []
     if (behind := index.get("behind_bytes", 0)) > BEHIND_BYTES:
         found.append(f"the tracking index is {behind >> 20} MiB of the mail log behind")
