@@ -45,7 +45,7 @@ PURE = {
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
         *("trace", "parts", "clock"),
     ),
-    "smtp_intercept.watch": ("terms", "story"),
+    "smtp_intercept.watch": ("terms", "story", "figures"),
     "smtp_intercept.app.lab": ("figures", "proposal"),
     "smtp_intercept.app": (
         "explain",

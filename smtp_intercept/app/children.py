@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtp_intercept.app import channel, hangup
-from smtp_intercept.app.accounts import UNSEEING, account
+from smtp_intercept.app.accounts import BESIDE, UNSEEING, account
 
 HUNG_S = 15.0  # without a report for so long a process is ended and started again
 STARTING_S = 180.0  # before its first report; an emulated box that boots on a busy host took more than 60 s
@@ -124,7 +124,7 @@ def make_child(kind: str, name: str, arguments: list[str], fds: tuple[int, ...])
 
 def awaited(children: list[Child]) -> list[Child]:
     """Those without which mail is not inspected, or not for long: whoever only looks at it is waited for by nobody."""
-    return [child for child in children if child.kind != "tracker"]
+    return [child for child in children if child.kind not in BESIDE]
 
 
 def all_up(children: list[Child]) -> bool:

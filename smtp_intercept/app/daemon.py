@@ -22,8 +22,9 @@ from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
-from smtp_intercept.app import channel, fields, handover, lending, lentlogs, listening, processlog, sandbox
-from smtp_intercept.app.accounts import NoAccountError
+from smtp_intercept.app import channel, fields, handover, lending, listening, processlog, sandbox
+from smtp_intercept.app.accounts import BESIDE, NoAccountError
+from smtp_intercept.app.beside import Beside
 from smtp_intercept.app.children import (
     Child,
     all_up,
@@ -92,7 +93,7 @@ class Daemon:
         self._listeners, self._crew = listening.Shared(config, self._vlans), list[Child]()
         self._watcher = Watcher(run_dir, self._held)
         self._remade, self._impatient = 0, False
-        self._logs: lentlogs.Lender | None = None
+        self._beside: Beside  # once there are children
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Which it was is the exit status: a unit
@@ -151,8 +152,7 @@ class Daemon:
             if all(child.report for child in needed):
                 self._notify.watchdog(now)
             self._follow_lanes(children)
-            if self._logs is not None:
-                self._logs.turn(now)
+            self._beside.lend(now)
             if self._watcher.filtering:
                 self._leave_to(self._watcher.filtering)
             self._watcher.failing = [
@@ -164,7 +164,8 @@ class Daemon:
                 self._cable.follow(now)
             if now - written_at >= channel.REPORT_EVERY_S / 2:
                 written_at = now
-                page.write(self._status(children, ready))
+                page.write(status := self._status(children, ready))
+                self._beside.tell(now, status)
                 if ready and self._keep is not None and not self._run_dir.pending.exists():
                     self._keep_once(self._keep)
 
@@ -218,7 +219,7 @@ class Daemon:
         self._remade = remade
         _LOG.error("the mail lane was taken away and has been made again: its processes start anew")
         for child in children:
-            if child.kind not in ("mta", "resolver", "tracker") and child.process is not None:
+            if child.kind not in ("mta", "resolver", *BESIDE) and child.process is not None:
                 child.process.kill()
 
     def _follow_stp(self, now: float) -> None:
@@ -256,7 +257,7 @@ class Daemon:
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
         outwards = [lending.pair() for _ in workers] if self._outside and not config.intercept.hidden else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends: tuple[object, ...] = (*proving, *serving, *handing, *naming, *inwards, *outwards)
+        self._ends = (*proving, *serving, *handing, *naming, *inwards, *outwards)
         heard = zip(proving, serving, strict=True)
         children = [self._diverter(common, queue, *(end for _, end in ends)) for queue, ends in enumerate(heard)]
         ours = [("prove", tell) for tell, _ in proving]
@@ -272,15 +273,8 @@ class Daemon:
         if handing:
             takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]
             children.append(self._outsider("mta", [*common, "--log", str(log)], takes, (log,)))
-        if config.tracking.index is not None:
-            children.append(self._tracker(common, log))
-        return children
-
-    def _tracker(self, common: list[str], log: int) -> Child:
-        lends, asks = lentlogs.pair()
-        self._ends = (*self._ends, lends, asks)
-        self._logs = lentlogs.Lender(lends, log, Path(self._config.log.mail))
-        return make_child("tracker", "tracker", [*common, *handed([("logs", asks)])], (asks.fileno(),))
+        self._beside = Beside(config, common, log, None if self._outside is None else self._outside.fd)
+        return [*children, *self._beside.children]
 
     def _outsider(
         self, kind: str, words: list[str], ends: list[tuple[str, socket.socket]], fds: tuple[int, ...]

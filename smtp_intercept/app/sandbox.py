@@ -70,6 +70,7 @@ SANDBOXES: dict[str, Callable[[Config], Sandbox]] = {
         names=True,
         own=(Path(settings.mta.spool),),
     ),
+    "exporter": lambda _: Sandbox(),
     "tracker": lambda settings: Sandbox(own=(Path(settings.tracking.index),) if settings.tracking.index else ()),
 }
 

@@ -250,6 +250,12 @@ class Tracking(Table):
     )
 
 
+class Metrics(Table):
+    """[metrics]: no place to listen at is no exporter."""
+
+    listen: fields.ListenChoice | None = None
+
+
 def _line(default: int) -> Any:
     """RFC 5321 §4.5.3.1 has 512 octets, with extensions some 1,500; half of what a session looks ahead is the most."""
     return Field(default, ge=2_048, le=32_768, description="a line without end must not fill the memory")
@@ -345,6 +351,7 @@ class Config(Table):
     dns: Dns = Dns()
     log: Log = Log()
     tracking: Tracking = Tracking()
+    metrics: Metrics = Metrics()
     limits: Limits = Limits()
     interceptor: Interceptor = Interceptor()
     diverter: Diverter = Diverter()

@@ -1,10 +1,13 @@
-"""The tracker beside a running gateway: mail is found as it comes; whatever becomes of the tracker, mail goes on."""
+"""Tracker and exporter beside a running gateway: mail is found as it comes, figures are shown; whatever becomes of the
+two, mail goes on."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from smtp_intercept.app.accounts import account
+from smtp_intercept.app.accounts import BESIDE, account
 from smtp_intercept.app.lab.host import SOON_S, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
@@ -31,6 +34,7 @@ def lab() -> Iterator[Lab]:
             {
                 "protected": [{"domain": "example.com", "servers": [SERVER]}],
                 "tracking": tracking,
+                "metrics": {"listen": str(lab.gateway.directory / "metrics.sock")},
                 "limits": {"drain_s": 2},
             }
         )
@@ -69,16 +73,43 @@ def test_mail_is_found_by_whom_it_is_of_and_whole(lab: Lab) -> None:
     assert mail["state"] == "accepted"
 
 
-def test_it_has_a_sandbox_and_a_user_of_its_own(lab: Lab) -> None:
-    pid, directory = lab.gateway.pids()["tracker"], lab.gateway.directory / "index"
-    status = dict(
-        line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line
-    )
-    uid, gid = account("tracker")
+def figures(lab: Lab) -> str:
+    """As a scraper reads them."""
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.settimeout(patient(SOON_S))
+        asking.connect(str(lab.gateway.directory / "metrics.sock"))
+        asking.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        return b"".join(iter(lambda: asking.recv(65536), b"")).decode()
+
+
+def shows(lab: Lab, line: str) -> bool:
+    """Sooner or later; a regular expression for a whole line."""
+    return until(lambda: re.search(f"^{line}$", figures(lab), re.MULTILINE))
+
+
+def test_figures_are_shown(lab: Lab) -> None:
+    post(lab, "counted@example.org")
+    assert shows(lab, r"tollbridge_inspecting 1\.0")
+    assert shows(lab, r'tollbridge_process_up\{process="tracker"\} 1\.0')
+    assert shows(lab, r"tollbridge_messages_total [1-9].*")
+    assert shows(lab, r'tollbridge_connections_total\{action="incoming.intercept"\} .*')
+    assert shows(lab, r'tollbridge_not_inspected_total\{reason="not_live"\} .*'), "the kernel's too"
+
+
+@pytest.mark.parametrize(("kind", "own"), [("tracker", ["index"]), ("exporter", [])])
+def test_each_has_a_sandbox_and_a_user_of_its_own(lab: Lab, kind: str, own: list[str]) -> None:
+    pid, written = lab.gateway.pids()[kind], {str(lab.gateway.directory / name) for name in own}
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    uid, gid = account(kind)
     assert {*status["Uid"].split(), *status["Gid"].split()} == {str(uid), str(gid)}
     assert (status["Seccomp"], status["NoNewPrivs"], int(status["CapBnd"], 16)) == ("2", "1", 0)
     mounts = [line.split()[4:6] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
-    assert {where for where, options in mounts if "rw" in options.split(",")} == {str(directory)}
+    assert {where for where, options in mounts if "rw" in options.split(",")} == written
+
+
+def test_the_index_is_its_own_and_no_log_is(lab: Lab) -> None:
+    pid, directory, uid = lab.gateway.pids()["tracker"], lab.gateway.directory / "index", account("tracker")[0]
     root = Path(f"/proc/{pid}/root")
     assert not root.joinpath(*lab.gateway.log.parts[1:]).exists(), "it reads what it is lent, and opens no log"
     assert (directory.stat().st_uid, directory.stat().st_mode & 0o777) == (uid, 0o700)
@@ -96,21 +127,23 @@ def test_rotated_as_logrotate_does_it(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_mail_goes_on_without_it(lab: Lab, number: signal.Signals) -> None:
+def test_mail_goes_on_without_them(lab: Lab, number: signal.Signals) -> None:
     gateway, sender = lab.gateway, f"{number.name.lower()}@example.org"
     before = gateway.pids()
-    os.kill(before["tracker"], number)
+    for kind in BESIDE:
+        os.kill(before[kind], number)
     post(lab, sender)
     page = gateway.status()
     assert page["ready"]
     assert page["live"]
     if number == signal.SIGSTOP:
-        os.kill(before["tracker"], signal.SIGCONT)
+        for kind in BESIDE:
+            os.kill(before[kind], signal.SIGCONT)
     assert len(trace(lab, "--from", sender)) == 1, "what came meanwhile is indexed then"
-    after = gateway.pids()
-    assert {name: pid for name, pid in after.items() if name != "tracker"} == {
-        name: pid for name, pid in before.items() if name != "tracker"
-    }
+    assert until(lambda: gateway.pids().keys() == before.keys())
+    others = before.keys() - BESIDE
+    assert {name: gateway.pids()[name] for name in others} == {name: before[name] for name in others}
+    assert shows(lab, r"tollbridge_up 1\.0")
 
 
 def test_made_anew_beside_the_gateway(lab: Lab) -> None:
