@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,6 +35,7 @@ from smtp_intercept.app.streams import warn
 from smtp_intercept.app.verbs import host_of, say_ports
 from smtp_intercept.app.wanted import profile_of, wanted
 from smtp_intercept.app.writable import why_no_spool
+from smtp_intercept.mta.nexthop import place_of
 
 # Where the unit's sandbox lets it write (packaging/files/tollbridge.service), and what it hides (ProtectHome).
 UNIT = Path("/usr/lib/systemd/system/tollbridge.service")
@@ -107,6 +109,7 @@ def _cautions(config: Config, here: Relays) -> Iterator[str]:
         yield f"asked without root, so these were not tried: {unasked}"
         return
     yield from _untracked(config)
+    yield from _unheard(config)
     for wiring in here.wirings:
         try:
             relay_of(wiring).joined()
@@ -143,6 +146,21 @@ def _untracked(config: Config) -> Iterator[str]:
     with suppress(NoAccountError):  # a mistake, told of already
         if why := why_no_spool(directory := Path(config.tracking.index), *account("tracker")):
             yield f"tracking.index: {directory} {why}, so there will be no tracking index; choose another directory"
+
+
+def _unheard(config: Config) -> Iterator[str]:
+    """As above; tried, but for an address that the bridge is to have."""
+    listen = config.metrics.listen
+    if listen is None or listen.startswith("/"):
+        return
+    place = place_of(listen)
+    if ip_address(place.host) in {interface.ip for interface in config.bridge.management}:
+        return
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET) as tried:
+            tried.bind((place.host, 0))
+    except OSError as error:
+        yield f"metrics.listen: {place.host} cannot be listened at: {error.strerror}; name an address that this box has"
 
 
 def _unreadable(path: Path) -> str:

@@ -178,6 +178,8 @@ class Volume:
 
     def _ids_between(self, since_ms: int | None, until_ms: int | None) -> tuple[int, int] | None:
         """The least and the greatest id of those times; None if there is none."""
+        if since_ms is None and until_ms is None:
+            return 0, _NEVER
         span = self.span_ms
         if span is None or (since_ms or 0) > span[1] or (until_ms or _NEVER) <= span[0]:
             return None
@@ -188,8 +190,11 @@ class Volume:
         return None if first is None else (first, last)
 
     def _rarest_first(self, values: Iterable[Value]) -> list[int] | None:
-        """Their numbers; None if one of them has no record at all."""
-        near = {number: self._near(number) for number in map(number_of, values)}
+        """Their numbers; None if one of several has no record at all."""
+        numbers = [number_of(value) for value in values]
+        if len(numbers) < 2:
+            return numbers
+        near = {number: self._near(number) for number in numbers}
         return None if 0 in near.values() else sorted(near, key=near.__getitem__)
 
     def _near(self, number: int) -> int:
