@@ -71,7 +71,8 @@ class Child:
     def watch(self, now: float) -> None:
         """End it if it hangs, start it if it has ended and waited."""
         if self.process is not None and self.runs:
-            if now - self.heard_at > (limit_s := HUNG_S if self.report else STARTING_S):
+            waits = self.kind in BESIDE or not self.report  # whoever is behind all others may come to no turn
+            if now - self.heard_at > (limit_s := STARTING_S if waits else HUNG_S):
                 _LOG.error("%s says nothing for %d s: killed", self.name, limit_s)
                 self.process.kill()
             return

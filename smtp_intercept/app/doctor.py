@@ -88,7 +88,7 @@ def look(run_dir: RunDir, file: Path) -> Seen:
     """At everything, by the configuration in force, else by the file."""
     one, path = _Look(), run_dir.effective if run_dir.holder("run") else file
     settings = one.at("the configuration", lambda: naming.load(path))
-    page = one.at("the gateway", lambda: status.read(run_dir, None, file))
+    page = one.at("the gateway", lambda: status.read(run_dir, status.spool_of(run_dir.effective, file), file))
     found = Seen(time.time(), synchronised=one.at("the clock", synchronised))
     if page is not None:
         found = replace(found, status=page, headline=status.headline(page), inspecting=status.inspecting(page))

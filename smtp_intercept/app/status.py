@@ -47,12 +47,12 @@ REASONS = {
 def show(arguments: argparse.Namespace) -> int:
     """The verb: `Exit.NOT_INSPECTING` unless mail is being inspected."""
     run_dir = RunDir(arguments.run_dir)
-    page = read(run_dir, _spool(run_dir.effective, arguments.config), arguments.config)
+    page = read(run_dir, spool_of(run_dir.effective, arguments.config), arguments.config)
     print(json.dumps(page) if arguments.json else as_text(page))
     return Exit.DONE if inspecting(page) else Exit.NOT_INSPECTING
 
 
-def _spool(*files: Path) -> Path | None:
+def spool_of(*files: Path) -> Path | None:
     """That of the first file that can be read, valid or not; None if none can."""
     for file in files:
         with suppress(ConfigErrors):

@@ -97,8 +97,10 @@ def _own(run_dir: RunDir, file: Path) -> dict[str, Part]:
     return {
         "version.txt": _version,
         "doctor.json": lambda: json.dumps(_findings(run_dir, file), indent=1),
-        "status.json": lambda: json.dumps(status.read(run_dir, None, file), indent=1),
-        "status.txt": lambda: status.as_text(status.read(run_dir, None, file)),
+        "status.json": lambda: json.dumps(
+            status.read(run_dir, status.spool_of(run_dir.effective, file), file), indent=1
+        ),
+        "status.txt": lambda: status.as_text(status.read(run_dir, status.spool_of(run_dir.effective, file), file)),
         "configuration.toml": lambda: without_secrets(naming.load(file)),
         "in-force.toml": lambda: without_secrets(configuration.load(in_force)),
         "check.txt": lambda: _checked(run_dir, file),

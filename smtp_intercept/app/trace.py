@@ -50,9 +50,11 @@ def trace(arguments: argparse.Namespace) -> int:
             if arguments.follow:
                 return _follow(index, question(arguments), as_json=arguments.json)
             return _shown(index, arguments)
+        except sqlite3.Error as error:
+            raise FailedError(f"{directory}: {error}; if it stays so: tollbridge reindex") from None
         finally:
             index.close()
-            streams.warn(f"{path} cannot be read: {why}" for path, why in index.unread.items())
+            streams.warn(f"{path} cannot be read: {why}; tollbridge reindex" for path, why in index.unread.items())
 
 
 def question(arguments: argparse.Namespace) -> Question:

@@ -10,7 +10,9 @@ BEHIND_BYTES = 16 << 20  # what is added to a busy log in half a minute
 
 def warnings(page: Mapping[str, Any]) -> list[str]:
     """Why `tollbridge trace` does not know the latest mail; nothing of a box that has no index."""
-    if "tracker" in page["restarts"] and ("tracker" in page["ended"] or "tracker" not in page["processes"]):
+    restarts = page["restarts"].get("tracker")
+    gone = "tracker" in page["ended"] or "tracker" not in page["processes"]
+    if restarts is not None and (gone or (restarts > 0 and page["tracking"] is None)):  # it begins again and again
         return ["the tracker has ended: `tollbridge trace` does not know the latest mail; the journal says why"]
     return index_warnings(page["tracking"] or {})
 

@@ -53,7 +53,7 @@ class Log:
             self._file.seek(at)
             return self._file.read(octets)
         except zlib.error as error:
-            raise OSError(f"a compressed log is damaged: {error}") from None
+            raise gzip.BadGzipFile(str(error)) from None
 
     def known_as(self) -> str:
         """By its first line; "" as long as it has none."""

@@ -82,7 +82,7 @@ class Index:
 
     def __init__(self, directory: Path, *, read_only: bool = True) -> None:
         self.directory, self._read_only = directory, read_only
-        self.unread: dict[Path, str] = {}
+        self.unread: dict[Path, sqlite3.Error] = {}
         self._volumes: dict[int, Volume] = {}
         self.look()
 
@@ -95,7 +95,7 @@ class Index:
             try:
                 self._volumes[number] = Volume(there[number], read_only=self._read_only)
             except sqlite3.Error as error:
-                self.unread[there[number]] = str(error)
+                self.unread[there[number]] = error
         self._volumes = dict(sorted(self._volumes.items()))
 
     def close(self) -> None:
@@ -114,7 +114,7 @@ class Index:
                 if record is not None:
                     yield Found(number, stored, record)
         except sqlite3.Error as error:  # given up meanwhile, or damaged
-            self.unread[volume.path] = str(error)
+            self.unread[volume.path] = error
 
     def end(self) -> tuple[int, int]:
         """Where the newest record is; (0, 0) if there is none."""
@@ -167,13 +167,16 @@ class Writer(Index):
         self._keep = keep
         self._drop_unread()
         self._sessions: OrderedDict[str, list[tuple[int, int]]] = OrderedDict()
-        self.sources = self._volumes[max(self._volumes)].sources if self._volumes else {}
+        # The newest may have been begun, and nothing written to it.
+        self.sources = {name: at for volume in self._volumes.values() for name, at in volume.sources.items()}
         self._last_id = self._volumes[max(self._volumes)].last_id if self._volumes else 0
 
     def _drop_unread(self) -> None:
-        """What is damaged goes, and can be made again from the log."""
-        for path, why in self.unread.items():
-            _LOG.error("the tracking index has lost %s: %s; build it anew: tollbridge reindex", path, why)
+        """What is damaged goes, and can be made again from the log; what cannot be opened now is waited for."""
+        for path, error in self.unread.items():
+            if isinstance(error, sqlite3.OperationalError):
+                raise error
+            _LOG.error("the tracking index has lost %s: %s; build it anew: tollbridge reindex", path, error)
             remove(path)
 
     def add(self, lines: Iterable[bytes], sources: Mapping[str, int], now_ms: int) -> int:
@@ -190,10 +193,10 @@ class Writer(Index):
                 self._sessions.setdefault(session_of(record), []).append((number, last_id))
             elif kind is Kind.SESSION:
                 ends.append(record)
-        self.sources.update(sources)
         batch.terms += self._ties(ends, number)
-        volume.add(batch, (self.sources if not self._last_id else sources).items())
-        self._last_id = last_id
+        known = {**self.sources, **sources}
+        volume.add(batch, (sources if self._last_id else known).items())
+        self.sources, self._last_id = known, last_id
         while len(self._sessions) > OPEN_SESSIONS:
             self._sessions.popitem(last=False)
         return len(read)

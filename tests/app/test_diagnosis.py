@@ -78,6 +78,7 @@ ILL: dict[str, Seen] = {
     "tracking index stands still": status(tracking={"stands": "its disk is full"}),
     "the tracker has ended": status(ended=["tracker"]),
     "the tracker has ended:": status(processes={"mta": 7}),
+    "tracker has ended": status(restarts={"mta": 0, "tracker": 1}, tracking=None),
     "cannot be looked up": status(protected=[{"name": "mx", "addresses": [], "error": "SERVFAIL"}]),
     "names no server": replace(WELL, name_servers=0),
     "the clock is not synchronised": replace(WELL, synchronised=False),

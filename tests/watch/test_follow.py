@@ -175,7 +175,12 @@ def test_a_line_without_end_costs_its_line_alone(tmp_path: Path, monkeypatch: py
     assert world.kept.lines[-4:] == [b"y" * 200, b"line 1", b"line 2", b"line 3"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"no gzip", gzip.compress(b"line a\nline b\n" * 10_000)[:-9]])
+PACKED = gzip.compress("".join(f"line of old {number}\n" for number in range(20_000)).encode())
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"no gzip", PACKED[:-9], PACKED[:9_000] + b"\xff" * 9 + PACKED[9_009:], PACKED[:-6] + b"\0" * 6]
+)
 def test_a_copy_that_is_damaged_stops_nothing(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "mail.log.2.gz").write_bytes(damage)
     world = World(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from smtp_intercept.watch import index as indexes
 from smtp_intercept.watch.index import DAY_MS, Index, Keep, Writer, volumes_in
 from smtp_intercept.watch.terms import Field, Question, Value
+from smtp_intercept.watch.volume import Volume
 from tests.watch import logs
 from tests.watch.logs import delivery, line, message, notice, session
 
@@ -167,6 +169,48 @@ def test_a_volume_that_is_none_is_given_up_and_said(
     assert found(Index(tmp_path)) == [message(1)]
     assert "reindex" in caplog.text
     writer.close()
+
+
+def test_a_volume_that_was_only_begun_forgets_no_log(tmp_path: Path) -> None:
+    """As a power cut leaves it: else every log would be read again."""
+    added(tmp_path, [message(1)]).close()
+    Volume(tmp_path / "volume-000002.db", make=True).close()
+    writer = Writer(tmp_path, KEEP)
+    assert writer.sources == {"log": 1}
+    writer.add([line(message(2))], {"other": 7}, NOW_MS)
+    writer.close()
+    assert Writer(tmp_path, KEEP).sources == {"log": 1, "other": 7}
+    assert found(Index(tmp_path)) == [message(2), message(1)]
+
+
+def test_what_could_not_be_written_is_not_taken_for_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk: the same lines come again, also after their log was rotated meanwhile."""
+    writer = added(tmp_path, [message(1)])
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Volume, "_connect", full)
+        with pytest.raises(sqlite3.OperationalError):
+            writer.add([line(message(2)), line(session(2))], {"log": 2}, NOW_MS)
+    assert writer.sources == {"log": 1}
+    writer.add([line(message(2)), line(session(2))], {"log": 2}, NOW_MS)
+    assert found(Index(tmp_path), (Field.CLIENT, "198.51.0.2")) == [message(2)]
+    assert found(Index(tmp_path)) == [message(2), message(1)]
+
+
+def test_what_cannot_be_opened_now_is_not_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added(tmp_path, [message(1)]).close()
+
+    def busy(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Volume, "_settle", busy)
+        with pytest.raises(sqlite3.OperationalError):
+            Writer(tmp_path, KEEP)
+    assert found(Index(tmp_path)) == [message(1)]
 
 
 def test_readers_see_what_is_added_beside_them(tmp_path: Path) -> None:
