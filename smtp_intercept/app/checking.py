@@ -144,7 +144,7 @@ def _untracked(config: Config) -> Iterator[str]:
     if config.tracking.index is None:
         return
     with suppress(NoAccountError):  # a mistake, told of already
-        if why := why_no_spool(directory := Path(config.tracking.index), *account("tracker")):
+        if why := why_no_spool(directory := Path(config.tracking.index), *account("tracker"), "index", "tracker"):
             yield f"tracking.index: {directory} {why}, so there will be no tracking index; choose another directory"
 
 

@@ -46,8 +46,8 @@ def why_not_made(path: Path) -> str:
     return "" if os.access(above, os.W_OK | os.X_OK, effective_ids=True) else f"cannot be made: {above} is not writable"
 
 
-def why_no_spool(directory: Path, uid: int, gid: int) -> str:
-    """Why that user cannot keep mail there; root makes the directory, but nothing above it."""
+def why_no_spool(directory: Path, uid: int, gid: int, holds: str = "mail", who: str = "MTA") -> str:
+    """Why that user cannot keep mail there, or what it ``holds``; root makes the directory, but nothing above it."""
     try:
         if not directory.exists():
             if not directory.parent.is_dir():
@@ -57,7 +57,7 @@ def why_no_spool(directory: Path, uid: int, gid: int) -> str:
             return "is not a directory"
         owner = directory.stat().st_uid
         if owner != uid and any(directory.iterdir()):
-            return f"belongs to user {owner}, and what is in it too; the process that keeps it runs as user {uid}"
+            return f"belongs to user {owner}, and the {holds} in it to whom it belongs; the {who} runs as user {uid}"
         return _why_not_entered(directory.parent, os.X_OK, uid, gid) or (
             _why_not_entered(directory, os.R_OK | os.W_OK | os.X_OK, uid, gid) if owner == uid else ""
         )
