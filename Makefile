@@ -15,7 +15,7 @@ TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-soc
 # A kernel as Debian ships it, and what runs it in a virtual machine. Unpacked like the others.
 GUEST_PACKAGES := $(if $(filter amd64,$(shell dpkg --print-architecture)),linux-image-amd64 busybox-static cpio)
 # Of these only the files, without what they depend on. (Asked late: Python itself may have to be fetched first.)
-TEST_DATA = libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container
+TEST_DATA = libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')-testsuite spamassassin systemd-container prometheus
 
 # Most tests wait for time-outs of others, and one waits for a virtual machine that runs more of them; those that
 # measure or flood run after them, alone.

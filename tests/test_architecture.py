@@ -62,8 +62,19 @@ PURE = {
         *("greeting", "delivery", "leaf", "replies", "esmtp", "content"),
         *("trace", "parts", "clock"),
     ),
+    "smtp_intercept.watch": ("terms", "story", "figures"),
     "smtp_intercept.app.lab": ("figures", "proposal"),
-    "smtp_intercept.app": ("rules_shown", "explain", "located", "mistakes", "refusals", "sums", "template"),
+    "smtp_intercept.app": (
+        "rules_shown",
+        "explain",
+        "located",
+        "mistakes",
+        "refusals",
+        "sums",
+        "template",
+        "tracking_status",
+        "diagnosis",
+    ),
 }
 PURE_MODULES = {f"{package}.{module}" for package, modules in PURE.items() for module in modules}
 

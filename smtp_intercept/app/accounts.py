@@ -15,7 +15,13 @@ USERS = {
     "diverter": "tollbridge-diverter",
     "interceptor": "tollbridge-smtp",
     "resolver": "tollbridge-dns",
+    "tracker": "tollbridge-tracker",
+    "exporter": "tollbridge-exporter",
 }
+# They only look at what the others do, and nobody waits for them (`beside`) …
+BESIDE = frozenset({"tracker", "exporter"})
+# … and these see no mail: without them it is inspected as ever.
+UNSEEING = BESIDE | {"resolver"}
 # Between those of systemd's dynamic users and `nobody` (systemd's UIDS-GIDS); in a container of 65,536 numbers too.
 UNUSED = range(65520, 65534)
 

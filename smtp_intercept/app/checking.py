@@ -8,8 +8,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from ipaddress import ip_address
 from pathlib import Path
@@ -20,6 +22,7 @@ from hwprofiles.bypass import relay_of
 from hwprofiles.profile import Profile, ProfileError
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import naming, relays, streams
+from smtp_intercept.app.accounts import NoAccountError, account
 from smtp_intercept.app.checks import OWN_MAIL, own_servers
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.daemon import needs_mta
@@ -32,11 +35,13 @@ from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.streams import warn
 from smtp_intercept.app.verbs import host_of, say_ports
 from smtp_intercept.app.wanted import profile_of, wanted
+from smtp_intercept.app.writable import why_no_spool
 from smtp_intercept.inspect.written import files
+from smtp_intercept.mta.nexthop import place_of
 
 # Where the unit's sandbox lets it write (packaging/files/tollbridge.service), and what it hides (ProtectHome).
 UNIT = Path("/usr/lib/systemd/system/tollbridge.service")
-WRITABLE = ("/run/tollbridge", "/var/log/tollbridge", "/var/spool/tollbridge")
+WRITABLE = ("/run/tollbridge", "/var/log/tollbridge", "/var/spool/tollbridge", "/var/lib/tollbridge-tracker")
 HIDDEN = ("/home", "/root", "/run/user")
 DROP_IN = "systemctl edit tollbridge: ReadWritePaths="
 
@@ -105,6 +110,8 @@ def _cautions(config: Config, here: Relays) -> Iterator[str]:
         )
         yield f"asked without root, so these were not tried: {unasked}"
         return
+    yield from _untracked(config)
+    yield from _unheard(config)
     for wiring in here.wirings:
         try:
             relay_of(wiring).joined()
@@ -123,7 +130,8 @@ def _own(config: Config) -> Iterator[str]:
 def _sandbox(config: Config) -> Iterator[str]:
     """What works when typed and not as a unit."""
     spool = [("mta.spool", config.mta.spool)] if needs_mta(config) else []
-    for key, path in [("log.mail", config.log.mail), *spool]:
+    index = [] if config.tracking.index is None else [("tracking.index", config.tracking.index)]
+    for key, path in [("log.mail", config.log.mail), *spool, *index]:
         if not str(path).startswith(tuple(f"{directory}/" for directory in WRITABLE)) and str(path) not in WRITABLE:
             yield f"{key}: {path} is not for the unit to write, unless you say so ({DROP_IN}{path.parent})"
     password = None if config.relay is None else config.relay.password_file
@@ -132,6 +140,30 @@ def _sandbox(config: Config) -> Iterator[str]:
     for key, given in [*read.items(), *lists]:
         if given is not None and (why := _unreadable(Path(given))):
             yield f"{key}: {given}: {why}, so the unit cannot read it"
+
+
+def _untracked(config: Config) -> Iterator[str]:
+    """No mistake: mail is inspected without it."""
+    if config.tracking.index is None:
+        return
+    with suppress(NoAccountError):  # a mistake, told of already
+        if why := why_no_spool(directory := Path(config.tracking.index), *account("tracker"), "index", "tracker"):
+            yield f"tracking.index: {directory} {why}, so there will be no tracking index; choose another directory"
+
+
+def _unheard(config: Config) -> Iterator[str]:
+    """As above; tried, but for an address that the bridge is to have."""
+    listen = config.metrics.listen
+    if listen is None or listen.startswith("/"):
+        return
+    place = place_of(listen)
+    if ip_address(place.host) in {interface.ip for interface in config.bridge.management}:
+        return
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in place.host else socket.AF_INET) as tried:
+            tried.bind((place.host, 0))
+    except OSError as error:
+        yield f"metrics.listen: {place.host} cannot be listened at: {error.strerror}; name an address that this box has"
 
 
 def _unreadable(path: Path) -> str:

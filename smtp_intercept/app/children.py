@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from smtp_intercept.app import channel, hangup
-from smtp_intercept.app.accounts import account
+from smtp_intercept.app.accounts import BESIDE, UNSEEING, account
 
 HUNG_S = 15.0  # without a report for so long a process is ended and started again
 STARTING_S = 180.0  # before its first report; an emulated box that boots on a busy host took more than 60 s
@@ -71,7 +71,8 @@ class Child:
     def watch(self, now: float) -> None:
         """End it if it hangs, start it if it has ended and waited."""
         if self.process is not None and self.runs:
-            if now - self.heard_at > (limit_s := HUNG_S if self.report else STARTING_S):
+            waits = self.kind in BESIDE or not self.report  # whoever is behind all others may come to no turn
+            if now - self.heard_at > (limit_s := STARTING_S if waits else HUNG_S):
                 _LOG.error("%s says nothing for %d s: killed", self.name, limit_s)
                 self.process.kill()
             return
@@ -122,6 +123,11 @@ def make_child(kind: str, name: str, arguments: list[str], fds: tuple[int, ...])
     return Child(kind, name, command, (*fds, tell.fileno()), hear, tell)
 
 
+def awaited(children: list[Child]) -> list[Child]:
+    """Those without which mail is not inspected, or not for long: whoever only looks at it is waited for by nobody."""
+    return [child for child in children if child.kind not in BESIDE]
+
+
 def all_up(children: list[Child]) -> bool:
     """Each runs and has reported, and each diverter says that it beats."""
     return all(child.runs and child.report and child.report.get("beating", True) is True for child in children)
@@ -129,7 +135,7 @@ def all_up(children: list[Child]) -> bool:
 
 def serving(children: list[Child]) -> bool:
     """At least one of each kind is up, of those that see mail."""
-    kinds = {child.kind for child in children} - {"resolver"}
+    kinds = {child.kind for child in children} - UNSEEING
     return all(any(all_up([child]) for child in children if child.kind == kind) for kind in kinds)
 
 

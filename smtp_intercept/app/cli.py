@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from bridge.flow import MAX_VLAN
-from smtp_intercept.app import here, hw_words, queue_words, refusals, rules_words, signals, streams
+from smtp_intercept.app import here, hw_words, queue_words, refusals, rules_words, signals, streams, trace_words
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
 from smtp_intercept.app.exits import Exit, listed
 from smtp_intercept.app.signals import Interrupted
@@ -35,7 +35,9 @@ _EXPECTED = {
     "smtp_intercept.app.unfinished": ("LeftoverError",),
     "smtp_intercept.mta.faults": ("SpoolError",),
 }
-_NEEDS_ROOT = frozenset({"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard"})
+_NEEDS_ROOT = frozenset(
+    {"setup", "up", "confirm", "down", "run", "status", "plan", "demo", "guard", "doctor", "support"}
+)
 _HEAR_FOR_THEMSELVES = frozenset({"guard"})  # what it is told while it starts must not end it
 
 
@@ -159,6 +161,11 @@ def _add_setting_up(sub: Subcommands) -> None:
 
 def _add_asking(sub: Subcommands) -> None:
     add_verb(sub, "status", "status.show", "show lanes, switch, sessions and counters", json=True)
+    add_verb(sub, "doctor", "doctor.doctor", "look for what goes wrong in the field, and say what to do", json=True)
+    support = add_verb(
+        sub, "support", "support.support", "write an archive for whoever is to help, without mail or secrets"
+    )
+    support.add_argument("--output", type=place, metavar="FILE", help="[tollbridge-support-DATE.tar.gz, here]")
     explain = add_verb(
         sub, "explain", "asking.explain", "say what would happen to a connection, sending nothing", json=True
     )
@@ -173,6 +180,11 @@ def _add_asking(sub: Subcommands) -> None:
     )
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
     rules_words.add(add_group(sub, "rules", "try the rules of the configuration on a message, sending nothing"))
+    found = "say what became of a mail: its session, its replies, each attempt to deliver it"
+    trace_words.add(add_verb(sub, "trace", "trace.trace", found))
+    add_verb(
+        sub, "reindex", "trace.reindex", "make what `trace` searches anew, from the mail log and its rotated copies"
+    )
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(add_group(sub, "queue", queue))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"

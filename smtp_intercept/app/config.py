@@ -160,7 +160,7 @@ def _unset(config: Config) -> Iterator[str]:
         yield "[relay]"
     if config.limits.next_hops is None:
         yield "limits.next_hops"
-    for section in (config.mta, config.relay):
+    for section in (config.mta, config.relay, config.tracking, config.metrics):
         for key, value in section or ():
             if value is None:
                 yield f"{type(section).__name__.lower()}.{key}"

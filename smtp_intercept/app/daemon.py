@@ -23,8 +23,18 @@ from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
 from smtp_intercept.app import channel, fields, handover, lending, listening, processlog, sandbox
-from smtp_intercept.app.accounts import NoAccountError
-from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
+from smtp_intercept.app.accounts import BESIDE, NoAccountError
+from smtp_intercept.app.beside import Beside
+from smtp_intercept.app.children import (
+    Child,
+    all_up,
+    awaited,
+    descriptors,
+    handed,
+    make_child,
+    numbered,
+    serving,
+)
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
@@ -34,6 +44,7 @@ from smtp_intercept.app.signals import ended_by
 from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
 from smtp_intercept.app.watcher import Watcher
+from smtp_intercept.app.writable import torn
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
 from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.postmaster import queue_in
@@ -82,6 +93,7 @@ class Daemon:
         self._listeners, self._crew = listening.Shared(config, self._vlans), list[Child]()
         self._watcher = Watcher(run_dir, self._held)
         self._remade, self._impatient = 0, False
+        self._beside: Beside  # once there are children
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT; a second one does not wait for sessions. Which it was is the exit status: a unit
@@ -118,6 +130,7 @@ class Daemon:
     def _watch(self, children: list[Child]) -> None:
         poll = select.poll()
         ready, written_at, page = False, 0.0, Page(self._run_dir.status)
+        needed = awaited(children)
         for child in children:
             self._start(child)
             poll.register(child.reports, select.POLLIN)
@@ -126,19 +139,20 @@ class Daemon:
             now = time.monotonic()
             for child in children:
                 child.listen(now)
-                if not ready and child.process is not None and child.process.poll() is not None:
+                if not ready and child in needed and child.process is not None and child.process.poll() is not None:
                     raise StartError(f"the {child.name} ended while starting; what it said stands above")
                 child.watch(now)
-            if not ready and all_up(children):
+            if not ready and all_up(needed):
                 ready, written_at = True, now
                 page.write(self._status(children, ready))  # whoever hears of it asks for the status at once
                 self._notify.ready(
                     "" if self._keep else f"inspecting mail with {self._source}, the last good configuration"
                 )
                 _LOG.info("ready: mail on %s is inspected", ", ".join(leg.port for leg in self._legs))
-            if all(child.report for child in children):
+            if all(child.report for child in needed):
                 self._notify.watchdog(now)
             self._follow_lanes(children)
+            self._beside.lend(now)
             if self._watcher.filtering:
                 self._leave_to(self._watcher.filtering)
             self._watcher.failing = [
@@ -150,7 +164,8 @@ class Daemon:
                 self._cable.follow(now)
             if now - written_at >= channel.REPORT_EVERY_S / 2:
                 written_at = now
-                page.write(self._status(children, ready))
+                page.write(status := self._status(children, ready))
+                self._beside.tell(now, status)
                 if ready and self._keep is not None and not self._run_dir.pending.exists():
                     self._keep_once(self._keep)
 
@@ -204,7 +219,7 @@ class Daemon:
         self._remade = remade
         _LOG.error("the mail lane was taken away and has been made again: its processes start anew")
         for child in children:
-            if child.kind not in ("mta", "resolver") and child.process is not None:
+            if child.kind not in ("mta", "resolver", *BESIDE) and child.process is not None:
                 child.process.kill()
 
     def _follow_stp(self, now: float) -> None:
@@ -258,7 +273,8 @@ class Daemon:
         if handing:
             takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]
             children.append(self._outsider("mta", [*common, "--log", str(log)], takes, (log,)))
-        return children
+        self._beside = Beside(config, common, log, None if self._outside is None else self._outside.fd)
+        return [*children, *self._beside.children]
 
     def _outsider(
         self, kind: str, words: list[str], ends: list[tuple[str, socket.socket]], fds: tuple[int, ...]
@@ -360,21 +376,12 @@ def needs_mta(config: Config) -> bool:
         return False
 
 
-def _torn(path: Path) -> bool:
-    """Whether the last line of a log has no end, as after a power cut: the next record must not be a part of it."""
-    if not path.is_file() or not path.stat().st_size:
-        return False
-    with path.open("rb") as written:
-        written.seek(-1, os.SEEK_END)
-        return written.read() != b"\n"
-
-
 def open_log(path: Path) -> int:
     """Opened with privilege and appended to without; a rotation that copies and truncates needs no signal."""
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        if _torn(path):
+        if torn(path):
             os.write(log, b"\n")
         return log
     except OSError as error:

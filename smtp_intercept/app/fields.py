@@ -34,6 +34,7 @@ from smtp_intercept.mta.nexthop import Protocol, Security, place_of
 from smtp_intercept.names import Question, read_domain, read_host, read_server
 
 DNS_PORT = 53
+METRICS_PORT = 9725
 IFNAMSIZ = 16  # linux/if.h, with the final NUL
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 FROM_PROFILE = ("profile",)  # what bridge.ports is for the word: the pair that the hardware profile has for a bridge
@@ -287,6 +288,16 @@ def _resolver(value: str) -> str:
     return str(place)
 
 
+def _listen(value: str) -> str:
+    if value.startswith("/"):
+        return str(read_absolute(value))
+    place = place_of(value, METRICS_PORT)
+    address = ip_address(place.host)
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{value!r} is every address: name one, of the management network")
+    return str(place)
+
+
 def _user(value: str) -> str:
     if not value or not value.isprintable():
         raise ValueError(f"{value!r} is not a user's name")
@@ -316,6 +327,7 @@ FilePath = Annotated[PurePosixPath, _text(read_absolute, '"/var/log/tollbridge/m
 PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "mail.example.com:2525" or "mx"')]
 Host = Annotated[str, _text(_host, '"relay.example.net" or "192.0.2.25"')]
 ResolverItem = Annotated[str, _text(_resolver, '"192.0.2.53" or "[2001:db8::53]:5353"')]
+ListenChoice = Annotated[str, _text(_listen, '"127.0.0.1:9725" or "/run/tollbridge/metrics.sock"')]
 UserName = Annotated[str, _text(_user, '"tollbridge"')]
 VlanId = Annotated[int, _vlan(1, " (802.1Q keeps 0 and 4095 for itself)")]
 VlanChoice = Annotated[int, _vlan(0, ", 0 for untagged mail")]

@@ -44,6 +44,7 @@ def reckoned(config: Config, profile: Profile, memory_mib: int, *, mta: bool) ->
     held = budget(config).held_bytes - places * LEAST_OF_SESSION
     sessions = (places * profile.per_session_kib * KIB + max(0, held)) * (1 + mta)
     processes = SUPERVISOR_AND_RESOLVER + workers(config, profile) + queues(config, profile)
+    processes += (config.tracking.index is not None) + (config.metrics.listen is not None)
     wanted = KERNEL_BYTES + processes * PROCESS_BYTES + mta * MTA_BYTES + 2 * sessions
     memory = memory_mib * MIB
     return Bounds(min(wanted, memory * HIGH_PERCENT // 100), min(wanted * 5 // 4, memory * MOST_PERCENT // 100))

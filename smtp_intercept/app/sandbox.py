@@ -51,13 +51,13 @@ _unguarded: list[str] = []
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """``families`` are those of the sockets that it opens itself; ``names``: it asks for the host's; ``spool``: the
-    queue is its own."""
+    """``families`` are those of the sockets that it opens itself; ``names``: it asks for the host's; ``own`` are the
+    directories that it writes to."""
 
     keep: tuple[Capability, ...] = ()
     families: tuple[int, ...] = ()
     names: bool = False
-    spool: bool = False
+    own: tuple[Path, ...] = ()
 
 
 _IP = (AF_INET, AF_INET6)
@@ -70,8 +70,10 @@ SANDBOXES: dict[str, Callable[[Config], Sandbox]] = {
         (Capability.NET_RAW,) if settings.mta.source is Source.CLIENT else (),
         (*_IP, AF_UNIX, AF_NETLINK),
         names=True,
-        spool=True,
+        own=(Path(settings.mta.spool),),
     ),
+    "exporter": lambda _: Sandbox(),
+    "tracker": lambda settings: Sandbox(own=(Path(settings.tracking.index),) if settings.tracking.index else ()),
 }
 
 
@@ -111,12 +113,12 @@ def myself() -> dict[str, Any]:
 
 
 def _narrow(box: Sandbox, settings: Config, run_dir: Path) -> None:
-    spool = Path(settings.mta.spool)
     seen = [Path(sys.prefix), *map(Path, filter(None, sys.path)), Path(smtp_intercept.__file__).parents[1]]
     seen += [Path(path).parent for path, _ in files(map(written, settings.rule))]
     if box.names:
         seen += [*NAMES, RESOLV_CONF.resolve().parent]
-    for refusal in view.narrow([*PLACES, run_dir, spool], seen, [spool] if box.spool else []):
+    others = [Path(own) for own in (settings.mta.spool, settings.tracking.index) if own is not None]
+    for refusal in view.narrow([*PLACES, run_dir, *others], seen, box.own):
         _miss(refusal)
 
 

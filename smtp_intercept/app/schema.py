@@ -241,6 +241,22 @@ class Log(Table):
     )
 
 
+class Tracking(Table):
+    """[tracking]: no index is no tracking index."""
+
+    index: fields.FilePath | None = None
+    days: int = Field(30, ge=1, le=3_650, description="who wrote to whom must not be known for ever")
+    size_bytes: int = Field(
+        4 << 30, ge=64 << 20, le=1 << 44, description="the oldest days go first; it must not fill the disk"
+    )
+
+
+class Metrics(Table):
+    """[metrics]: no place to listen at is no exporter."""
+
+    listen: fields.ListenChoice | None = None
+
+
 def _line(default: int) -> Any:
     """RFC 5321 §4.5.3.1 has 512 octets, with extensions some 1,500; half of what a session looks ahead is the most."""
     return Field(default, ge=2_048, le=32_768, description="a line without end must not fill the memory")
@@ -337,6 +353,8 @@ class Config(Table):
     relay: Relay | None = None
     dns: Dns = Dns()
     log: Log = Log()
+    tracking: Tracking = Tracking()
+    metrics: Metrics = Metrics()
     limits: Limits = Limits()
     interceptor: Interceptor = Interceptor()
     diverter: Diverter = Diverter()

@@ -21,7 +21,8 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from bridge.ruleset import PUT_OFF as DROPPED_SYNS
-from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, watching
+from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, tracking_status, watching
+from smtp_intercept.app.accounts import UNSEEING
 from smtp_intercept.app.ended import ended
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.mistakes import ConfigErrors
@@ -46,12 +47,12 @@ REASONS = {
 def show(arguments: argparse.Namespace) -> int:
     """The verb: `Exit.NOT_INSPECTING` unless mail is being inspected."""
     run_dir = RunDir(arguments.run_dir)
-    page = read(run_dir, _spool(run_dir.effective, arguments.config), arguments.config)
+    page = read(run_dir, spool_of(run_dir.effective, arguments.config), arguments.config)
     print(json.dumps(page) if arguments.json else as_text(page))
     return Exit.DONE if inspecting(page) else Exit.NOT_INSPECTING
 
 
-def _spool(*files: Path) -> Path | None:
+def spool_of(*files: Path) -> Path | None:
     """That of the first file that can be read, valid or not; None if none can."""
     for file in files:
         with suppress(ConfigErrors):
@@ -80,8 +81,8 @@ def read(run_dir: RunDir, spool: Path | None = None, file: Path | None = None) -
 def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, Any]:
     """From where the lanes are."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
-    kinds = ("diverter", "interceptor", "mta", "resolver")
-    diverter, interceptor, mta, resolver = ((daemon or {}).get(name) or {} for name in kinds)
+    kinds = ("diverter", "interceptor", "mta", "resolver", "tracker")
+    diverter, interceptor, mta, resolver, tracker = ((daemon or {}).get(name) or {} for name in kinds)
     kernel, live = firewall.counters(), firewall.live()
     queues = sum(name.partition("-")[0] == "diverter" for name in (daemon or {}).get("processes", {}))
     vlans = (daemon or {}).get("vlans", [])
@@ -111,6 +112,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "mail": mail,
         "mta": {name: mta.get(name) for name in ("sessions", "counts", "queue")} if mta else None,
         "waiting": None if mta or spool is None else waiting(spool),
+        "tracking": tracker.get("index"),
         "queue": diverter.get("queue", {}),
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
@@ -122,7 +124,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "instead": (instead := read_json(run_dir.instead)),
         "drift": None if instead else _drift(run_dir, daemon, file),
         "watch": (daemon or {}).get("watch", {}),
-        "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver)),
+        "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver, tracker)),
         "unguarded": _unguarded(daemon or {}, kinds),
     }
 
@@ -154,7 +156,7 @@ def inspecting(page: dict[str, Any]) -> bool:
 
 def _missing(page: dict[str, Any]) -> list[str]:
     """Of the processes that see mail; its last heart-beat may not be over yet."""
-    return [kind for kind in page["ended"] if kind != "resolver"]
+    return [kind for kind in page["ended"] if kind not in UNSEEING]
 
 
 def _lanes(ports: list[str], labels: dict[str, str]) -> list[dict[str, Any]]:
@@ -195,7 +197,7 @@ def as_text(page: dict[str, Any]) -> str:
     """For people: what matters first."""
     console = Console(width=110, force_terminal=False, color_system=None)
     with console.capture() as captured:
-        console.print(_headline(page), highlight=False)
+        console.print(headline(page), highlight=False)
         for warning in _warnings(page):
             console.print(f"! {warning}", highlight=False)
         if page["namespace"] and not page["namespace_gone"]:
@@ -205,7 +207,8 @@ def as_text(page: dict[str, Any]) -> str:
     return captured.get().rstrip()
 
 
-def _headline(page: dict[str, Any]) -> str:
+def headline(page: dict[str, Any]) -> str:
+    """Its first line."""
     if page["namespace_gone"]:
         return f"down: the network namespace {page['namespace']} has gone, and the wire with it (tollbridge up)"
     if (not_whole := halfmade.headline(page["change"])) and not page["live"]:
@@ -252,7 +255,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
     found += rules_status.warnings(page["list_errors"])
-    found += _unlogged(page)
+    found += _unlogged(page) + tracking_status.warnings(page)
     found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]
     if page["waits_for_confirm"]:
         found.append("waits for `tollbridge confirm`, else it is undone")
@@ -282,6 +285,8 @@ _UNLOGGED = {
     "log_room_kept": "lines of what came to nothing are not in the mail log: it has log.mail_bytes, or its disk less "
     "than log.reserve_bytes free",
 }
+
+
 _UNSAID = "lines of the gateway's own log were lost, for nobody reads them; is the journal well?"
 
 

@@ -34,6 +34,9 @@ _ELSEWHERE = {
     "install": "setup",
     "version": "--version",
     "mailq": "queue list",
+    "find": "trace",
+    "search": "trace",
+    "history": "trace",
 }
 
 

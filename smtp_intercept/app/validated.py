@@ -28,6 +28,7 @@ from smtp_intercept.app.schema import (
     Interceptor,
     Limits,
     Log,
+    Metrics,
     Mta,
     PickUp,
     PickUpRule,
@@ -35,6 +36,7 @@ from smtp_intercept.app.schema import (
     PortPickUp,
     Protected,
     Relay,
+    Tracking,
 )
 
 _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
@@ -52,6 +54,8 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("relay",): Relay,
     ("dns",): Dns,
     ("log",): Log,
+    ("tracking",): Tracking,
+    ("metrics",): Metrics,
     ("limits",): Limits,
     ("interceptor",): Interceptor,
     ("diverter",): Diverter,
@@ -68,6 +72,8 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "relay": TypeAdapter(Relay | None),
     "dns": TypeAdapter(Dns),
     "log": TypeAdapter(Log),
+    "tracking": TypeAdapter(Tracking),
+    "metrics": TypeAdapter(Metrics),
     "limits": TypeAdapter(Limits),
     "interceptor": TypeAdapter(Interceptor),
     "diverter": TypeAdapter(Diverter),

@@ -23,6 +23,15 @@ def why_not_appended(path: Path) -> str:
     return ""
 
 
+def torn(path: Path) -> bool:
+    """Whether the last line of a log has no end, as after a power cut: the next record must not be a part of it."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as written:
+        written.seek(-1, os.SEEK_END)
+        return written.read() != b"\n"
+
+
 def why_not_made(path: Path) -> str:
     """Why nothing can be made below the nearest directory that is there. Not even root writes to a kernel's own."""
     try:
@@ -37,8 +46,8 @@ def why_not_made(path: Path) -> str:
     return "" if os.access(above, os.W_OK | os.X_OK, effective_ids=True) else f"cannot be made: {above} is not writable"
 
 
-def why_no_spool(directory: Path, uid: int, gid: int) -> str:
-    """Why that user cannot keep mail there; root makes the directory, but nothing above it."""
+def why_no_spool(directory: Path, uid: int, gid: int, holds: str = "mail", who: str = "MTA") -> str:
+    """Why that user cannot keep mail there, or what it ``holds``; root makes the directory, but nothing above it."""
     try:
         if not directory.exists():
             if not directory.parent.is_dir():
@@ -48,7 +57,7 @@ def why_no_spool(directory: Path, uid: int, gid: int) -> str:
             return "is not a directory"
         owner = directory.stat().st_uid
         if owner != uid and any(directory.iterdir()):
-            return f"belongs to user {owner}, and the mail in it to whom it belongs; the MTA runs as user {uid}"
+            return f"belongs to user {owner}, and the {holds} in it to whom it belongs; the {who} runs as user {uid}"
         return _why_not_entered(directory.parent, os.X_OK, uid, gid) or (
             _why_not_entered(directory, os.R_OK | os.W_OK | os.X_OK, uid, gid) if owner == uid else ""
         )
@@ -57,14 +66,14 @@ def why_no_spool(directory: Path, uid: int, gid: int) -> str:
 
 
 def _why_not_entered(directory: Path, how: int, uid: int, gid: int) -> str:
-    with _as(uid, gid):
+    with as_user(uid, gid):
         may = os.access(directory, how, effective_ids=True)
     return "" if may else f"user {uid} may not enter {directory}"
 
 
 @contextmanager
-def _as(uid: int, gid: int) -> Iterator[None]:
-    """For a question: nobody else runs in this process. Without root as whoever asks."""
+def as_user(uid: int, gid: int) -> Iterator[None]:
+    """For a while, in which nobody else runs in this process. Without root as whoever asks."""
     if os.geteuid():
         yield
         return

@@ -24,7 +24,7 @@ from smtp_intercept.app.subcommands import Parser
 
 REMEDY = "create it, or name another with --config"
 VERBS = ("setup", "check", "plan", "up", "confirm", "down", "run", "status", "explain", "rules", "queue", "demo")
-FOR_MACHINES = ("check", "plan", "status", "explain", "demo")
+FOR_MACHINES = ("check", "plan", "status", "explain", "demo", "doctor", "trace")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@
     start ─────────────── 15 s ────────────── 180 s
     silent so far           runs on              killed
     has reported            killed
+    only looks on           runs on              killed
 """
 
 from __future__ import annotations
@@ -33,12 +34,16 @@ def process() -> Iterator[tuple[Child, subprocess.Popen[bytes]]]:
     hear.close()
 
 
-@pytest.mark.parametrize(("reported", "limit_s"), [(False, STARTING_S), (True, HUNG_S)], ids=["starting", "at work"])
+@pytest.mark.parametrize(
+    ("kind", "reported", "limit_s"),
+    [("silent", False, STARTING_S), ("silent", True, HUNG_S), ("tracker", True, STARTING_S)],
+    ids=["starting", "at work", "behind all others"],
+)
 def test_at_its_limit_and_not_before(
-    process: tuple[Child, subprocess.Popen[bytes]], reported: bool, limit_s: float
+    process: tuple[Child, subprocess.Popen[bytes]], kind: str, reported: bool, limit_s: float
 ) -> None:
     child, running = process
-    child.report = {"pid": running.pid} if reported else {}
+    child.kind, child.report = kind, {"pid": running.pid} if reported else {}
     child.watch(limit_s)
     with pytest.raises(subprocess.TimeoutExpired):
         running.wait(0.2)

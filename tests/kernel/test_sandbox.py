@@ -25,7 +25,7 @@ from smtp_intercept.app.lab.network import Lab
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
 SERVER, MAILBOX = "192.0.2.20", "192.0.2.21"
-KINDS = ("diverter", "interceptor", "resolver", "mta")
+KINDS = ("diverter", "interceptor", "resolver", "mta", "tracker", "exporter")
 
 ATTACK = """
 import argparse, ctypes, json, os, signal, socket, sys, threading
@@ -77,6 +77,7 @@ for name, pid in told["others"].items():
     attempt(f"a descriptor of {name}", lambda: os.pidfd_open(pid))
 attempt("spool", lambda: os.listdir(told["spool"]))
 attempt("queue", lambda: open(told["spool"] + "/queue.db", "rb").read(16))
+attempt("index", lambda: os.listdir(told["index"]))
 attempt("mail log", lambda: open(told["log"]).read(1))
 attempt("run directory", lambda: touch(told["run_dir"] + "/status.json"))
 attempt("socket of the host", lambda: socket.socket(socket.AF_UNIX).connect(told["socket"]))
@@ -112,7 +113,14 @@ def lab() -> Iterator[Lab]:
             {"domain": "example.com", "servers": [SERVER]},
             {"domain": "example.org", "servers": [MAILBOX], "handler": "mta"},
         ]
-        lab.gateway.configure({"protected": protected, "mta": {"spool": spool, "hostname": "gateway.example.com"}})
+        lab.gateway.configure(
+            {
+                "protected": protected,
+                "mta": {"spool": spool, "hostname": "gateway.example.com"},
+                "tracking": {"index": str(lab.gateway.directory / "index")},
+                "metrics": {"listen": str(lab.gateway.directory / "metrics.sock")},
+            }
+        )
         lab.gateway.start()
         yield lab
 
@@ -140,6 +148,7 @@ def attack(lab: Lab, kind: str, door: str, without: str = "nothing") -> dict[str
         "run_dir": str(gateway.run_dir),
         "spool": str(gateway.directory / "spool"),
         "log": str(gateway.log),
+        "index": str(gateway.directory / "index"),
         "socket": door,
         "others": {name: pid for name, pid in pids.items() if name != kind},
     }
@@ -165,7 +174,8 @@ def test_nothing_comes_of_it(lab: Lab, doors: str, kind: str, without: str) -> N
     said = attack(lab, kind, doors, without)
     unguarded = said.pop("unguarded")
     done = {name for name, what in said.items() if what.startswith("done")}
-    own = {"spool", "queue"} if kind == "mta" else {"spool"} if said["spool"] == "done: []" else set()
+    own = {"mta": {"spool", "queue"}, "tracker": {"index"}}.get(kind, set())
+    own |= {place for place in ("spool", "index") if said[place] == "done: []"}  # empty, as it seems to others
     assert own | {"thread"} <= done
     assert {name for name in done - own if not name.startswith(ALONE[without])} == set()
     assert len(unguarded) == (without != "nothing")
@@ -196,7 +206,8 @@ def test_the_process_itself_is_in_it(lab: Lab, kind: str) -> None:
     assert (spool / "queue.db").exists() is (kind == "mta")
     mounts = [line.split()[4:6] for line in Path(f"/proc/{pid}/mountinfo").read_text().splitlines()]
     writable = {where for where, options in mounts if "rw" in options.split(",")}
-    assert writable == ({str(lab.gateway.directory / "spool")} if kind == "mta" else set())
+    own = {"mta": {"spool"}, "tracker": {"index"}}.get(kind, set())
+    assert writable == {str(lab.gateway.directory / name) for name in own}
     assert lab.gateway.status()["unguarded"] == {}
 
 

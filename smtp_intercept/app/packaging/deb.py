@@ -48,7 +48,12 @@ PAGES = (
     "vagrant/README.md",
     *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
 )
-RENAMED = {"(smtp_intercept/app/sample.toml)": "(tollbridge.toml)", "(LICENSE)": "(copyright)"}
+RENAMED = {
+    "(smtp_intercept/app/sample.toml)": "(tollbridge.toml)",
+    "(LICENSE)": "(copyright)",
+    "(../smtp_intercept/app/packaging/files/prometheus-rules.yml)": "(../prometheus-rules.yml)",
+    "(../smtp_intercept/app/packaging/files/grafana-dashboard.json)": "(../grafana-dashboard.json)",
+}
 # source below smtp_intercept/app/packaging/ or the checkout → where it is installed
 FILES = {
     "smtp_intercept/app/packaging/files/tollbridge.service": "usr/lib/systemd/system/tollbridge.service",
@@ -58,6 +63,8 @@ FILES = {
     "smtp_intercept/app/packaging/files/tmpfiles.conf": "usr/lib/tmpfiles.d/tollbridge.conf",
     "smtp_intercept/app/packaging/files/logrotate": "etc/logrotate.d/tollbridge",
     "smtp_intercept/app/sample.toml": f"{DOC}/tollbridge.toml",
+    "smtp_intercept/app/packaging/files/prometheus-rules.yml": f"{DOC}/prometheus-rules.yml",
+    "smtp_intercept/app/packaging/files/grafana-dashboard.json": f"{DOC}/grafana-dashboard.json",
     **{page: f"{DOC}/{page}" for page in PAGES},
 }
 CONFFILES = ("/etc/logrotate.d/tollbridge",)

@@ -1,0 +1,1 @@
+"""What was seen, kept for people: the tracking index over the mail log. Never in the path of mail."""
