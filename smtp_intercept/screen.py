@@ -58,7 +58,7 @@ class Screen:
         """No transaction is under way."""
         self._mail = self._chunks = _NONE
         self._recipients = self._crossed = self._discarded = 0
-        self._tokens: frozenset[Hashable] = frozenset()
+        self._tokens = set[Hashable]()
         self.need = Need.NOTHING
 
     @property
@@ -158,7 +158,8 @@ class Screen:
         if self._mail is _CROSSED:
             return answers.NESTED_MAIL  # the server would pair the next recipients with another sender than we
         self.forget()
-        named = {"sender": parse_path(command.argument), "parameters": command.argument.upper()}
+        said = command.argument
+        named = {"sender": parse_path(said), "parameters": said.upper(), "argument": said}
         answer = self.ask(Stage.MAIL, **{**_NO_ENVELOPE, **named})
         if answer is not answers.ASKED:
             self._mail = _fate(answer)
@@ -180,7 +181,7 @@ class Screen:
         self._recipients += 1
         self._crossed += answer is None
         if answer is None and self.token is not None:
-            self._tokens |= {self.token}
+            self._tokens.add(self.token)
         self._discarded += answer is answers.RECIPIENT_OK
         return answer
 
@@ -196,7 +197,8 @@ class Screen:
             return answers.RECIPIENT_OK
         if self._rules.ask is None:
             return None
-        return self.ask(Stage.RCPT, recipient=parse_path(command.argument), recipients=number)
+        said = command.argument
+        return self.ask(Stage.RCPT, recipient=parse_path(said), recipients=number, argument=said)
 
     def _judge_data(self, command: Command) -> Answer | None:
         if self._mail is _REFUSED:
@@ -205,7 +207,7 @@ class Screen:
             return answers.SEND_CONTENT if self._discarded else answers.NO_RECIPIENTS
         if self._rules.ask is None:
             return None
-        answer = self.ask(Stage.DATA, recipient="", tokens=self._tokens)
+        answer = self.ask(Stage.DATA, recipient="", tokens=frozenset(self._tokens))
         if answer is None and self.ruling is not None:
             self.need = self.ruling.need
         return answers.HOLD_CONTENT if answer is None and self.need is Need.HOLD else answer

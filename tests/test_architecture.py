@@ -41,6 +41,9 @@ PURE = {
     "smtp_intercept.inspect": (
         *("patterns", "facts", "criteria", "actions", "rule", "columns", "ruleset", "written", "judge", "message"),
     ),
+    "smtp_intercept.milter": (
+        *("packets", "replies", "agreement", "exchange", "envelope", "changes", "breaker", "address"),
+    ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),

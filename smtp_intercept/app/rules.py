@@ -17,13 +17,13 @@ from pathlib import Path
 
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import given, naming
-from smtp_intercept.app.asking import protected_table
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.explain import Explanation
 from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.rules_shown import at_connect, connection_lines, lines, outcomes
 from smtp_intercept.app.rulings import Rulings, minute_of
+from smtp_intercept.app.served import protected_table
 from smtp_intercept.app.streams import warn
 from smtp_intercept.direction import connection_direction
 from smtp_intercept.inspect.facts import Connection, Content, Facts, Known
