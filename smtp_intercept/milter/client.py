@@ -72,15 +72,15 @@ def unwatched(direction: str, what: object) -> None:
 
 
 class Connection:
-    """One, on which the filter has agreed. ``served``: another message, before this one. ``watch`` is told of all that
-    is said."""
+    """One, on which the filter has agreed. ``served``: another message, before this one; ``aborted``: the last one was
+    not told to its end, or not let go on. ``watch`` is told of all that is said."""
 
     def __init__(
         self, settings: Settings, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, watch: Watch
     ) -> None:
         self._settings, self._reader, self._writer, self._watch = settings, reader, writer, watch
         self.exchange = Exchange(settings.version)
-        self.served = False
+        self.served = self.aborted = False
         self.idle_since = 0.0
         self._unsent: list[bytes] = []
 
@@ -156,6 +156,7 @@ class Connection:
 
     def abort(self) -> None:
         """The message under way is none."""
+        self.aborted = True
         self._unsent.append(self.exchange.abort())
         self._watch("to", "abort")
 
@@ -236,9 +237,9 @@ class Filter:
         except OSError as error:
             raise FailureError(f"no connection: {error.strerror or type(error).__name__}") from None
 
-    def give_back(self, connection: Connection) -> None:
-        """Its client has gone; nothing is under way on it."""
-        reuse = connection.alive and connection.exchange.reusable and len(self._idle) < IDLE
+    def give_back(self, connection: Connection, *, reuse: bool) -> None:
+        """Its client has gone; nothing is under way on it. ``reuse``: another may come on it."""
+        reuse = reuse and connection.alive and connection.exchange.reusable and len(self._idle) < IDLE
         connection.leave(reuse=reuse)
         if reuse:
             connection.served = True
