@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from smtp_intercept.milter.agreement import NEWEST, Agreement
 from smtp_intercept.milter.breaker import Breaker
@@ -64,6 +64,14 @@ class FailureError(Exception):
         self.lost = lost
 
 
+class Told(NamedTuple):
+    """An event, for who looks on."""
+
+    event: Event
+    payload: bytes
+    macros: list[tuple[str, bytes]]
+
+
 Watch = Callable[[str, object], None]
 
 
@@ -102,7 +110,7 @@ class Connection:
         has its changes. `FailureError`."""
         if not self.exchange.wants(event):
             return Word.CONTINUE
-        self._watch("to", (event, payload, macros))
+        self._watch("to", Told(event, payload, macros))
         self._unsent.append(self.exchange.tell(event, payload, macros))
         if not self.exchange.waiting:
             if sum(map(len, self._unsent)) > READ_BYTES:

@@ -7,6 +7,7 @@ import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,14 +78,15 @@ def failing(at: bytes, how: str) -> Answer:
     return answer
 
 
-@BOTH
-@pytest.mark.parametrize("on_failure", list(OnFailure))
+@pytest.mark.parametrize(
+    ("on_failure", "mta"), [(OnFailure.DEFER, False), (OnFailure.ACCEPT, True)], ids=["defer", "mta"]
+)
 @pytest.mark.parametrize("how", ["dies", "hangs", "nonsense", "endless", "other"])
 @pytest.mark.parametrize("at", [bytes([letter]) for letter in LETTERS])
 def test_in_every_phase(tmp_path: Path, at: bytes, how: str, on_failure: OnFailure, mta: bool) -> None:
     async def work() -> None:
         async with playing(tmp_path / "f", failing(at, how)) as settings:
-            settings = Settings(**{**_fields(settings), "on_failure": on_failure})
+            settings = replace(settings, on_failure=on_failure)
             async with town(tmp_path, [rule("f")], settings, mta=mta) as it:
                 heard = await it.mail(TEXT)
                 assert it.filters["f"].counts["failures"] == 1
@@ -98,10 +100,6 @@ def test_in_every_phase(tmp_path: Path, at: bytes, how: str, on_failure: OnFailu
             assert told["filters"]["f"].startswith("failed: ")
 
     asyncio.run(_timed(work()))
-
-
-def _fields(settings: Settings) -> dict[str, object]:
-    return {name: getattr(settings, name) for name in settings.__slots__}
 
 
 async def _timed(work: Awaitable[None]) -> None:
@@ -149,7 +147,7 @@ def test_the_breaker() -> None:
     assert it.admits(22)
     it.works()
     assert it.admits(22)
-    assert it.state is State.CLOSED
+    assert it.failed == 0
 
 
 def test_progress_is_time(run: Run, tmp_path: Path) -> None:
@@ -202,7 +200,7 @@ def test_one_that_closes_between_messages(run: Run, tmp_path: Path, when: bytes,
 def test_a_client_that_goes_meanwhile(run: Run, tmp_path: Path, at: bytes, mta: bool) -> None:
     async def work() -> None:
         async with playing(tmp_path / "f", failing(at, "hangs")) as settings:
-            settings = Settings(**{**_fields(settings), "command_s": 5.0, "end_s": 5.0})
+            settings = replace(settings, command_s=5.0, end_s=5.0)
             async with town(tmp_path, [rule("f")], settings, mta=mta) as it:
                 client = await it.enter()
                 with pytest.raises(TimeoutError):
