@@ -19,7 +19,7 @@ from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.filtering import hostname_of, settings_of
 from smtp_intercept.app.rules import envelope_of, octets_of
 from smtp_intercept.inspect.held import nowhere
-from smtp_intercept.milter.agreement import Agreement
+from smtp_intercept.milter.agreement import Action, Agreement, Flag
 from smtp_intercept.milter.body import NewBody
 from smtp_intercept.milter.changes import edited, rewritten, split
 from smtp_intercept.milter.client import FailureError, Filter, Told
@@ -97,8 +97,8 @@ def _entry(direction: str, what: object) -> dict[str, Any]:
             return {
                 direction: "AGREEMENT",
                 "version": what.version,
-                "actions": str(what.actions),
-                "flags": str(what.flags),
+                "actions": [each.name for each in Action if each in what.actions],
+                "flags": [each.name for each in Flag if each in what.flags],
                 "macros": {str(stage): list(names) for stage, names in what.symbols.items()},
             }
         case ReplaceBody(octets):
