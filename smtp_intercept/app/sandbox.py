@@ -30,6 +30,7 @@ from bridge.denied import (
 from bridge.privilege import Capability, confine
 from smtp_intercept.app import processlog
 from smtp_intercept.app.fields import Source
+from smtp_intercept.app.filtering import socket_directories
 from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.schema import Config
 from smtp_intercept.inspect.written import files
@@ -114,6 +115,7 @@ def _narrow(box: Sandbox, settings: Config, run_dir: Path) -> None:
     spool = Path(settings.mta.spool)
     seen = [Path(sys.prefix), *map(Path, filter(None, sys.path)), Path(smtp_intercept.__file__).parents[1]]
     seen += [Path(path).parent for path, _ in files(map(written, settings.rule))]
+    seen += socket_directories(settings)
     if box.names:
         seen += [*NAMES, RESOLV_CONF.resolve().parent]
     for refusal in view.narrow([*PLACES, run_dir, spool], seen, [spool] if box.spool else []):
