@@ -61,7 +61,7 @@ class Question:
     header: bytes = b""
     size_bytes: int = 0
     argument: bytes = b""
-    content: Callable[[], Iterator[bytes]] | None = None
+    content: Callable[[], Iterator[bytes]] | None = field(default=None, compare=False)  # where, not what
 
 
 @dataclass(frozen=True, slots=True)
