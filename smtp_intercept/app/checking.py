@@ -24,7 +24,7 @@ from smtp_intercept.app.checks import OWN_MAIL, own_servers
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.daemon import needs_mta
 from smtp_intercept.app.exits import Exit
-from smtp_intercept.app.filtering import socket_directories
+from smtp_intercept.app.filter_places import socket_directories
 from smtp_intercept.app.objections import OBJECTIONS, Asked, found
 from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.relays import Relays

@@ -26,7 +26,7 @@ from smtp_intercept.app import channel, fields, handover, lending, listening, pr
 from smtp_intercept.app.accounts import NoAccountError
 from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
-from smtp_intercept.app.filtering import over_tcp
+from smtp_intercept.app.filter_places import over_tcp
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import Page, RunDir

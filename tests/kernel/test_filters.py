@@ -151,8 +151,8 @@ def town(lanes: None, lab: Lab, request: pytest.FixtureRequest) -> Iterator[Town
         for server in it.servers:
             it.plain_bytes[server] = it.mail(server, "none")[1]
         yield it
-        for server in it.servers.values():
-            server.process.end()
+        for running in it.servers.values():
+            running.process.end()
     for process in it.filters.values():
         process.kill()
 

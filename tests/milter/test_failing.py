@@ -145,7 +145,7 @@ def test_the_breaker() -> None:
     it.fails(12)
     assert not it.admits(21.9)
     assert it.admits(22)
-    it.works(0.1)
+    it.works()
     assert it.admits(22)
     assert it.failed == 0
 
