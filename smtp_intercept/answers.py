@@ -53,6 +53,7 @@ TOO_MANY_RECIPIENTS = Answer(452, "4.5.3 Too many recipients")
 HEADER_TOO_LARGE = Answer(552, "5.3.4 Header too large")
 MESSAGE_TOO_LARGE = Answer(552, "5.3.4 Message too large to be inspected")
 LARGE_FOR_NOW = Answer(452, "4.3.1 Message too large to be inspected now")
+NO_REWRITING = Answer(451, "4.3.5 A filter wants another envelope, which LMTP does not allow now")
 # No room to keep what must be looked at first.
 NO_ROOM = Answer(452, "4.3.1 Come again later")
 LINE_TOO_LONG = Answer(500, "5.5.2 Line too long")  # RFC 5321 §4.5.3.1.9

@@ -14,7 +14,7 @@ from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.dialogue import AFTER, MAX_LONG_OUTSTANDING, VERBS, Owed, Reading, Verb, owe
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Announced, Asking, Doubt
+from smtp_intercept.events import Announced, Doubt
 from smtp_intercept.limits import LOOK_AHEAD_BYTES, Phase
 from smtp_intercept.matching import CONTENT
 from smtp_intercept.opening import UNFINISHED, Header, Hello, Opening
@@ -93,7 +93,7 @@ class Conversation(Transfer):
         """The first thing to be decided. While it is not, no side is read."""
         answer = self._screen.ask(Stage.CONNECT)
         if answer is answers.ASKED:
-            self._wait_for_judge()
+            self.wait_for_judge(now)
         elif answer is not None:
             self._answer_last(answer, now)
 
@@ -101,10 +101,6 @@ class Conversation(Transfer):
     def at_the_door(self) -> bool:
         """Nobody has decided yet whether the client may come in."""
         return self.reading is Reading.ASKED and self._screen.question.stage is Stage.CONNECT
-
-    def _wait_for_judge(self) -> None:
-        self.reading = Reading.ASKED
-        self.orders.append(Asking(self._screen.question))
 
     def time_out(self, now: float) -> None:
         """What the session waits for does not come."""
@@ -157,7 +153,7 @@ class Conversation(Transfer):
             answer = self._judge_odd(owed, command, line, plain)
         if self._rules.ask is not None:
             if answer is answers.ASKED:
-                self._wait_for_judge()
+                self.wait_for_judge(now)
                 return position
             self._annotate(owed, answer, now)
             if answer is None and self._screen.unsure and owed.verb is Verb.MAIL:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from smtp_intercept.policy import Question
+from smtp_intercept.policy import Body, Question
 from smtp_intercept.transaction import Message
 
 
@@ -116,11 +116,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Send the server what is kept, its header as ``edit`` makes it; ``chunked``: as one BDAT, which is said first.
-    What is sent afterwards comes behind it."""
+    """Send the server what is kept, its header as ``edit`` makes it, with another ``body`` if there is one;
+    ``chunked``: as one BDAT, which is said first. What is sent afterwards comes behind it."""
 
     edit: Callable[[bytes], bytes] | None
     chunked: bool
+    body: Body | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from smtp_intercept.answers import Answer
 from smtp_intercept.dialogue import Owed, Reading, Verb
 from smtp_intercept.events import Asking, Forget, Hold, Release, ToServer
 from smtp_intercept.look import Look
-from smtp_intercept.policy import Notes, Ruling, Stage
+from smtp_intercept.policy import Notes, Question, Ruling, Stage
 from smtp_intercept.replies import Replies
 from smtp_intercept.wire import MAX_COUNT, ReplyLine
 
@@ -33,14 +33,26 @@ class Holding(Replies):
     def hold(self, octets: bytes) -> None:
         """The next of it."""
         assert self._look is not None
-        most, before = self._rules.limits.held_message_bytes, self._look.size_bytes
+        before = self._look.size_bytes
         self._look.read(octets)
         if not self._held:
             return
-        if not 0 < most < self._look.size_bytes:
+        if not self._excessive(self._look.size_bytes):
             self.orders.append(Hold(octets))
-        elif before <= most:
+        elif not self._excessive(before):
             self.orders.append(Forget())
+
+    def _too_long(self, size_bytes: int) -> bool:
+        """To be judged."""
+        return 0 < self._rules.limits.held_message_bytes < size_bytes
+
+    def _passes_unasked(self, size_bytes: int) -> bool:
+        kept = not self._no_room and not self._excessive(size_bytes)
+        return kept and self._too_long(size_bytes)
+
+    def _excessive(self, size_bytes: int) -> bool:
+        """To be kept: what nobody judges must be whole all the same before the server has any of it."""
+        return self._too_long(size_bytes) if self._rules.too_large else size_bytes > MAX_COUNT
 
     def lack_room(self) -> None:
         """What is held could not be kept: the client will come again."""
@@ -58,14 +70,31 @@ class Holding(Replies):
         """Of content that has ended, and is kept."""
         if self._chunked and self._look and self._transaction:
             self._transaction.size_bytes = self._look.size_bytes
+        look = self._look
+        if look and self._passes_unasked(look.size_bytes):
+            self._screen.notes.unjudged = "too large"
+            self._give(None, now)
+            return
         answer = self._too_much() or self._ask(chunked=self._chunked)
         if answer is answers.ASKED:
-            self.reading = Reading.ASKED
-            self.orders.append(Asking(self._screen.question))
+            self.wait_for_judge(now)
         elif answer is None:
             self._give(self._screen.ruling, now)
         else:
             self._take_back(answer, now)
+
+    def wait_for_judge(self, now: float) -> None:
+        """What he was asked last is not known yet."""
+        self.reading, self._asked_at = Reading.ASKED, now
+        self.orders.append(Asking(self._screen.question))
+
+    def waits_for(self, question: Question) -> bool:
+        """It is this that is not known yet."""
+        return self.reading is Reading.ASKED and self._screen.question is question
+
+    def overdue(self, now: float) -> bool:
+        """The judge has had his time."""
+        return self.reading is Reading.ASKED and now - self._asked_at >= self._rules.limits.decide_s
 
     def told(self, ruling: Ruling) -> None:
         """The answer to the question of `Asking`."""
@@ -76,10 +105,10 @@ class Holding(Replies):
         assert self._look is not None
         if self._no_room:
             return answers.NO_ROOM
-        if 0 < self._rules.limits.held_message_bytes < self._look.size_bytes:
+        if self._too_long(self._look.size_bytes):
             return self._rules.too_large
-        if self._chunked and self._look.size_bytes > MAX_COUNT:
-            return self._rules.too_large
+        if self._look.size_bytes > MAX_COUNT:
+            return self._rules.too_large or answers.MESSAGE_TOO_LARGE
         return answers.HEADER_TOO_LARGE if self._look.header(dotted=not self._chunked) is None else None
 
     def _ask(self, *, chunked: bool) -> Answer | None:
@@ -97,8 +126,23 @@ class Holding(Replies):
         """To the server, which is asked now what the client believes to have asked long ago."""
         self._let_go()
         self.reading, self.moved_at = Reading.WAITING, now
-        self._edit = ruling.edit if ruling else None
-        if self._chunked:
+        if ruling is not None:
+            self._edit, self._body = ruling.edit, ruling.body
+        if ruling is not None and ruling.envelope is not None:
+            if self._lmtp:  # whose server owes a reply to each recipient, and the client has heard of others
+                self._refuse_late(answers.NO_REWRITING.reply, now)
+                self.spoken += answers.NO_REWRITING.line
+                return
+            self._to_say.extend(ruling.envelope.commands)
+        self._say_next(now)
+
+    def _say_next(self, now: float) -> None:
+        """One command that makes another envelope; behind the last one the content. In lock-step: a server that refuses
+        one must have had nothing more."""
+        if self._to_say:
+            self._owed.append(Owed(Verb.OTHER, now, silent=True, late=True))
+            self.orders.append(ToServer(self._to_say.popleft()))
+        elif self._chunked:
             self._release(now, Owed(Verb.BDAT, now, size_bytes=0, last=True, ended=True))
         else:
             self._owed.append(Owed(Verb.DATA, now, late=True))
@@ -106,11 +150,11 @@ class Holding(Replies):
 
     def _release(self, now: float, owed: Owed) -> None:
         """All of it: the server's next reply is the client's."""
-        self.orders.append(Release(self._edit, self._chunked))
+        self.orders.append(Release(self._edit, self._chunked, self._body))
         if self._lmtp and self._transaction:
             self._owe_verdicts(self._transaction.at_server - 1, now)
         self._owed.append(owed)
-        self._edit = None
+        self._edit = self._body = None
         self.ambiguous = self.ambiguous or not (self._chunked or self._rules.reject_bare_newline)
         self._screen.forget()
         self.reading = self._behind_message()
@@ -133,7 +177,10 @@ class Holding(Replies):
 
     def _refuse_late(self, reply: ReplyLine, now: float) -> None:
         """The server wants no content: its word is the client's on the message."""
-        self._edit = None
+        if self._body is not None:
+            self._body.close()
+        self._edit = self._body = None
+        self._to_say.clear()
         self.orders.append(Forget())
         self._end(reply, now)
         self.reading = self.next_command()
@@ -146,6 +193,14 @@ class Holding(Replies):
             self._owed.append(Owed(Verb.RSET, now, silent=True))
         self._screen.unsure = False
         self._screen.forget()
+
+    def answer_rewriting(self, reply: ReplyLine, now: float) -> None:
+        """The server's word on a command of another envelope: its refusal is the client's on the message."""
+        if reply.code < 300:
+            self._say_next(now)
+        else:
+            self.instead = None  # the client hears it
+            self._refuse_late(reply, now)
 
     def _let_go(self) -> None:
         self._owed.pop()  # `Verb.HELD`; nothing can be behind it

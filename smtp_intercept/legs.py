@@ -11,6 +11,7 @@ import logging
 import socket
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -38,7 +39,7 @@ from smtp_intercept.inspect.held import nowhere
 from smtp_intercept.leg import Leg
 from smtp_intercept.limits import Phase
 from smtp_intercept.outbox import Outbox
-from smtp_intercept.policy import Ruling
+from smtp_intercept.policy import Question, Ruling, Stage
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
@@ -261,12 +262,14 @@ class Pair:
                 self._announce(client)
             case Hold(data):
                 self._hold(data)
-            case Release(edit, chunked):
-                self._to_server.release(edit, chunked=chunked)
+            case Release(edit, chunked, body):
+                self._to_server.release(edit, chunked=chunked, body=body)
             case Forget():
                 self._to_server.forget()
             case Asking(question):
-                self.session.ask_later(question, self.told)
+                if question.stage is Stage.MESSAGE:
+                    question.content = self._to_server.content(dotted=not self.session.chunked)
+                self.session.ask_later(question, partial(self.told, question))
             case _:
                 assert_never(out)
 
@@ -283,9 +286,9 @@ class Pair:
             _LOG.warning("session %s: content cannot be kept: %s", self.name, _errno(failure))
             self.session.lacks_room()
 
-    def told(self, ruling: Ruling) -> None:
-        """The answer to what the session has asked."""
-        if self.client is not None and not self.client.lost:
+    def told(self, question: Question, ruling: Ruling) -> None:
+        """The answer to what the session has asked; one that comes too late is none to its next question."""
+        if self.client is not None and not self.client.lost and self.session.waits_for(question):
             self.received(lambda _, now: self.session.told(ruling, now), b"")
             self.regulate()
 

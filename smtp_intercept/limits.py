@@ -81,6 +81,8 @@ class Limits:
     errors_free: int = 1  # of these nobody is slowed
     error_delay_s: float = 4.0  # behind the next one the client is not read for so long …
     error_delay_step_s: float = 4.0  # … and behind each further one for so much longer
+    # A client waits five minutes for the reply to a command (RFC 5321 §4.5.3.2): its clock must not run out first.
+    decide_s: float = 240.0
     patience_s: Mapping[Phase, float] = field(default_factory=lambda: PATIENCE_S)
 
     def moved_at(self, before: float, size_bytes: int, now: float) -> float:

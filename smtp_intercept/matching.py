@@ -16,6 +16,7 @@ from smtp_intercept.events import SERVERS, Abort, Doubt, DropServer, Leave, Orde
 from smtp_intercept.look import Look
 from smtp_intercept.offer import Offer
 from smtp_intercept.opening import begins_tls
+from smtp_intercept.policy import Body
 from smtp_intercept.rules import Rules
 from smtp_intercept.sasl import FIRST_OCTET, Exchange
 from smtp_intercept.screen import Screen
@@ -48,6 +49,8 @@ class Matching:
     with a reply more than is owed."""
 
     __slots__ = (
+        "_asked_at",
+        "_body",
         "_chunk",
         "_chunked",
         "_dot",
@@ -73,6 +76,7 @@ class Matching:
         "_screen",
         "_server_at",
         "_swallowed",
+        "_to_say",
         "_transaction",
         "_verbose",
         "ahead_bytes",
@@ -113,7 +117,10 @@ class Matching:
         self._look: Look | None = None  # at the content under way
         self._held = self._chunked = False  # the server has none of it yet; the client sends chunks
         self._edit: Callable[[bytes], bytes] | None = None  # of its header
+        self._body: Body | None = None  # in its place
+        self._to_say: deque[bytes] = deque()  # commands that make another envelope
         self._no_room = False  # for what is held
+        self._asked_at = now  # when a judge was asked that has not answered
         self._server_at = now  # while content is held: when the server was last spoken to
         self._fate: Answer | None = None  # of the content under way, if the server does not get it
         self._swallowed: Owed | None = None  # the BDAT whose chunk is read and thrown away
@@ -145,6 +152,11 @@ class Matching:
     def keeps(self) -> bool:
         """The server is still to have content that the client has sent."""
         return self._held or any(owed.late for owed in self._owed)
+
+    @property
+    def chunked(self) -> bool:
+        """What is held came as BDAT."""
+        return self._chunked
 
     @property
     def owes_word(self) -> bool:

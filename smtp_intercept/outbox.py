@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 from smtp_intercept.inspect.held import Held
 from smtp_intercept.leg import WRITE_BUFFER_BYTES, Leg
+from smtp_intercept.policy import Body
 
 # Of held content in one turn of the loop: the others want theirs.
 TURN_BYTES = 524_288
@@ -67,10 +68,15 @@ class Outbox:
             self._held.close()
             self._held = None
 
-    def release(self, edit: Callable[[bytes], bytes] | None, *, chunked: bool) -> None:
+    def content(self, *, dotted: bool) -> Callable[[], Iterator[bytes]]:
+        """What is kept, as it was written; ``dotted``: it is kept as DATA has it."""
+        held = self._held
+        return lambda: held.octets(dotted=dotted) if held is not None else iter(())
+
+    def release(self, edit: Callable[[bytes], bytes] | None, *, chunked: bool, body: Body | None = None) -> None:
         """Send what is kept; ``chunked``: as one BDAT."""
         held, self._held = self._held or Held(self._spill), None
-        size_bytes, pieces = held.pieces(edit, dotted=not chunked)
+        size_bytes, pieces = held.pieces(edit, dotted=not chunked, body=body)
         if chunked:
             self.write(b"BDAT %d LAST\r\n" % size_bytes)
         self._queue.append((held, pieces))

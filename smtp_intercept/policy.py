@@ -6,11 +6,11 @@ may stop goes any further.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
@@ -44,9 +44,10 @@ class Need(IntEnum):
 @dataclass(slots=True)  # not frozen, as what comes with every command: see `events`
 class Question:
     """What is known at a stage; what is not known yet is empty. ``client`` is who a balancer speaks for; ``parameters``
-    are MAIL's, in capitals; ``tokens`` are the judge's own for the recipients that the server has accepted, at DATA for
-    all that may be; ``recipients`` is how many were named, this one included. ``header`` is as it was written (dots
-    single); ``size_bytes`` as sent."""
+    are MAIL's, in capitals; ``argument`` is MAIL's or RCPT's as it came; ``tokens`` are the judge's own for the
+    recipients that the server has accepted, at DATA for all that may be; ``recipients`` is how many were named, this
+    one included. ``header`` is as it was written (dots single); ``size_bytes`` as sent; ``content`` gives the whole,
+    dots single, in pieces, where it is held."""
 
     stage: Stage
     client: str = ""
@@ -59,6 +60,8 @@ class Question:
     tokens: frozenset[Hashable] = frozenset()
     header: bytes = b""
     size_bytes: int = 0
+    argument: bytes = b""
+    content: Callable[[], Iterator[bytes]] | None = field(default=None, compare=False)  # where, not what
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +115,36 @@ _DISCARDED: Mapping[Stage, Answer] = MappingProxyType(
 )
 
 
+class Body(Protocol):
+    """What stands behind the blank line instead, as it is written; it ends with a line end, or is empty."""
+
+    @property
+    def size_bytes(self) -> int:
+        """As it is written."""
+
+    def octets(self) -> Iterator[bytes]:
+        """In pieces."""
+
+    def close(self) -> None:
+        """Nobody will have it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """Another envelope: ``commands`` make it of the one that the server has. ``sender`` is MAIL's argument, None for
+    the same; ``added`` are RCPT's; ``deleted`` are mailboxes, as `Question.recipient`."""
+
+    commands: tuple[bytes, ...]
+    sender: bytes | None = None
+    added: tuple[bytes, ...] = ()
+    deleted: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """A judge's answer. ``by`` names the rules that did something, ``would`` those that are only observed. ``need`` is
-    said at DATA, ``token`` at RCPT, ``edit`` (of a whole message, as it is written) at MESSAGE."""
+    said at DATA, ``token`` at RCPT, ``edit`` (of the header, as it is written), ``body`` and ``envelope``, in the place
+    of what came, at MESSAGE. ``filters`` are still to be asked, ``filtered`` says what has become of them."""
 
     verdict: Verdict = Pass()
     by: tuple[str, ...] = ()
@@ -123,22 +152,33 @@ class Ruling:
     need: Need = Need.NOTHING
     token: Hashable = None
     edit: Callable[[bytes], bytes] | None = None
+    body: Body | None = None
+    envelope: Rewritten | None = None
+    filters: tuple[str, ...] = ()
+    filtered: tuple[tuple[str, str], ...] = ()
 
 
 PASSED = Ruling()
+# What a judge's silence is taken for.
+NOT_DECIDED = Ruling(Defer(451, "4.7.1 Not decided in time, come again later"))
 Ask: TypeAlias = Callable[[Question], Ruling | None]
 Later: TypeAlias = Callable[[Question, Callable[[Ruling], None]], None]
 
 
 @dataclass(slots=True)
 class Notes:
-    """The names of rules that came into play for one message, or before any."""
+    """The names of rules that came into play for one message, or before any; of filters with what became of them.
+    ``unjudged``: why rules that need the content were not asked."""
 
     by: dict[str, None] = field(default_factory=dict)
     would: dict[str, None] = field(default_factory=dict)
+    filters: dict[str, str] = field(default_factory=dict)
+    unjudged: str = ""
 
     def take(self, ruling: Ruling) -> None:
         """Some of them more."""
+        if ruling.filtered:
+            self.filters.update(ruling.filtered)
         if not (ruling.by or ruling.would):
             return
         for kept, names in ((self.by, ruling.by), (self.would, ruling.would)):
@@ -147,8 +187,8 @@ class Notes:
 
     def fields(self) -> dict[str, object]:
         """Those of a log record: none where no rule came into play."""
-        kept = {"rules": list(self.by), "would": list(self.would)}
-        return {name: names for name, names in kept.items() if names}
+        kept = {"rules": list(self.by), "would": list(self.would), "filters": self.filters, "unjudged": self.unjudged}
+        return {name: noted for name, noted in kept.items() if noted}
 
 
 def answer_to(verdict: Verdict, stage: Stage) -> Answer | None:

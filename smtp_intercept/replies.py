@@ -56,9 +56,15 @@ class Replies(Matching):
     def _refuse_late(self, reply: ReplyLine, now: float) -> None:
         raise NotImplementedError
 
+    def answer_rewriting(self, reply: ReplyLine, now: float) -> None:
+        """The server's word on a command of another envelope."""
+        raise NotImplementedError
+
     # The effects.
 
-    def _nothing(self, owed: Owed, reply: ReplyLine, now: float) -> None: ...
+    def _nothing(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if owed.late:
+            self.answer_rewriting(reply, now)
 
     def _welcome(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.welcomed = True

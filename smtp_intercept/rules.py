@@ -5,11 +5,12 @@ Pure data.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from smtp_intercept.answers import MESSAGE_TOO_LARGE, Answer
 from smtp_intercept.limits import DEFAULT_LIMITS, Limits
-from smtp_intercept.policy import Ask, Later
+from smtp_intercept.policy import NOT_DECIDED, Ask, Later, Ruling
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,9 @@ class Rules:
     the keyword leaves EHLO replies, the command is answered 502. ``reject_bare_newline``: a message that servers could
     end elsewhere is refused. A dialogue that cannot be followed any more ends if the server is to blame and
     ``close_in_doubt``, or the client and not ``pass_client_doubt``; else it crosses unread. ``balancer``: the client
-    may begin with the PROXY protocol. ``too_large`` is said of content that must be held and is more than may be."""
+    may begin with the PROXY protocol. ``too_large`` is said of content that must be held and is more than may be; None:
+    the server has it, unasked. ``silence`` is the answer of ``later`` that has not come within `Limits.decide_s`.
+    ``over`` is called when the session is."""
 
     ask: Ask | None = None
     later: Later | None = None
@@ -28,7 +31,9 @@ class Rules:
     pass_client_doubt: bool = False
     balancer: bool = False
     limits: Limits = DEFAULT_LIMITS
-    too_large: Answer = MESSAGE_TOO_LARGE
+    too_large: Answer | None = MESSAGE_TOO_LARGE
+    silence: Ruling = NOT_DECIDED
+    over: Callable[[], None] | None = None
 
     @property
     def guarded(self) -> bool:

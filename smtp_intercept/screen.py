@@ -62,7 +62,7 @@ class Screen:
         """No transaction is under way."""
         self._mail = self._chunks = _NONE
         self._recipients = self._crossed = self._discarded = 0
-        self._tokens: frozenset[Hashable] = frozenset()
+        self._tokens = set[Hashable]()
         self.need = Need.NOTHING
 
     @property
@@ -187,7 +187,8 @@ class Screen:
         if self._mail is _CROSSED and not self.unsure:
             return answers.NESTED_MAIL  # the server would pair the next recipients with another sender than we
         self.forget()
-        named = {"sender": parse_path(command.argument), "parameters": command.argument.upper()}
+        said = command.argument
+        named = {"sender": parse_path(said), "parameters": said.upper(), "argument": said}
         answer = self.ask(Stage.MAIL, **{**_NO_ENVELOPE, **named})
         if answer is not answers.ASKED:
             self._mail = _fate(answer)
@@ -211,7 +212,7 @@ class Screen:
         self._recipients += 1
         self._crossed += answer is None
         if answer is None and self.token is not None:
-            self._tokens |= {self.token}
+            self._tokens.add(self.token)
         self._discarded += answer is answers.RECIPIENT_OK
         return answer
 
@@ -227,7 +228,8 @@ class Screen:
             return answers.RECIPIENT_OK
         if self._rules.ask is None:
             return None
-        return self.ask(Stage.RCPT, recipient=parse_path(command.argument), recipients=number)
+        said = command.argument
+        return self.ask(Stage.RCPT, recipient=parse_path(said), recipients=number, argument=said)
 
     def _judge_whole(self, command: Command) -> Answer | None:
         """RFC 3030 §2: DATA behind BDAT is out of order. The server has not seen chunks that are held."""
@@ -241,7 +243,7 @@ class Screen:
         if self._rules.ask is None:
             return None
         self.need = Need.NOTHING
-        answer = self.ask(Stage.DATA, recipient="", tokens=self._tokens)
+        answer = self.ask(Stage.DATA, recipient="", tokens=frozenset(self._tokens))
         if answer is None and self.ruling is not None:
             self.need = self.ruling.need
         return answers.HOLD_CONTENT if answer is None and self.need is Need.HOLD else answer

@@ -82,7 +82,8 @@ class Session:
     def shortest_wait_s(self) -> float:
         """The least after which `check_time` may have something to say."""
         limits = self.limits
-        return min(*limits.patience_s.values(), limits.without_mail_s or math.inf)
+        decide_s = limits.decide_s if self._rules.later else math.inf
+        return min(*limits.patience_s.values(), limits.without_mail_s or math.inf, decide_s)
 
     @property
     def limits(self) -> Limits:
@@ -108,6 +109,11 @@ class Session:
     def unread(self) -> bool:
         """Both sides' octets cross, or did at the end, for a doubt."""
         return self._talk.reading is _OPAQUE and self._talk.doubt is not None
+
+    @property
+    def chunked(self) -> bool:
+        """The content that is held came as BDAT."""
+        return self._talk.chunked
 
     @property
     def layer(self) -> bool:
@@ -140,6 +146,10 @@ class Session:
         self._talk.connect(now)
         self._speak(out)
         return out
+
+    def waits_for(self, question: Question) -> bool:
+        """Its answer has not come, and may still do so."""
+        return self._talk.waits_for(question)
 
     def told(self, ruling: Ruling, now: float) -> list[Out]:
         """The answer to `Asking`, which comes once; nothing if the session has gone on to its end without it."""
@@ -232,6 +242,8 @@ class Session:
     def check_time(self, now: float) -> list[Out]:
         """To be asked now and then: the end, if what the session waits for has not come in its time."""
         talk, limits, out = self._talk, self.limits, list[Out]()
+        if talk.overdue(now):
+            return self.told(self._rules.silence, now)
         phase = talk.phase
         talk.keep_server(now)
         late = phase is not None and now - talk.moved_at >= limits.patience_s[phase]
@@ -251,6 +263,8 @@ class Session:
     def finish(self, now: float) -> list[Out]:
         """The session is over, for whatever reason: the message under way, if there is one. To be called once."""
         out: list[Out] = []
+        if self._rules.over is not None:
+            self._rules.over()
         self._talk.leave(now)
         self._speak(out)
         return out

@@ -55,6 +55,9 @@ PURE = {
             "message",
         ),
     ),
+    "smtp_intercept.milter": (
+        *("packets", "replies", "agreement", "exchange", "envelope", "changes", "breaker", "address"),
+    ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),

@@ -11,7 +11,17 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from bridge.flow import MAX_VLAN
-from smtp_intercept.app import here, hw_words, queue_words, refusals, rules_words, signals, streams, trace_words
+from smtp_intercept.app import (
+    filter_words,
+    here,
+    hw_words,
+    queue_words,
+    refusals,
+    rules_words,
+    signals,
+    streams,
+    trace_words,
+)
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
 from smtp_intercept.app.exits import Exit, listed
 from smtp_intercept.app.signals import Interrupted
@@ -185,6 +195,7 @@ def _add_asking(sub: Subcommands) -> None:
     add_verb(
         sub, "reindex", "trace.reindex", "make what `trace` searches anew, from the mail log and its rotated copies"
     )
+    filter_words.add(add_group(sub, "filter", "try a filter of the configuration"))
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(add_group(sub, "queue", queue))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"

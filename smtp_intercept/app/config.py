@@ -23,7 +23,7 @@ from hwprofiles.shown import cut
 from hwprofiles.validation import MOST_REASON
 from smtp_intercept import pickup
 from smtp_intercept.accounts import LEAST_HELD_BYTES, LEAST_OF_SESSION, Budget
-from smtp_intercept.answers import LARGE_FOR_NOW, MESSAGE_TOO_LARGE
+from smtp_intercept.answers import LARGE_FOR_NOW, MESSAGE_TOO_LARGE, Answer
 from smtp_intercept.app.checks import warnings
 from smtp_intercept.app.defaults import CONFIG
 from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, StartTls
@@ -31,7 +31,7 @@ from smtp_intercept.app.located import line_of
 from smtp_intercept.app.maillog import Bounds
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
 from smtp_intercept.app.reading import read, whole_file
-from smtp_intercept.app.rule_schema import TooLarge
+from smtp_intercept.app.rule_schema import OnSilence, TooLarge
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
 from smtp_intercept.app.tables import (
     handling,
@@ -46,8 +46,15 @@ from smtp_intercept.app.validated import validated
 from smtp_intercept.direction import Direction, Network, Servers
 from smtp_intercept.limits import Limits as SessionLimits
 from smtp_intercept.limits import Phase
+from smtp_intercept.policy import NOT_DECIDED, PASSED, Ruling
 from smtp_intercept.rules import Rules
 from smtp_intercept.shares import Shares
+
+_TOO_LARGE: Mapping[TooLarge, Answer | None] = {
+    TooLarge.REFUSE: MESSAGE_TOO_LARGE,
+    TooLarge.DEFER: LARGE_FOR_NOW,
+    TooLarge.PASS: None,
+}
 
 __all__ = [
     "Config",
@@ -70,6 +77,7 @@ __all__ = [
     "rules",
     "sample",
     "shares",
+    "silence",
     "uses_mta",
     "warnings",
     "workers",
@@ -223,9 +231,20 @@ def rules(config: Config, direction: Direction = Direction.INCOMING) -> Rules:
         reject_bare_newline=intercept.bare_newline is BareNewline.REJECT,
         close_in_doubt=doubtful is OnDoubt.CLOSE,
         pass_client_doubt=intercept.on_client_doubt is OnDoubt.PASS,
-        limits=SessionLimits(**own, held_message_bytes=config.inspect.size_bytes, patience_s=patience_s),
-        too_large=LARGE_FOR_NOW if config.inspect.too_large is TooLarge.DEFER else MESSAGE_TOO_LARGE,
+        limits=SessionLimits(
+            **own,
+            held_message_bytes=config.inspect.size_bytes,
+            decide_s=float(config.inspect.decide_s),
+            patience_s=patience_s,
+        ),
+        too_large=_TOO_LARGE[config.inspect.too_large],
+        silence=silence(config),
     )
+
+
+def silence(config: Config) -> Ruling:
+    """What rules that are not decided in time are taken for."""
+    return PASSED if config.inspect.on_silence is OnSilence.ACCEPT else NOT_DECIDED
 
 
 def policy(

@@ -36,6 +36,7 @@ from smtp_intercept.app.children import (
     serving,
 )
 from smtp_intercept.app.config import Config
+from smtp_intercept.app.filter_places import over_tcp
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rundir import Page, RunDir
@@ -255,7 +256,8 @@ class Daemon:
         handing = [handover.pair() for _ in workers] if needs_mta(config) else []
         naming = [channel.pair() for _ in workers]
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
-        outwards = [lending.pair() for _ in workers] if self._outside and not config.intercept.hidden else []
+        needed = self._outside and (not config.intercept.hidden or over_tcp(config))
+        outwards = [lending.pair() for _ in workers] if needed else []
         # All ends stay open here: a process that is started again finds the same channels.
         self._ends = (*proving, *serving, *handing, *naming, *inwards, *outwards)
         heard = zip(proving, serving, strict=True)

@@ -30,6 +30,8 @@ from smtp_intercept.app import channel, config, lending, listening, processlog
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import OnFailure, OnOverload
+from smtp_intercept.app.filter_places import asks_filters
+from smtp_intercept.app.filtering import Filtering
 from smtp_intercept.app.handover import Giving
 from smtp_intercept.app.heldplace import held_place
 from smtp_intercept.app.lending import Borrowed
@@ -82,11 +84,18 @@ class Interceptor:
         self._lends = [channel.adopt(end) for end in arguments.lend]
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         self._rulings = Rulings(settings, links)
+        blank, spill = _blank(arguments.borrow), _spill(settings, arguments)
+        process = f"interceptor-{self._worker + 1}" if arguments.seats is not None else "interceptor"
+        self._filtering = Filtering(settings, process, spill, settings.inspect.size_bytes, blank)
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
         self._untaken = 0
         self._gateway = Gateway(
-            dial=Dialler(settings.intercept.hidden, settings.bridge.management, blank=_blank(arguments.borrow)),
+            dial=Dialler(
+                settings.intercept.hidden,
+                settings.bridge.management,
+                blank=None if settings.intercept.hidden else blank,
+            ),
             protection=config.protection(settings),
             log=self._log,
             describe=describe(tuple(arguments.port)),
@@ -94,8 +103,8 @@ class Interceptor:
             shares=config.shares(settings),
             budget=config.budget(settings, settings.interceptor.workers),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
-            rules=_rules(settings, self._rulings),
-            spill=_spill(settings, arguments),
+            rules=_rules(settings, self._rulings, self._filtering),
+            spill=spill,
             session_idle_s=float(limits.session_idle_s or 1),
             choose=self._choose,
             **_shared(settings, arguments),
@@ -153,7 +162,10 @@ class Interceptor:
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
         told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
-        rules = {**self._gateway.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
+        rules: dict[str, Any] = (
+            {**self._gateway.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
+        )
+        rules |= {"filters": self._filtering.page()} if self._filtering.filters else {}
         report = {**myself(), **told, **rules, "counts": counts, "unknown_keywords": unknown}
         channel.tell(self._reports, report)
 
@@ -168,17 +180,21 @@ def _spill(settings: config.Config, arguments: argparse.Namespace) -> Callable[[
     return held_place(Path(settings.inspect.directory), arguments.uid, arguments.gid) if settings.rule else nowhere
 
 
-def _rules(settings: config.Config, rulings: Rulings) -> Callable[[Passage], Rules]:
+def _rules(settings: config.Config, rulings: Rulings, filtering: Filtering) -> Callable[[Passage], Rules]:
     """By direction, and by whether the connection is a balancer's; with a judge of its own, where there are rules."""
     usual = {direction: config.rules(settings, direction) for direction in Direction}
     balanced = {direction: replace(rules, balancer=True) for direction, rules in usual.items()}
-    balancer = config.balancer(settings)
+    balancer, filters = config.balancer(settings), asks_filters(settings)
 
     def of(passage: Passage) -> Rules:
         return (balanced if balancer(passage.client[0]) else usual)[passage.arrival.direction]
 
     def judged(passage: Passage) -> Rules:
-        return replace(of(passage), ask=rulings.judge(passage).ask)
+        ask = rulings.judge(passage).ask
+        if not filters:
+            return replace(of(passage), ask=ask)
+        course = filtering.course(passage, ask)
+        return replace(of(passage), ask=course.ask, later=course.later, over=course.over)
 
     return judged if settings.rule else of
 
@@ -203,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
         many=("prove", "listener", "lend"),
     )
     settings = config.load(arguments.effective)
-    _allow_sessions(settings.limits.sessions or 1)
+    _allow_sessions(settings.limits.sessions or 1, len(settings.filter))
     try:
         interceptor = Interceptor(settings, arguments)
     except ListError as error:
@@ -219,9 +235,9 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _allow_sessions(sessions: int) -> None:
+def _allow_sessions(sessions: int, filters: int) -> None:
     """Not even root may always raise the limit of open files (CAP_SYS_RESOURCE)."""
-    allowed = allow_files(FILES_PER_SESSION * (sessions + OVERSHOOT) + FILES_BESIDE)
+    allowed = allow_files((FILES_PER_SESSION + filters) * (sessions + OVERSHOOT) + FILES_BESIDE)
     if allowed < FILES_PER_SESSION * sessions + FILES_BESIDE:
         _LOG.warning(
             "limits.sessions: %d sessions need %d open files, and %d are allowed; connections beyond are bridged "

@@ -30,6 +30,8 @@ from smtp_intercept.app.certificate import certificate
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import BareNewline, Queue, VerifyFailure
+from smtp_intercept.app.filter_places import asks_filters
+from smtp_intercept.app.filtering import Filtering
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.heldplace import held_place
 from smtp_intercept.app.lending import Borrowed
@@ -104,9 +106,13 @@ class Mta:
         if self._call_ahead is not None:
             served = replace(served, verify=self._call_ahead)
         self._rulings = Rulings(settings, links)
+        self._filtering: Filtering | None = None
         if settings.rule:
             spill = held_place(Path(settings.mta.spool) / "held", os.geteuid(), os.getegid())
             served = replace(served, judge=lambda passage: self._rulings.judge(passage).ask, spill=spill)
+            if asks_filters(settings):
+                self._filtering = Filtering(settings, "mta", spill, settings.mta.size_bytes)
+                served = replace(served, course=self._filtering.course)
         self._receiving = Receiving(
             served,
             sessions=settings.limits.sessions or 1,
@@ -162,9 +168,10 @@ class Mta:
         counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, **self._log.counts}
         if self._call_ahead is not None:
             counts |= {f"recipients_{verdict}": count for verdict, count in self._call_ahead.counts.items()}
-        rules = (
+        rules: dict[str, Any] = (
             {**self._receiving.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
         )
+        rules |= {"filters": self._filtering.page()} if self._filtering else {}
         open_now = {"sessions": self._receiving.sessions, "held_bytes": self._receiving.held_bytes}
         told = {**open_now, "counts": counts, "queue": self._waiting()}
         channel.tell(self._reports, {**myself(), **told, **rules})
@@ -206,6 +213,7 @@ def services(
             reject_bare_newline=settings.intercept.bare_newline is BareNewline.REJECT,
         ),
         limits=_limits(settings),
+        silence=config.silence(settings),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from smtp_intercept.app.fields import FROM_PROFILE
 from smtp_intercept.app.mistakes import Mistake
-from smtp_intercept.app.rule_schema import Inspect, Mode, Rule, Then
+from smtp_intercept.app.rule_schema import Filter, Inspect, Mode, Rule, Then
 from smtp_intercept.app.schema import Bridge, Config
 from smtp_intercept.inspect.actions import EDITS, ENDING
 from smtp_intercept.inspect.criteria import CRITERIA
@@ -32,11 +32,27 @@ def _actions(rule: tuple[Rule, ...]) -> Iterator[Mistake]:
         ending = [name for name in ENDING if getattr(each.then, name) is not None]
         if len(ending) > 1:
             yield Mistake(at, f"has {' and '.join(ending)}, and a message has one end", "keep one of them")
-        if not ending and not _edits(each.then):
+        if not ending and not _edits(each.then) and not each.then.filter:
             yield Mistake(at, "does nothing", f"add one of {', '.join(ENDING)}")
+        if each.then.filter and ending and ending != ["accept"]:
+            yield Mistake(at, f"has filter, but with {ending[0]} nobody gets the message", "keep one of them")
         if _edits(each.then) and ending and ending != ["accept"]:
             reason = f"has {_edits(each.then)[0]}, but with {ending[0]} nobody gets the message"
             yield Mistake(at, reason, "keep one of them")
+
+
+def _filters(rule: tuple[Rule, ...], filter: tuple[Filter, ...]) -> Iterator[Mistake]:  # noqa: A002 - the table's name
+    seen: set[str] = set()
+    for index, each in enumerate(filter):
+        if each.name in seen:
+            yield Mistake(("filter", index, "name"), f"{each.name!r} is another filter's name too", "give each its own")
+        seen.add(each.name)
+    for index, asking in enumerate(rule):
+        for number, name in enumerate(asking.then.filter or ()):
+            if name not in seen:
+                at = ("rule", index, "then", "filter", number)
+                remedy = f"name one of {', '.join(sorted(seen))}" if seen else "add a [[filter]] of that name"
+                yield Mistake(at, f"{name!r} is no [[filter]]", remedy)
 
 
 def _edits(then: Then) -> list[str]:
@@ -63,6 +79,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("rule",), _names),
     (("rule",), _actions),
     (("bridge", "rule"), _ports),
+    (("rule", "filter"), _filters),
 )
 
 
@@ -118,6 +135,21 @@ def _warn_signed(config: Config) -> Iterator[str]:
             )
 
 
+def _warn_filters(config: Config) -> Iterator[str]:
+    asked = {name for rule in config.rule for name in rule.then.filter or ()}
+    for index, each in enumerate(config.filter):
+        if each.name not in asked:
+            yield f"filter[{index}]: no rule sends mail through {each.name!r}"
+    times = {each.name: each.end_s for each in config.filter}
+    for index, rule in enumerate(config.rule):
+        together = sum(times[name] for name in rule.then.filter or ())
+        if together > config.inspect.decide_s:
+            yield (
+                f"rule[{index}].then.filter: its filters may take {together} s together, and inspect.decide_s is "
+                f"{config.inspect.decide_s}: then on_silence decides, not their on_failure"
+            )
+
+
 def _warn_unasked(config: Config) -> Iterator[str]:
     """A rule for what is never inspected."""
     if config.inspect.mode is Mode.OBSERVE and not config.rule:
@@ -125,5 +157,5 @@ def _warn_unasked(config: Config) -> Iterator[str]:
 
 
 WARNINGS: tuple[Callable[[Config], Iterator[str]], ...] = (
-    *(_warn_never, _warn_waiting, _warn_signed, _warn_observed, _warn_unasked),
+    *(_warn_never, _warn_waiting, _warn_signed, _warn_observed, _warn_unasked, _warn_filters),
 )

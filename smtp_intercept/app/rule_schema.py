@@ -22,9 +22,11 @@ from smtp_intercept.inspect import actions, criteria
 from smtp_intercept.inspect.criteria import DIRECTIONS, HOURS, MAILBOXES, NETWORKS, TEXTS, WEEKDAYS, Kind
 from smtp_intercept.inspect.written import Written, edits, is_file, path_of
 from smtp_intercept.limits import DEFAULT_LIMITS
+from smtp_intercept.milter.address import read_address
 
 MAX_RULES = 10_000  # each is a bit of every decision
 MAX_NAME_CHARACTERS = 64  # a log record may have twenty of them
+MAX_FILTERS = 64
 MAX_INLINE = 10_000  # entries; longer lists have files
 
 
@@ -40,6 +42,14 @@ class TooLarge(StrEnum):
 
     REFUSE = "refuse"
     DEFER = "defer"
+    PASS = "pass"
+
+
+class OnSilence(StrEnum):
+    """What is done where nothing is decided in time."""
+
+    DEFER = "defer"
+    ACCEPT = "accept"
 
 
 class _Table(BaseModel):
@@ -85,10 +95,13 @@ def _vlan(value: Any) -> Any:
 
 def _name(value: Any) -> Any:
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value.strip()) <= MAX_NAME_CHARACTERS:
-        raise mistake(
-            f"{shown(value)} is not a rule's name", f'give 1 to {MAX_NAME_CHARACTERS} letters: "no executables"'
-        )
+        raise mistake(f"{shown(value)} is not a name", f'give 1 to {MAX_NAME_CHARACTERS} letters: "no executables"')
     return value
+
+
+def _names(value: Any) -> Any:
+    """One, or a list of them."""
+    return (value,) if isinstance(value, str) else value
 
 
 def _field_name(value: Any) -> Any:
@@ -148,6 +161,8 @@ Closed = Annotated[str, _reply("close", "421 4.7.0 not from here")]
 Name = Annotated[str, BeforeValidator(_name)]
 ModeChoice = Annotated[Mode, fields.choice(Mode)]
 TooLargeChoice = Annotated[TooLarge, fields.choice(TooLarge)]
+OnSilenceChoice = Annotated[OnSilence, fields.choice(OnSilence)]
+Filters = Annotated[tuple[Name, ...], BeforeValidator(_names), Field(min_length=1, max_length=16)]
 Always = Annotated[bool, BeforeValidator(_only_true)]
 NotYet = Annotated[None, BeforeValidator(_not_yet)]
 
@@ -207,7 +222,7 @@ class Then(_Table):
     add_header: Mapping[FieldName, FieldValue] | None = None
     replace_header: Mapping[FieldName, FieldValue] | None = None
     remove_header: tuple[FieldName, ...] | None = None
-    filter: NotYet = None
+    filter: Filters | None = None
     quarantine: NotYet = None
     redirect: NotYet = None
     copy_to: NotYet = None
@@ -223,6 +238,37 @@ class Rule(_Table):
     mode: ModeChoice = Mode.ENFORCE
 
 
+class OnFailure(StrEnum):
+    """What becomes of mail without a filter that it should have gone through."""
+
+    DEFER = "defer"
+    ACCEPT = "accept"
+
+
+def _filter_address(value: Any) -> Any:
+    try:
+        read_address(value)
+    except ValueError as error:
+        raise mistake(
+            str(error), 'write it like "127.0.0.1:11332", "[::1]:8891" or "unix:/run/opendkim/opendkim.sock"'
+        ) from None
+    return value
+
+
+class Filter(_Table):
+    """[[filter]]: a program that speaks milter."""
+
+    name: Name
+    address: Annotated[str, BeforeValidator(_filter_address)]
+    connect_s: int = Field(10, ge=1, le=300, description="a filter that does not answer must not hold mail up")
+    command_s: int = Field(30, ge=1, le=600, description="the same, of each thing that it is told")
+    end_s: int = Field(120, ge=1, le=570, description="the same, of the whole message; the client waits ten minutes")
+    on_failure: Annotated[OnFailure, fields.choice(OnFailure)] = OnFailure.DEFER
+    on_quarantine: Annotated[OnFailure, fields.choice(OnFailure)] = OnFailure.DEFER
+    failures: int = Field(5, ge=1, le=1_000, description="in a row, after which nobody waits for it")
+    rest_s: int = Field(30, ge=1, le=3_600, description="how long nobody does")
+
+
 class Inspect(_Table):
     """[inspect]"""
 
@@ -234,12 +280,25 @@ class Inspect(_Table):
         description="held content must not fill the disk",
     )
     too_large: TooLargeChoice = TooLarge.REFUSE
+    decide_s: int = Field(
+        round(DEFAULT_LIMITS.decide_s),
+        ge=1,
+        le=570,
+        description="filters included; clients wait five minutes, and ten for the last reply (RFC 5321 §4.5.3.2)",
+    )
+    on_silence: OnSilenceChoice = OnSilence.DEFER
     directory: fields.FilePath = PurePosixPath(HELD)
 
 
 # In the order in which `[[rule]]` may have them.
 RuleTables: Mapping[tuple[str, ...], type[_Table]] = MappingProxyType(
-    {("rule", "*"): Rule, ("rule", "*", "when"): When, ("rule", "*", "then"): Then, ("inspect",): Inspect}
+    {
+        ("rule", "*"): Rule,
+        ("rule", "*", "when"): When,
+        ("rule", "*", "then"): Then,
+        ("inspect",): Inspect,
+        ("filter", "*"): Filter,
+    }
 )
 
 
@@ -255,4 +314,5 @@ def written(rule: Rule) -> Written:
         ending[0] if ending else None,
         edits(then.tag_subject, then.add_header or {}, then.replace_header or {}, then.remove_header or ()),
         rule.mode is Mode.OBSERVE,
+        then.filter or (),
     )

@@ -142,6 +142,7 @@ def _does(said: Said) -> str:
     if said.answer is not Answer.YES:
         return ""
     does = [verdict_text(said.rule.ending)] if said.rule.ending is not None else []
+    does += [f"filter {name}" for name in said.rule.filters]
     does += map(edit_text, said.rule.edits)
     return f": {', '.join(does)}{' (only observed)' * said.rule.observed}"
 

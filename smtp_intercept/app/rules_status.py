@@ -11,7 +11,28 @@ from rich.table import Table
 
 def page(*reports: Mapping[str, Any]) -> dict[str, Any]:
     """Its part of the page."""
-    return {"rules": counted(*reports), "list_errors": errors(*reports)}
+    return {"rules": counted(*reports), "list_errors": errors(*reports), "filters": filters(*reports)}
+
+
+def filters(*reports: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Each as each process has it."""
+    return [dict(each) for report in reports for each in report.get("filters", [])]
+
+
+def resting(found: list[dict[str, Any]]) -> list[str]:
+    """Those that do not work, as `status` says it."""
+    return [
+        f"filter {each['name']} is {each['state']}: {each['last_error']}" for each in found if each["state"] != "works"
+    ]
+
+
+def filter_table(found: list[dict[str, Any]]) -> Table:
+    """For people."""
+    table = Table("filter", "state", "messages", "failures", "not asked", "usually", "at most")
+    for each in found:
+        counts = (str(each[name]) for name in ("messages", "failures", "skipped"))
+        table.add_row(each["name"], each["state"], *counts, f"{each['median_ms']} ms", f"{each['slowest_ms']} ms")
+    return table
 
 
 def counted(*reports: Mapping[str, Any]) -> dict[str, dict[str, int]]:

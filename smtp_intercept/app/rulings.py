@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from ipaddress import ip_address
 
 from smtp_intercept.app.config import Config, protection
@@ -75,4 +76,4 @@ def _linked(rule: Written, links: Mapping[str, str]) -> Written:
     ports = {
         key: tuple(links.get(port, port) for port in rule.when[key]) for key in ("port", "port_not") if key in rule.when
     }
-    return rule if not ports else Written(rule.name, {**rule.when, **ports}, rule.ending, rule.edits, rule.observed)
+    return replace(rule, when={**rule.when, **ports}) if ports else rule

@@ -29,7 +29,7 @@ from smtp_intercept.app.fields import (
     StartTls,
     VerifyFailure,
 )
-from smtp_intercept.app.rule_schema import MAX_RULES, Inspect, Rule
+from smtp_intercept.app.rule_schema import MAX_FILTERS, MAX_RULES, Filter, Inspect, Rule
 from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, RFC_SECONDS, Phase
 from smtp_intercept.mta.nexthop import Protocol, Security
@@ -348,6 +348,7 @@ class Config(Table):
     pickup: PickUp = PickUp()
     protected: tuple[Protected, ...] = ()
     inspect: Inspect = Inspect()
+    filter: tuple[Filter, ...] = Field((), max_length=MAX_FILTERS)
     rule: tuple[Rule, ...] = Field((), max_length=MAX_RULES)
     mta: Mta = Mta()
     relay: Relay | None = None

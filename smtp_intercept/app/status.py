@@ -255,6 +255,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
     found += rules_status.warnings(page["list_errors"])
+    found += rules_status.resting(page["filters"])
     found += _unlogged(page) + tracking_status.warnings(page)
     found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]
     if page["waits_for_confirm"]:
@@ -367,6 +368,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
             odd,
             mail,
             rules_status.table(page["rules"]),
+            rules_status.filter_table(page["filters"]),
             unknown,
             workers,
             _mta_table(page["mta"]),

@@ -17,7 +17,7 @@ from hwprofiles.validation import told
 from smtp_intercept.app.checks import CHECKS
 from smtp_intercept.app.located import KeyPath, spelled
 from smtp_intercept.app.mistakes import Mistake
-from smtp_intercept.app.rule_schema import MAX_RULES, Inspect, Rule, RuleTables
+from smtp_intercept.app.rule_schema import MAX_FILTERS, MAX_RULES, Filter, Inspect, Rule, RuleTables
 from smtp_intercept.app.schema import (
     Bridge,
     Bypass,
@@ -67,6 +67,7 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "pickup": TypeAdapter(PickUp),
     "protected": TypeAdapter(tuple[Protected, ...]),
     "inspect": TypeAdapter(Inspect),
+    "filter": TypeAdapter(Annotated[tuple[Filter, ...], Field(max_length=MAX_FILTERS)]),
     "rule": TypeAdapter(Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)]),
     "mta": TypeAdapter(Mta),
     "relay": TypeAdapter(Relay | None),
@@ -96,7 +97,7 @@ def validated(raw: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
 
 
 def _absent(section: str) -> Any:
-    return {"bypass": (), "protected": (), "rule": (), "relay": None}.get(section, {})
+    return {"bypass": (), "protected": (), "rule": (), "filter": (), "relay": None}.get(section, {})
 
 
 def _frozen(value: Any) -> Any:

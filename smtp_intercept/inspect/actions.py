@@ -59,7 +59,6 @@ ENDING = ("accept", "refuse", "defer", "discard", "close")
 EDITS = ("tag_subject", "add_header", "replace_header", "remove_header")
 AWAITED: Mapping[str, str] = MappingProxyType(
     {
-        "filter": "filters",
         "quarantine": "a quarantine",
         "redirect": "a next hop that rules choose",
         "copy_to": "a next hop that rules choose",

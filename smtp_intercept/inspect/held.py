@@ -10,6 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from smtp_intercept.mta.content import DotStuffing as Unstuffing
+from smtp_intercept.mta.stuffing import DotStuffing
+from smtp_intercept.policy import Body
+
 # Most mail is smaller; what is larger would be memory that a few clients could use up.
 MEMORY_BYTES = 65_536
 PIECE_BYTES = 65_536
@@ -47,19 +51,27 @@ class Held:
             self.close()
             raise
 
+    def octets(self, *, dotted: bool = False) -> Iterator[bytes]:
+        """The content as it was written, as often as it is asked for; ``dotted``: it is kept as DATA has it."""
+        return _without_dots(self._pieces(), self.size_bytes) if dotted else self._pieces()
+
     def pieces(
-        self, edit: Callable[[bytes], bytes] | None = None, *, dotted: bool = False
+        self, edit: Callable[[bytes], bytes] | None = None, *, dotted: bool = False, body: Body | None = None
     ) -> tuple[int, Iterator[bytes]]:
         """How many octets, and the octets, with the header as ``edit`` makes it: its fields, without the blank line.
-        ``dotted``: as DATA has it. To be asked once."""
+        ``dotted``: as DATA has it; of how many octets is not known then if there is another ``body``. To be asked
+        once."""
         whole = self._pieces()
-        if edit is None:
+        if edit is None and body is None:
             return self.size_bytes, whole
         begun = b""
         while _BLANK_LINE not in begun and not begun.startswith(b"\r\n") and (piece := next(whole, b"")):
             begun += piece
         header = begun[: _header_end(begun, dotted=dotted)]
-        edited = edit(_undotted(header)) if dotted else edit(header)
+        edited = _undotted(header) if dotted else header
+        edited = edit(edited) if edit else edited
+        if body is not None:
+            return len(edited) + 2 + body.size_bytes, _with_body(edited, body, dotted=dotted)
         begun_anew = (_dotted(edited) if dotted else edited) + begun[len(header) :]
         return self.size_bytes - len(begun) + len(begun_anew), _chain(begun_anew, whole)
 
@@ -80,6 +92,23 @@ class Held:
             with suppress(OSError):
                 os.close(self._file)
             self._file = -1
+
+
+def _with_body(header: bytes, body: Body, *, dotted: bool) -> Iterator[bytes]:
+    stuffing = DotStuffing()
+    for piece in _chain(header + b"\r\n", body.octets()):
+        yield stuffing.stuff(piece) if dotted else piece
+    if dotted:
+        yield stuffing.end()
+    body.close()
+
+
+def _without_dots(pieces: Iterator[bytes], size_bytes: int) -> Iterator[bytes]:
+    """What DATA had, of so many octets, without its end."""
+    stuffing, left = Unstuffing(), size_bytes
+    for piece in pieces:
+        left -= len(piece)
+        yield stuffing.remove(piece, ended=not left)
 
 
 def _write(file: int, octets: bytes) -> None:

@@ -134,5 +134,6 @@ _STAGES: Mapping[Stage, Callable[[Judge, Question], Ruling]] = MappingProxyType(
 def _ruling(found: Finding, token: Hashable = None) -> Ruling:
     """What is not decided yet passes for now."""
     if found.verdict is None:
-        return Ruling(would=found.would, token=token) if found.would or token else PASSED
-    return Ruling(found.verdict, found.by, found.would, token=token, edit=editor(found.edits))
+        return Ruling(would=found.would, token=token, filters=found.filters) if found.would or token else PASSED
+    edit = editor(found.edits)
+    return Ruling(found.verdict, found.by, found.would, token=token, edit=edit, filters=found.filters)

@@ -55,6 +55,7 @@ class Rule:
     ending: Verdict | None = None
     edits: tuple[Edit, ...] = ()
     observed: bool = False
+    filters: tuple[str, ...] = ()
 
     @property
     def known(self) -> Known:

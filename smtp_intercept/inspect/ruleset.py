@@ -30,13 +30,14 @@ class Standing(NamedTuple):  # made at every stage, at a third of a frozen datac
 
 class Finding(NamedTuple):
     """``verdict`` is None while a rule before the first that holds is not known yet. ``rule`` is that one, else the one
-    that decides, None for none. ``would`` are observed rules that hold."""
+    that decides, None for none. ``would`` are observed rules that hold. ``filters`` are to be asked."""
 
     verdict: Verdict | None
     rule: int | None = None
     edits: tuple[Edit, ...] = ()
     by: tuple[str, ...] = ()
     would: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +82,9 @@ class Ruleset:
             self._stages[criterion] += (asked,)
         self._later = {stage: self._after(stage) for stage in Known}
         self._ending = _bits(rule.ending is not None and not rule.observed for rule in self.rules)
-        self._doing = self._ending | _bits(bool(rule.edits) and not rule.observed for rule in self.rules)
-        self._edited = _bits(bool(rule.edits) and not rule.observed for rule in self.rules)
+        # What a filter makes of a message is an edit too.
+        self._edited = _bits(bool(rule.edits or rule.filters) and not rule.observed for rule in self.rules)
+        self._doing = self._ending | self._edited
         self._watched = _bits(rule.observed for rule in self.rules)
         self.start = Standing((1 << len(self.rules)) - 1, (1 << len(self.rules)) - 1)
 
@@ -121,12 +123,13 @@ class Ruleset:
         if not (mask & (self._edited | self._watched) or finding.by or self.observed):
             return finding  # as nearly always
         editing, watched = mask & self._edited, mask & self._watched
-        if finding.rule is not None and finding.verdict is not None and self.rules[finding.rule].edits:
-            editing |= 1 << finding.rule
+        if finding.rule is not None and finding.verdict is not None:
+            editing |= self._edited & 1 << finding.rule
         names = dict.fromkeys([*(self.rules[n].name for n in numbers(editing)), *finding.by])
         edits = tuple(edit for n in numbers(editing) for edit in self.rules[n].edits)
         would = tuple(self.rules[n].name for n in numbers(watched))
-        found = Finding(finding.verdict, finding.rule, edits, tuple(names), would)
+        filters = dict.fromkeys(name for n in numbers(editing) for name in self.rules[n].filters)
+        found = Finding(finding.verdict, finding.rule, edits, tuple(names), would, tuple(filters))
         return found if not self.observed else _only_told(found)
 
     def need(self, standing: Standing) -> Need:
@@ -150,6 +153,7 @@ def strictest(findings: Iterable[Finding]) -> Finding:
         tuple(dict.fromkeys(edit for each in found for edit in each.edits)),
         tuple(dict.fromkeys(name for each in found for name in each.by)),
         tuple(dict.fromkeys(name for each in found for name in each.would)),
+        tuple(dict.fromkeys(name for each in found for name in each.filters)),
     )
 
 

@@ -26,6 +26,7 @@ class Written:
     ending: Verdict | None
     edits: tuple[Edit, ...]
     observed: bool
+    filters: tuple[str, ...] = ()
 
 
 def files(rules: Iterable[Written]) -> Iterator[tuple[str, Kind]]:
@@ -39,7 +40,8 @@ def files(rules: Iterable[Written]) -> Iterator[tuple[str, Kind]]:
 def read_rules(rules: Iterable[Written], listed: Listed) -> tuple[Rule, ...]:
     """``listed`` gives the entries of a list."""
     return tuple(
-        Rule(rule.name, tuple(_read(rule.when, listed)), rule.ending, rule.edits, rule.observed) for rule in rules
+        Rule(rule.name, tuple(_read(rule.when, listed)), rule.ending, rule.edits, rule.observed, rule.filters)
+        for rule in rules
     )
 
 

@@ -7,18 +7,36 @@ message whose recipients fare differently those go for whom it is thrown away, b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from smtp_intercept.answers import HEADER_TOO_LARGE, MAIL_OK, TAKEN, Answer
 from smtp_intercept.inspect.held import Held
 from smtp_intercept.look import Look
+from smtp_intercept.mta.esmtp import RefusedError, read_mail, read_recipient
 from smtp_intercept.mta.faults import SpoolError, SpoolFullError
 from smtp_intercept.mta.receiver import Receiver, Submission, refusal_of, to_its_end
+from smtp_intercept.mta.replies import NOT_KEPT
 from smtp_intercept.mta.services import Draft
-from smtp_intercept.policy import Ask, Discard, Later, Need, Notes, Question, Ruling, Stage, answer_to
-from smtp_intercept.wire import safe_text
+from smtp_intercept.policy import (
+    Ask,
+    Body,
+    Discard,
+    Later,
+    Need,
+    Notes,
+    Question,
+    Rewritten,
+    Ruling,
+    Stage,
+    answer_to,
+)
+from smtp_intercept.wire import parse_path, safe_text
+
+
+def _nothing() -> None:
+    """There is nobody to be told."""
 
 
 @dataclass(slots=True)
@@ -59,12 +77,16 @@ class Kept:
         except OSError as error:
             raise SpoolFullError(f"content cannot be held: {error.strerror}") from error
 
-    def fill(self, edit: Callable[[bytes], bytes] | None) -> None:
+    def octets(self) -> Iterator[bytes]:
+        """What is held."""
+        return iter(()) if self._held is None else self._held.octets()
+
+    def fill(self, edit: Callable[[bytes], bytes] | None, body: Body | None) -> None:
         """The draft, with what was held. May wait for the disk; `SpoolError` as `Draft.write`."""
         if self._held is None:
             return
         self.draft.write(self._received or b"")
-        for piece in self._held.pieces(edit)[1]:
+        for piece in self._held.pieces(edit, body=body)[1]:
             self.draft.write(piece)
         self._held.close()
 
@@ -76,11 +98,23 @@ class Kept:
 
 
 class Judged(Receiver):
-    """One session. ``ask`` decides; ``later`` answers what it does not at once."""
+    """One session. ``ask`` decides; ``later`` answers what it does not at once. ``alone`` are the rules without their
+    filters, which a message goes through once; ``over`` is called when the session is."""
 
-    def __init__(self, *given: Any, ask: Ask, later: Later | None, spill: Callable[[], int], **named: Any) -> None:
+    def __init__(
+        self,
+        *given: Any,
+        ask: Ask,
+        later: Later | None,
+        spill: Callable[[], int],
+        alone: Ask | None = None,
+        over: Callable[[], None] = _nothing,
+        **named: Any,
+    ) -> None:
         super().__init__(*given, **named)
         self._ask, self._later, self._spill = ask, later, spill
+        self._alone, self.over = alone or ask, over
+        self._argument = b""
         self._question, self._ruling = Question(Stage.CONNECT), Ruling()
         self.notes = Notes()  # of what came before any message
 
@@ -106,7 +140,10 @@ class Judged(Receiver):
         self._later(question, lambda ruling: None if told.done() else told.set_result(ruling))
         self._timeout_handle.cancel()  # whose time it is
         try:
-            return await told
+            async with asyncio.timeout(self._limits.decide_s):
+                return await told
+        except TimeoutError:
+            return self._services.silence
         finally:
             self._reset_timeout()
 
@@ -133,9 +170,9 @@ class Judged(Receiver):
         answer = await super()._mail(arg)
         if answer is not MAIL_OK:
             return answer
-        told, parameters = self.envelope.told, arg.upper().encode(errors="surrogateescape")
-        sender = self.envelope.mail.reverse_path
-        answered = await self._judge(Stage.MAIL, told.notes, sender=sender, parameters=parameters)
+        told, argument = self.envelope.told, arg.encode(errors="surrogateescape")
+        named = {"sender": self.envelope.mail.reverse_path, "parameters": argument.upper(), "argument": argument}
+        answered = await self._judge(Stage.MAIL, told.notes, **named)
         if answered is None or answered is MAIL_OK:
             self.envelope.gone = answered is MAIL_OK
             return answer
@@ -151,13 +188,15 @@ class Judged(Receiver):
         self._ruling = Ruling(Discard())
         if not submission.gone:
             number = len(submission.recipients) + 1
-            answer = await self._judge(Stage.RCPT, submission.told.notes, recipient=mailbox, recipients=number)
+            named = {"recipient": mailbox, "recipients": number, "argument": self._argument}
+            answer = await self._judge(Stage.RCPT, submission.told.notes, **named)
             if answer is not None and answer.code >= 300:
                 return answer
         thrown_away = self._ruling.verdict == Discard()
         return None if thrown_away else await self._services.verify(here, mailbox)
 
     async def _recipient(self, arg: str) -> Answer:
+        self._argument = arg.encode(errors="surrogateescape")
         answer = await super()._recipient(arg)
         if answer.code < 300:
             self.envelope.rulings.append(self._ruling)
@@ -180,46 +219,69 @@ class Judged(Receiver):
         await super()._take(Kept(draft, need, self._limits.header_bytes, self._spill) if need else draft)
 
     async def _keep(self, draft: Any) -> Answer:
-        submission, edit = self.envelope, None
+        submission, edit, body = self.envelope, None, None
         if isinstance(draft, Kept):
-            answer = await self._weigh(draft.look)
+            answer = await self._weigh(draft)
             if answer is not None and answer is not TAKEN:
                 draft.abandon()
                 return self._finish(answer, "")
             submission.gone, edit = submission.gone or answer is TAKEN, self._ruling.edit
-            await self._throw_away(draft.look)
+            body = self._ruling.body
+            self._throw_away()
         left = [r for r, ruling in zip(submission.recipients, submission.rulings, strict=True) if _gets(ruling)]
         if submission.gone or not left:
             draft.abandon()
+            if body is not None:
+                body.close()
             submission.told.discarded = True
             return self._finish(TAKEN, "")
         submission.recipients[:] = left
         if not isinstance(draft, Kept):
             return await super()._keep(draft)
-        return await self._fill(draft, edit)
+        return await self._fill(draft, edit, body)
 
-    async def _weigh(self, look: Look) -> Answer | None:
+    async def _weigh(self, kept: Kept) -> Answer | None:
         """With the content."""
-        header = look.header(dotted=False)
+        header = kept.look.header(dotted=False)
         if header is None:
             return HEADER_TOO_LARGE if self.envelope.need is Need.HOLD else None
         known = {"header": header, "size_bytes": self.envelope.told.size_bytes, "tokens": self.envelope.tokens}
-        return await self._judge(Stage.MESSAGE, self.envelope.told.notes, **known)
+        answer = await self._judge(Stage.MESSAGE, self.envelope.told.notes, content=kept.octets, **known)
+        if answer is None and self._ruling.envelope is not None:
+            try:
+                self._rewrite(self._ruling.envelope)
+            except RefusedError:
+                return NOT_KEPT
+        return answer
 
-    async def _throw_away(self, look: Look) -> None:
+    def _throw_away(self) -> None:
         """For whom of several: each is asked about alone."""
-        submission, ruling = self.envelope, self._ruling
+        submission = self.envelope
         if len(submission.tokens) > 1 and not submission.gone and submission.need is Need.HOLD:
             for number, each in enumerate(submission.rulings):
-                if _gets(each):
-                    alone = frozenset([each.token])
-                    await self._judge(Stage.MESSAGE, Notes(), tokens=alone)
-                    submission.rulings[number] = replace(each, verdict=self._ruling.verdict)
-        self._ruling = ruling
+                if _gets(each) and each.token is not None:
+                    ruling = self._alone(replace(self._question, tokens=frozenset([each.token])))
+                    if ruling is not None:
+                        submission.rulings[number] = replace(each, verdict=ruling.verdict)
 
-    async def _fill(self, draft: Kept, edit: Callable[[bytes], bytes] | None) -> Answer:
+    def _rewrite(self, rewritten: Rewritten) -> None:
+        """As filters want it. `RefusedError`: no queue could hold that."""
+        submission = self.envelope
+        extended, smtputf8 = self.session.extended_smtp, submission.mail.smtputf8
+        if rewritten.sender is not None:
+            reverse_path = read_mail(rewritten.sender.decode(errors="surrogateescape"), extended=True).reverse_path
+            submission.mail = replace(submission.mail, reverse_path=reverse_path)
+        for number, recipient in enumerate(submission.recipients):
+            if parse_path(b"TO:<%b>" % recipient.address.encode(errors="surrogateescape")) in rewritten.deleted:
+                submission.rulings[number] = replace(submission.rulings[number], verdict=Discard())
+        for argument in rewritten.added:
+            words = argument.decode(errors="surrogateescape")
+            submission.recipients.append(read_recipient(words, extended=extended, smtputf8=smtputf8))
+            submission.rulings.append(Ruling())
+
+    async def _fill(self, draft: Kept, edit: Callable[[bytes], bytes] | None, body: Body | None) -> Answer:
         try:
-            await to_its_end(self.loop.run_in_executor(self._disk, draft.fill, edit))
+            await to_its_end(self.loop.run_in_executor(self._disk, draft.fill, edit, body))
         except SpoolError as error:
             draft.abandon()
             return self._finish(refusal_of(error), "")

@@ -145,7 +145,7 @@ class Receiving:
         bill, services = self._billing.of(passage.client[0]), self._services
         kind: Callable[..., Receiver] = Receiver
         if services.judge is not None:
-            kind = partial(Judged, ask=services.judge(passage), later=services.later, spill=services.spill)
+            kind = partial(Judged, spill=services.spill, **_judging(services, passage))
         receiver: Receiver = kind(
             passage.name,
             origin,
@@ -202,6 +202,7 @@ class Receiving:
         receiver.forget()
         bill.close()
         if isinstance(receiver, Judged):
+            receiver.over()
             self._count_rules(receiver.notes)
         self._end(passage, receiver, receiver.outcome, receiver.reason)
 
@@ -225,6 +226,16 @@ class Receiving:
 
     def _now(self) -> str:
         return timestamp(self._services.clock())
+
+
+def _judging(services: Services, passage: Passage) -> dict[str, Any]:
+    """Who decides about a connection."""
+    assert services.judge is not None
+    ask = services.judge(passage)
+    if services.course is None:
+        return {"ask": ask, "later": services.later}
+    course = services.course(passage, ask)
+    return {"ask": course.ask, "later": course.later, "alone": course.rules_alone, "over": course.over}
 
 
 class _Unheard:

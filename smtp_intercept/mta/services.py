@@ -12,9 +12,10 @@ from smtp_intercept.answers import Answer
 from smtp_intercept.direction import Direction
 from smtp_intercept.inspect.held import nowhere
 from smtp_intercept.limits import DEFAULT_LIMITS, Limits
+from smtp_intercept.milter.course import Course
 from smtp_intercept.mta.envelope import Envelope, Origin
 from smtp_intercept.passage import Passage
-from smtp_intercept.policy import Ask, Later
+from smtp_intercept.policy import NOT_DECIDED, Ask, Later, Ruling
 
 
 class Draft(Protocol):
@@ -62,7 +63,8 @@ class Services:
     which is, by the server that would get it. ``direction`` of a message
     to one, for the log. ``room_bytes``: how large a message would still fit. ``balancer``: this client's PROXY
     protocol is believed. ``clock`` gives UTC seconds. ``judge`` decides about a connection's mail, ``later`` answers
-    what it does not at once, ``spill`` opens a file for content that it must see first."""
+    what it does not at once, or its ``silence`` does; ``course`` adds the filters that it names; ``spill`` opens a file
+    for content that it must see first."""
 
     spool: Spool
     admission: Callable[[Origin, str], Answer | None]
@@ -78,4 +80,6 @@ class Services:
     verify: Callable[[Origin, str], Awaitable[Answer | None]] = _unverified
     judge: Callable[[Passage], Ask] | None = None
     later: Later | None = None
+    silence: Ruling = NOT_DECIDED
+    course: Callable[[Passage, Ask], Course] | None = None
     spill: Callable[[], int] = nowhere

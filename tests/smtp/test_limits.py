@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Leave, MessageDone, Out, Release, ToClient, ToServer
+from smtp_intercept.events import Asking, Forget, Leave, MessageDone, Out, Release, ToClient, ToServer
 from smtp_intercept.holding import NOOP_EVERY_S
 from smtp_intercept.leg import WRITE_BUFFER_BYTES
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, Limits, Phase
-from smtp_intercept.policy import PASSED, Close, Defer, Discard, Need, Refuse, Ruling, Stage, answer_to
+from smtp_intercept.policy import PASSED, Close, Defer, Discard, Need, Question, Refuse, Ruling, Stage, answer_to
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 from smtp_intercept.shares import Shares
@@ -218,6 +219,41 @@ def test_an_answer_that_nobody_waits_for_any_more() -> None:
     assert it.told(Ruling(Refuse(550, "no")), 0) == []
     assert it.server_closed(0)
     assert it.told(PASSED, 0) == []
+
+
+def test_a_judge_who_says_nothing_has_his_time() -> None:
+    asked: list[Question] = []
+    silent = Ruling(Defer(451, "4.7.1 later"))
+    rules = Rules(ask=lambda _: None, later=lambda question, told: asked.append(question), silence=silent)
+    it = session(rules, ("c", b"EHLO c\r\n"))
+    limit_s = rules.limits.decide_s
+    assert it.shortest_wait_s == limit_s
+    assert it.check_time(limit_s - 0.001) == []
+    assert it.check_time(limit_s)[0] == ToClient(b"451 4.7.1 later\r\n")
+
+
+def test_an_answer_that_is_late_is_none_to_the_next_question() -> None:
+    outs: list[Out] = []
+    it = Session(Protection(), Rules(ask=lambda asked: None, silence=PASSED))
+    outs += it.opened(0)
+    outs += it.check_time(1_000)
+    outs += it.server_sent(b"220 mx\r\n", 1_000)
+    outs += it.client_sent(b"EHLO c\r\n", 1_000)
+    first, second = [out.question for out in outs if isinstance(out, Asking)]
+    assert not it.waits_for(first)
+    assert it.waits_for(second)
+
+
+@pytest.mark.parametrize("size", [10, 11, 12])
+def test_what_is_too_large_to_be_judged_may_cross(size: int) -> None:
+    rules = replace(HOLDING, too_large=None, limits=Limits(held_message_bytes=11))
+    it = session(rules, *HELD)
+    outs = it.client_sent(b"y" * (size - 5) + b"\r\n.\r\n", 0)
+    assert ToServer(b"DATA\r\n") in outs
+    assert Forget() not in outs
+    it.server_sent(b"354 go\r\n", 0)
+    (done,) = [out for out in it.server_sent(b"250 ok\r\n", 0) if isinstance(out, MessageDone)]
+    assert done.record.notes.unjudged == ("too large" if size > 11 else "")
 
 
 def test_a_client_far_ahead_of_a_screened_server_waits() -> None:
