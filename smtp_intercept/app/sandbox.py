@@ -116,7 +116,8 @@ def myself() -> dict[str, Any]:
 def _narrow(box: Sandbox, settings: Config, run_dir: Path) -> None:
     seen = [Path(sys.prefix), *map(Path, filter(None, sys.path)), Path(smtp_intercept.__file__).parents[1]]
     seen += [Path(path).parent for path, _ in files(map(written, settings.rule))]
-    seen += socket_directories(settings)
+    # A link must not open one of the places.
+    seen += [path for path in socket_directories(settings) if path.resolve() not in (*PLACES, Path("/"))]
     if box.names:
         seen += [*NAMES, RESOLV_CONF.resolve().parent]
     others = [Path(own) for own in (settings.mta.spool, settings.tracking.index) if own is not None]
