@@ -48,6 +48,10 @@ def told(details: ErrorDetails) -> tuple[str, str]:
             return f"{value} is too low", f"the least is {context['ge']}"
         case "less_than_equal":
             return f"{value} is too high", f"the most is {context['le']}"
+        case "too_long":
+            return f"has {context['actual_length']}, more than {context['max_length']}", "give fewer"
+        case "too_short":
+            return "is an empty list", "leave it out, or name one"
         case "enum":
             return f"{shown(value)} is not one of {context['expected'].replace(chr(39), '')}", "choose one of them"
         case kind if kind in _TYPES:

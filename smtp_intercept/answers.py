@@ -12,15 +12,16 @@ from smtp_intercept.wire import ReplyLine
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reply of ours. ``closes``: the session ends with it. ``drops``: the server's leg is reset, because the server
-    is in the middle of content that cannot be cancelled. ``discards``: the message goes nowhere. ``outcome`` is the
-    session's in the mail log if it closes."""
+    """One reply of ours. ``closes``: the session ends with it. ``drops``: the server's leg is reset, because nobody has
+    heard its banner. ``discards``: the message goes nowhere. ``holds``: its content is kept until more is known.
+    ``outcome`` is the session's in the mail log if it closes."""
 
     code: int
     text: str
     closes: bool = False
     drops: bool = False
     discards: bool = False
+    holds: bool = False
     outcome: str = "refused"
 
     @property
@@ -49,7 +50,11 @@ NO_BLOB = Answer(503, "5.5.1 Not inside a message")
 MESSAGE_FAILED = Answer(503, "5.5.1 The message was refused; RSET first")  # RFC 3030 §2
 # RFC 5321 §4.5.3.1.10: the client sends to the others in another transaction.
 TOO_MANY_RECIPIENTS = Answer(452, "4.5.3 Too many recipients")
-HEADER_TOO_LARGE = Answer(552, "5.3.4 Header too large", drops=True)
+HEADER_TOO_LARGE = Answer(552, "5.3.4 Header too large")
+MESSAGE_TOO_LARGE = Answer(552, "5.3.4 Message too large to be inspected")
+LARGE_FOR_NOW = Answer(452, "4.3.1 Message too large to be inspected now")
+# No room to keep what must be looked at first.
+NO_ROOM = Answer(452, "4.3.1 Come again later")
 LINE_TOO_LONG = Answer(500, "5.5.2 Line too long")  # RFC 5321 §4.5.3.1.9
 BROKEN_LINE = Answer(500, "5.5.2 CR or NUL inside a line")
 TOO_MANY_COMMANDS = Answer(421, "4.7.0 Too many commands without mail", closes=True)
@@ -61,6 +66,10 @@ TAKEN = Answer(250, "2.0.0 Ok", discards=True)
 MAIL_OK = Answer(250, "2.1.0 Ok")
 RECIPIENT_OK = Answer(250, "2.1.5 Ok")
 CHUNK_OK = Answer(250, "2.0.0 Ok", discards=True)
+HOLD_CONTENT = Answer(354, "End data with <CR><LF>.<CR><LF>", holds=True)
+CHUNK_HELD = Answer(250, "2.0.0 Ok", holds=True)
+# Never said: somebody has been asked, and has not answered yet.
+ASKED = Answer(0, "")
 IN_DOUBT = Answer(421, "4.7.0 Cannot follow this dialogue, closing", closes=True, outcome="aborted")
 INJECTED = Answer(421, "4.7.0 Octets behind STARTTLS, closing", closes=True, outcome="aborted")  # RFC 3207 §6
 NO_WEB = Answer(421, "4.7.0 Mail is spoken here, not HTTP", closes=True, outcome="foreign")

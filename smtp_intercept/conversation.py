@@ -14,12 +14,11 @@ from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.dialogue import AFTER, MAX_LONG_OUTSTANDING, VERBS, Owed, Reading, Verb, owe
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Announced, Doubt
-from smtp_intercept.inspection import Inspection
+from smtp_intercept.events import Announced, Asking, Doubt
 from smtp_intercept.limits import LOOK_AHEAD_BYTES, Phase
 from smtp_intercept.matching import CONTENT
 from smtp_intercept.opening import UNFINISHED, Header, Hello, Opening
-from smtp_intercept.policy import Stage
+from smtp_intercept.policy import Need, Stage
 from smtp_intercept.rules import Rules
 from smtp_intercept.sasl import FIRST_OCTET, Exchange, first_frame
 from smtp_intercept.transfer import Transfer
@@ -38,6 +37,7 @@ from smtp_intercept.wire import (
 _CANCEL = b"*\r\n"  # RFC 4954 §4
 # Asked for with every command: see `session`.
 _PARTS = frozenset({Verb.BDAT, Verb.BURL})  # of a message
+_ENVELOPE = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
 _COMMAND = Reading.COMMAND
 _BDAT, _BURL, _AUTH, _AFTER = Verb.BDAT, Verb.BURL, Verb.AUTH, dict(AFTER)
 _AUTH_VERBS = tuple(name for name, verb in VERBS.items() if verb is Verb.AUTH)
@@ -86,7 +86,25 @@ class Conversation(Transfer):
     def connect(self, now: float) -> None:
         """Both peers are there."""
         self.moved_at = self.mail_at = now
-        self._answer_last(self._screen.ask(Stage.CONNECT), now)
+        if not self._rules.balancer:  # whose clients have not been named yet
+            self.admit(now)
+
+    def admit(self, now: float) -> None:
+        """The first thing to be decided. While it is not, no side is read."""
+        answer = self._screen.ask(Stage.CONNECT)
+        if answer is answers.ASKED:
+            self._wait_for_judge()
+        elif answer is not None:
+            self._answer_last(answer, now)
+
+    @property
+    def at_the_door(self) -> bool:
+        """Nobody has decided yet whether the client may come in."""
+        return self.reading is Reading.ASKED and self._screen.question.stage is Stage.CONNECT
+
+    def _wait_for_judge(self) -> None:
+        self.reading = Reading.ASKED
+        self.orders.append(Asking(self._screen.question))
 
     def time_out(self, now: float) -> None:
         """What the session waits for does not come."""
@@ -127,23 +145,45 @@ class Conversation(Transfer):
         part = owed.verb is _BDAT or owed.verb is _BURL
         if part and not self._part_may_cross(now):
             return position
+        if self._rules.ask is not None and owed.verb in _ENVELOPE and any(each.last for each in self._owed):
+            self.reading = self.wait()  # whether the transaction before is over
+            return position
         self.moved_at = now
-        if self._inspection is not None and not self._screen.chunking:
-            self._inspection = None
         # Every server reads these octets as one command: no CR but before the LF, no NUL, not so long that it is cut.
         plain = 0 <= line.find(b"\r") == end - position - 2 < PLAIN_BYTES and b"\0" not in line
         if plain and not part:
             answer = self._screen.judge(owed.verb, command)
         else:
             answer = self._judge_odd(owed, command, line, plain)
+        if self._rules.ask is not None:
+            if answer is answers.ASKED:
+                self._wait_for_judge()
+                return position
+            self._annotate(owed, answer, now)
+            if answer is None and self._screen.unsure and owed.verb is Verb.MAIL:
+                self._reset_server(position, now)
         if answer is not None:
             self.cuts.append((position, end, b""))
             self._answer(owed, answer, end, now)
         elif part and owed.verb is _BDAT and owed.size_bytes is not None:
-            self._cross_chunk(owed, position, end, now)
+            self._cross_chunk(owed, now)
         else:
             self._cross(owed, command, line, plain)
         return end
+
+    def _annotate(self, owed: Owed, answer: Answer | None, now: float) -> None:
+        """With what the judge has said besides."""
+        screen = self._screen
+        if owed.verb is Verb.MAIL:
+            owed.notes = screen.notes
+        elif owed.verb is Verb.RCPT:
+            owed.token = screen.token
+        if self._look is not None and not screen.chunking:
+            self.drop_held()
+        elif self._look is None and owed.verb is _BDAT:
+            held = answer is answers.CHUNK_HELD
+            if held or (answer is None and screen.need is Need.LOOK):
+                self.begin_look(now, held=held)
 
     def _open(self, buffer: bytes, position: int, now: float) -> int | None:
         """Before the banner: the position behind what is no line; None: a line begins there."""
@@ -166,6 +206,7 @@ class Conversation(Transfer):
                 self.ambiguous = True  # to a server that does not know it these are lines
                 if client:
                     self.orders.append(Announced(client))
+                    self._screen.speaks_for(client[0])
                 return position + size_bytes
             case Doubt() as doubt:
                 self.give_up(doubt, now)
@@ -218,8 +259,11 @@ class Conversation(Transfer):
         elif owed.verb is _BDAT and not self.alone:
             answer = self._judge_chunk(owed, command, line)
         answer = answer or self._screen.judge(owed.verb, command)
-        if answer is None and owed.verb in _PARTS and not (self._transaction and self._transaction.at_server):
+        passes = answer is None or answer is answers.CHUNK_HELD
+        if passes and owed.verb in _PARTS and not (self._transaction and self._transaction.at_server):
             return answers.NO_RECIPIENTS
+        if passes and owed.verb is _BURL and owed.last:  # the message ends with it
+            self._screen.forget()
         return answer
 
     def _judge_chunk(self, owed: Owed, command: Command, line: bytes) -> Answer | None:
@@ -236,16 +280,15 @@ class Conversation(Transfer):
     def _answer(self, owed: Owed, answer: Answer, end: int, now: float) -> None:
         """The server does not hear of it. The answer to BDAT comes when its chunk has been read."""
         owed = replace(owed, answer=answer)
-        if owed.verb is _BDAT and owed.size_bytes and not answer.closes:
-            self._swallowed = owed
-            self.begin_chunk(owed.size_bytes)
+        if owed.verb is _BDAT and not answer.closes:
+            self._swallowed = owed if owed.size_bytes else None
+            self.begin_chunk(owed.size_bytes or 0)
+            if not owed.size_bytes:
+                self._answer_chunk(owed, end, now)
             return
         self._owed.append(owed)
-        after = self.next_command() if owed.verb is _BDAT else AFTER.get(owed.verb) or self.next_command()
-        self.reading = Reading.HELD if answer.closes else after
+        self.reading = Reading.HELD if answer.closes else AFTER.get(owed.verb) or self.next_command()
         self.settle(now)
-        if owed.verb is _BDAT:
-            self._end_swallowed(owed, end, now)
 
     def _measure(self, line: bytes) -> None:
         self.ambiguous = self.ambiguous or len(line) > PLAIN_BYTES
@@ -261,6 +304,8 @@ class Conversation(Transfer):
             self.reading = after
             if owed.verb is _AUTH:
                 self._exchange = Exchange(command.argument)
+        elif self._screen.undecided is not None:
+            self.reading = self.wait()
         else:
             # Most often nothing is owed but this: what `next_command` would say.
             self.reading = _COMMAND if plain and len(self._owed) < MAX_LONG_OUTSTANDING else self._next(owed, plain)
@@ -268,7 +313,7 @@ class Conversation(Transfer):
     def _next(self, owed: Owed, plain: bool) -> Reading:
         return self.next_command(len(owed.name)) if plain else self.wait()
 
-    def _cross_chunk(self, owed: Owed, position: int, end: int, now: float) -> None:
+    def _cross_chunk(self, owed: Owed, now: float) -> None:
         self._owed.append(owed)
         self._last_chunk = owed.last
         if self._lmtp and owed.last and self._transaction:  # its reply is waited for as that to data is
@@ -276,11 +321,9 @@ class Conversation(Transfer):
             self._owed.pop()
             self._owe_verdicts(self._transaction.at_server - 1, now)
             self._owed.append(Owed(Verb.CONTENT, now))
-        if self._inspection is None and self._rules.policy:
-            self._inspection = Inspection(self._screen, self._rules.limits.header_bytes)
         self.begin_chunk(owed.size_bytes or 0)
         if owed.last and not owed.size_bytes:
-            self._end_empty_chunk(position, end, now)
+            self._end_chunks()
 
     def _read_credentials(self, buffer: bytes, position: int, now: float) -> int:
         end = self._end_long_line(buffer, position)

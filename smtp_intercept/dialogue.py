@@ -5,7 +5,7 @@ Pure. Knows no bytes in flight and no sockets; `session` walks the streams and a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from functools import cache
@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from smtp_intercept.answers import Answer
 from smtp_intercept.direction import Direction, Protection, message_direction
+from smtp_intercept.policy import Notes
 from smtp_intercept.wire import Command, clip, parse_chunk, parse_count, parse_path, safe_text
 
 # Commands whose replies are owed. A client that pipelines further waits: each costs memory while the server sleeps.
@@ -46,6 +47,7 @@ class Verb(Enum):
     VERB = auto()
     XEXCH50 = auto()
     VERDICT = auto()  # no command: on one recipient, after the data (PRDR, LMTP)
+    HELD = auto()  # no command: content that the server does not have; its reply is not the server's to give yet
     WEB = auto()
     OTHER = auto()
 
@@ -92,6 +94,8 @@ class Reading(Enum):
     CHUNK = auto()
     OCTETS = auto()  # as many as a command announced, and no content
     OVERLONG = auto()  # the rest of a line that does not cross
+    ASKED = auto()  # a command that somebody is to decide upon
+    JUDGED = auto()  # content that somebody is to decide upon has ended
     WAITING = auto()  # the reply to the last command decides
     LAYER_OR_COMMAND = auto()  # after AUTH: the next octet tells whether there is a security layer
     HELD = auto()  # after STARTTLS, or before the end that we have decided upon
@@ -171,6 +175,7 @@ _EFFECTS: Mapping[Verb, tuple[Effect, Effect, Effect, Effect]] = MappingProxyTyp
         Verb.LHLO: (Effect.GREET, _D, _N, _N),
         Verb.VERB: (Effect.BE_VERBOSE, _D, _N, _N),
         Verb.XEXCH50: (Effect.RESUME, Effect.SEND_OCTETS, Effect.RESUME, Effect.RESUME),
+        Verb.HELD: (_D, _D, _D, _D),  # never asked: `matching` knows that it is nobody's yet
         Verb.WEB: (Effect.LEAVE_WEB, _D, Effect.LEAVE_WEB, Effect.LEAVE_WEB),
         Verb.OTHER: (_N, _D, _N, _N),
     }
@@ -190,7 +195,8 @@ class Owed:
     """A command that awaits its reply: the server's, or our ``answer``. ``name`` is the mailbox of MAIL and RCPT or the
     host of HELO and EHLO; ``size_bytes`` of BDAT and XEXCH50 is None if its argument could not be read. ``last``: a
     message ends with it, and the end has crossed if ``ended``. ``silent``: the command was ours, so is the reply.
-    ``prdr``: MAIL asked for a reply to each recipient."""
+    ``prdr``: MAIL asked for a reply to each recipient. ``late``: the client heard 354 long ago. ``notes`` are the
+    envelope's; ``token`` is the judge's for a recipient."""
 
     verb: Verb
     sent_at: float
@@ -202,6 +208,9 @@ class Owed:
     silent: bool = False
     ended: bool = False
     prdr: bool = False
+    late: bool = False
+    notes: Notes | None = None
+    token: Hashable = None
 
 
 def _owe_mail(verb: Verb, argument: bytes, protection: Protection, now: float) -> Owed:

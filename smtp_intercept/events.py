@@ -6,10 +6,12 @@ its fields by `object.__setattr__`, at three times the cost. Nobody changes them
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from smtp_intercept.policy import Question
 from smtp_intercept.transaction import Message
 
 
@@ -98,11 +100,40 @@ class Announced:
     client: tuple[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Nobody has answered this at once: `Session.told` is waited for."""
+
+    question: Question
+
+
+@dataclass(slots=True)
+class Hold:
+    """Keep this behind what is kept already: content that nobody has but the box."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Send the server what is kept, its header as ``edit`` makes it; ``chunked``: as one BDAT, which is said first.
+    What is sent afterwards comes behind it."""
+
+    edit: Callable[[bytes], bytes] | None
+    chunked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Nobody will have what is kept."""
+
+
 @dataclass(slots=True)
 class MessageDone:
     record: Message
 
 
-Out: TypeAlias = (
-    ToServer | ToClient | EndServer | EndClient | Abort | DropServer | Leave | Pause | Announced | MessageDone
-)
+Order: TypeAlias = (
+    Abort | Announced | DropServer | Leave | Pause | Asking | Hold | Release | Forget | ToServer
+)  # of a conversation's
+Out: TypeAlias = Order | ToClient | EndServer | EndClient | MessageDone

@@ -33,7 +33,8 @@ _READ_INTO = memoryview(bytearray(READ_BYTES))
 
 class Leg:
     """One connection. ``full``: it takes no more for now; ``ended``: its peer will send no more; ``lost``: closed.
-    ``unsent_bytes`` wait in this process for the peer to read, which has fallen behind since ``behind_at``."""
+    ``unsent_bytes`` wait in this process for the peer to read, which has fallen behind since ``behind_at``; ``drained``
+    is called when few of them are left."""
 
     __slots__ = (
         "_broken",
@@ -48,6 +49,7 @@ class Leg:
         "_unsent",
         "_watched",
         "behind_at",
+        "drained",
         "ended",
         "full",
         "lost",
@@ -71,6 +73,7 @@ class Leg:
         self._unsent: list[bytes | memoryview] = []
         self.unsent_bytes, self.behind_at = 0, 0.0
         self.full = self.ended = self.lost = self._ending = self._closing = self._resetting = False
+        self.drained: Callable[[], None] | None = None
         self._broken: OSError | None = None  # why nothing can be sent any more
         self.reading = True
         self._watched = READ
@@ -102,6 +105,10 @@ class Leg:
         self.unsent_bytes += len(data)
         if self.unsent_bytes > WRITE_BUFFER_BYTES and self._watched & WRITE:
             self._fill()
+
+    def later(self, act: Callable[[], None]) -> None:
+        """In another turn of the loop."""
+        self._loop.call_soon(act)
 
     def end(self) -> None:
         """Half-close: the peer has everything."""
@@ -173,6 +180,8 @@ class Leg:
             unsent[:] = [memoryview(data)[sent:]]
         if unsent or self._watched & WRITE or self._ending or self._closing:
             self._go_on()
+        if self.drained is not None and self.unsent_bytes <= LOW_WATER_BYTES:
+            self.drained()
 
     def _go_on(self) -> None:
         """Whatever is to follow what has been sent."""

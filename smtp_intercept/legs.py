@@ -14,23 +14,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, assert_never
 
-from smtp_intercept.accounts import CROWDED_EVERY_S, CROWDED_S, LEAST_OF_SESSION, Account, Accounts
+from smtp_intercept.accounts import Account, Accounts
 from smtp_intercept.answers import HOLDS_TOO_MUCH
+from smtp_intercept.burden import Burden
 from smtp_intercept.events import (
     Abort,
     Announced,
+    Asking,
     DropServer,
     EndClient,
     EndServer,
+    Forget,
+    Hold,
     Leave,
     MessageDone,
     Out,
     Pause,
+    Release,
     ToClient,
     ToServer,
 )
+from smtp_intercept.inspect.held import nowhere
 from smtp_intercept.leg import Leg
 from smtp_intercept.limits import Phase
+from smtp_intercept.outbox import Outbox
+from smtp_intercept.policy import Ruling
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message
@@ -48,21 +56,20 @@ class Pair:
     """Both legs and the session between them. ``outcome`` and ``reason`` tell how it ended."""
 
     __slots__ = (
-        "_accounts",
         "_active_at",
         "_announce",
-        "_crowded_until",
+        "_burden",
         "_dropped",
         "_hearing",
-        "_held_bytes",
         "_idle_s",
         "_left",
         "_loop",
+        "_outbox",
         "_over",
         "_paused_until",
+        "_spill",
         "_tell",
         "_timer",
-        "account",
         "client",
         "name",
         "outcome",
@@ -81,11 +88,12 @@ class Pair:
         over: Callable[[Pair], None],
         accounts: Accounts,
         account: Account,
+        spill: Callable[[], int] = nowhere,
     ) -> None:
         self.name, self.session = name, session
         self._idle_s, self._tell, self._announce, self._over = idle_s, tell, announce, over
-        self._accounts, self.account, self._held_bytes = accounts, account, 0
-        self._crowded_until = 0.0  # > 0: not read, for what it holds, and left then
+        self._burden = Burden(accounts, account, self._holding_bytes, self.regulate, self._turn_away)
+        self._spill = spill  # where held content goes
         self._loop = asyncio.get_running_loop()
         self._active_at = self._loop.time()
         self._dropped = self._left = False  # the server's leg is gone by our will; the client has had our last word
@@ -94,6 +102,7 @@ class Pair:
         self._timer: asyncio.TimerHandle | None = None
         self.client: Leg | None = None
         self.server: Leg | None = None
+        self._outbox: Outbox | None = None  # of the server; only where content is held
         self.outcome = self.reason = ""
 
     @property
@@ -118,47 +127,26 @@ class Pair:
         if self._hearing and not self.session.owes_word:
             self._hearing = False
             self._each(Leg.reset)
-        self._weigh()
+        self._burden.weigh()
+
+    @property
+    def account(self) -> Account:
+        """Who pays for it."""
+        return self._burden.account
+
+    def pays(self, account: Account) -> None:
+        """Another from now on: the client that a balancer has named."""
+        self._burden.pays(account)
 
     def in_bulk(self, leg: Leg) -> bool:
         """What this leg brings is read octet by octet, at little cost."""
         return self.session.client_in_bulk if leg is self.client else self.session.server_in_bulk
 
-    def pays(self, account: Account) -> None:
-        """Another's from now on: the client that a balancer has named."""
-        self._accounts.hold(self.account, -self._held_bytes)
-        self.account = account
-        self._accounts.hold(account, self._held_bytes)
+    def _holding_bytes(self) -> int:
+        """What this process holds for the session in memory."""
+        return self.session.held_bytes + self.unsent_bytes + (self._outbox.memory_bytes if self._outbox else 0)
 
-    def _weigh(self) -> None:
-        """What it holds is its client's; too much of it, and the session is not read until others make room."""
-        held_bytes = self.session.held_bytes + self.unsent_bytes
-        if held_bytes != self._held_bytes:
-            self._accounts.hold(self.account, held_bytes - self._held_bytes)
-            self._held_bytes = held_bytes
-        if held_bytes > LEAST_OF_SESSION and not self._crowded_until and self._accounts.over(self.account):
-            self._crowded_until = self._loop.time() + CROWDED_S
-            self._loop.call_later(CROWDED_EVERY_S, self._make_room)
-            self.regulate()
-
-    def _make_room(self) -> None:
-        if self.client is None:
-            return
-        now, until = self._loop.time(), self._crowded_until
-        self._crowded_until = 0.0
-        self._weigh_again(now, until)
-        self.regulate()
-
-    def _weigh_again(self, now: float, until: float) -> None:
-        self._weigh()
-        if not self._crowded_until:
-            return
-        self._crowded_until = until
-        if now >= until:
-            self._crowded_until = 0.0
-            self._turn_away(now)
-
-    def _turn_away(self, now: float) -> None:
+    def _turn_away(self) -> None:
         """Its last word would not reach one that does not read, nor one whose octets are encrypted."""
         if self.client is not None and not self.client.unsent_bytes and not self.session.server_in_bulk:
             self.received(lambda _, now: self.session.turn_away(HOLDS_TOO_MUCH, now), b"")
@@ -184,13 +172,18 @@ class Pair:
             self._decide("reset", f"by the {leg.name}" if isinstance(failure, ConnectionError) else _errno(failure))
         other = self.server if leg is self.client else self.client
         if other is not None and not other.lost and not self._hearing:
-            if leg is self.client and failure is not None and self.session.owes_word:
+            if leg is self.client and failure is not None and self._owes_word:
                 self._hear_out(leg, other)
             elif failure is None:
                 other.close()
             else:
                 other.reset()
         self._finish_if_over()
+
+    @property
+    def _owes_word(self) -> bool:
+        """The server may have accepted a message: it has all of it."""
+        return self.session.owes_word and not (self._outbox and self._outbox.busy)
 
     def _hear_out(self, client: Leg, server: Leg) -> None:
         """Reset now, the server might have accepted a message, and nobody would know."""
@@ -200,7 +193,7 @@ class Pair:
 
     def _leave_deaf(self, outcome: str, reason: str) -> None:
         """A client that does not read: no word on its message has been looked for as long as it was full."""
-        if self.client is None or self.server is None or self.server.lost or not self.session.owes_word:
+        if self.client is None or self.server is None or self.server.lost or not self._owes_word:
             self.abort(outcome, reason)
             return
         self._decide(outcome, reason)
@@ -216,14 +209,14 @@ class Pair:
         """Read each leg only while the other takes what comes."""
         if self.client is not None and self.server is not None:
             self.client.read(self._client_wanted)
-            self.server.read(not self.client.full and not (self._crowded_until and self.client.unsent_bytes))
+            self.server.read(not self.client.full and not (self._burden.crowded and self.client.unsent_bytes))
 
     @property
     def _client_wanted(self) -> bool:
         assert self.server is not None
         return (
-            (self._left or not (self._paused_until or self._crowded_until))
-            and (self._dropped or not self.server.full)
+            (self._left or not (self._paused_until or self._burden.crowded))
+            and (self._dropped or not (self.server.full or (self._outbox and self._outbox.busy)))
             and self.session.wants_client
         )
 
@@ -233,13 +226,13 @@ class Pair:
         assert server is not None
         for out in outs:
             # Nearly all are one of these two; matching the class and its fields costs four times as much.
-            if type(out) is ToServer:
+            if type(out) is ToServer and self._outbox is None:
                 server.write(out.data)
             elif type(out) is ToClient:
                 client.write(out.data)
             else:
                 self._obey(out)
-        if self._paused_until or self._crowded_until or not (client.reading and self.session.wants_client):
+        if self._paused_until or self._burden.crowded or not (client.reading and self.session.wants_client):
             self.regulate()  # a leg that fills up says so itself
 
     def _obey(self, out: Out) -> None:
@@ -247,13 +240,13 @@ class Pair:
         assert self.server is not None
         match out:
             case ToServer(data):
-                self.server.write(data)
+                self._to_server.write(data)
             case ToClient(data):
                 self.client.write(data)
             case MessageDone(message):
                 self._tell(message)
             case EndServer():
-                self.server.end()
+                self._to_server.end()
             case EndClient():
                 self.client.end()
             case Abort(reason):
@@ -266,8 +259,35 @@ class Pair:
                 self._pause(until_at)
             case Announced(client):
                 self._announce(client)
+            case Hold(data):
+                self._hold(data)
+            case Release(edit, chunked):
+                self._to_server.release(edit, chunked=chunked)
+            case Forget():
+                self._to_server.forget()
+            case Asking(question):
+                self.session.ask_later(question, self.told)
             case _:
                 assert_never(out)
+
+    @property
+    def _to_server(self) -> Outbox:
+        assert self.server is not None
+        self._outbox = self._outbox or Outbox(self.server, self._spill)
+        return self._outbox
+
+    def _hold(self, data: bytes) -> None:
+        try:
+            self._to_server.hold(data)
+        except OSError as failure:
+            _LOG.warning("session %s: content cannot be kept: %s", self.name, _errno(failure))
+            self.session.lacks_room()
+
+    def told(self, ruling: Ruling) -> None:
+        """The answer to what the session has asked."""
+        if self.client is not None and not self.client.lost:
+            self.received(lambda _, now: self.session.told(ruling, now), b"")
+            self.regulate()
 
     def _drop_server(self) -> None:
         assert self.server is not None
@@ -297,7 +317,7 @@ class Pair:
         """Nobody has said anything for too long, or not what the other waits for."""
         now = self._loop.time()
         left_s = self._active_at + self._idle_s - now
-        self._weigh()
+        self._burden.weigh()
         if left_s > 0:
             self._pass_time(now)
             self._timer = self._loop.call_later(
@@ -344,8 +364,10 @@ class Pair:
             self._fail(mistake)
         if self.session.quitted and self.outcome in {"closed", "reset"}:
             self.outcome, self.reason = "completed", ""
-        self._accounts.hold(self.account, -self._held_bytes)
-        self._held_bytes = 0
+        self._burden.end()
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
         self._over(self)
         self.client = self.server = None  # they know us: nothing is left for the collector of cycles
 

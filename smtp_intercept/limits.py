@@ -64,6 +64,8 @@ class Limits:
     reply_line_bytes: int = 16_384
     # A header is kept only while a policy waits for its end; Exim takes as much.
     header_bytes: int = 1_048_576
+    # Content that must be looked at before it crosses is kept on disk. Exim takes as much, Postfix a fifth of it.
+    held_message_bytes: int = 52_428_800
     # Exim takes as many; RFC 5321 §4.5.3.1.8 asks for 100. A client that hears 452 sends to the rest once more.
     recipients: int = 50_000
     # A client that says NOOP every minute holds its place for sixteen hours, then it must come again.

@@ -6,14 +6,14 @@ Pure. What a reply does is said in `replies`. Forwards nothing; what it cannot f
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Set
+from collections.abc import Callable, Set
 
 from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 from smtp_intercept.dialogue import LONG_NAME, MAX_LONG_OUTSTANDING, MAX_OUTSTANDING, OWED_BYTES, Owed, Reading, Verb
-from smtp_intercept.events import SERVERS, Abort, Announced, Doubt, DropServer, Leave, Pause, Side
-from smtp_intercept.inspection import Inspection
+from smtp_intercept.events import SERVERS, Abort, Doubt, DropServer, Leave, Order, Pause, Side
+from smtp_intercept.look import Look
 from smtp_intercept.offer import Offer
 from smtp_intercept.opening import begins_tls
 from smtp_intercept.rules import Rules
@@ -31,7 +31,7 @@ _HEARD = frozenset({Doubt.EARLY, Doubt.WEB, Doubt.CUT})
 
 # Asked for with every line: see `session`.
 _OFFERING, _FULL, _LONG_REPLY = frozenset({Verb.EHLO, Verb.LHLO}), Reading.FULL, Doubt.LONG_REPLY
-_COMMAND = Reading.COMMAND
+_COMMAND, _HELD = Reading.COMMAND, Verb.HELD
 _NONE: frozenset[bytes] = frozenset()
 _NO_EXCHANGE = Exchange(b"")
 CONTENT = frozenset({Reading.DATA, Reading.CHUNK, Reading.OCTETS})
@@ -49,24 +49,29 @@ class Matching:
 
     __slots__ = (
         "_chunk",
+        "_chunked",
         "_dot",
         "_doubtful",
+        "_edit",
         "_errors",
         "_exchange",
         "_fate",
-        "_inspection",
+        "_held",
         "_keywords",
         "_lag_s",
         "_largest_bytes",
         "_lines",
         "_lmtp",
         "_longest_reply",
+        "_look",
         "_midway",
+        "_no_room",
         "_offer",
         "_owed",
         "_resume_at",
         "_rules",
         "_screen",
+        "_server_at",
         "_swallowed",
         "_transaction",
         "_verbose",
@@ -105,7 +110,11 @@ class Matching:
         self._offer: Offer | None = None
         self._transaction: Transaction | None = None
         self._dot, self._doubtful, self._chunk = DotEnd(), DoubtfulEnd(), OctetEnd(0)
-        self._inspection: Inspection | None = None
+        self._look: Look | None = None  # at the content under way
+        self._held = self._chunked = False  # the server has none of it yet; the client sends chunks
+        self._edit: Callable[[bytes], bytes] | None = None  # of its header
+        self._no_room = False  # for what is held
+        self._server_at = now  # while content is held: when the server was last spoken to
         self._fate: Answer | None = None  # of the content under way, if the server does not get it
         self._swallowed: Owed | None = None  # the BDAT whose chunk is read and thrown away
         self._exchange = _NO_EXCHANGE
@@ -117,7 +126,7 @@ class Matching:
         self.spoken = b""
         self.instead: bytes | None = None
         self.ended: list[Message] = []
-        self.orders: list[Abort | Announced | DropServer | Leave | Pause] = []
+        self.orders: list[Order] = []
         self.doubt: Doubt | None = None
         self.doubted: Side | None = None
         self.ambiguous = self.cut = False
@@ -131,6 +140,11 @@ class Matching:
         """About what the envelope under way and the replies owed take."""
         transaction = self._transaction
         return OWED_BYTES * len(self._owed) + (transaction.kept_bytes if transaction else 0)
+
+    @property
+    def keeps(self) -> bool:
+        """The server is still to have content that the client has sent."""
+        return self._held or any(owed.late for owed in self._owed)
 
     @property
     def owes_word(self) -> bool:
@@ -156,7 +170,7 @@ class Matching:
         reply = parse_reply_line(line)
         if reply is None:
             self._read_odd_reply(line, now)
-        elif self._owed:
+        elif self._owed and self._owed[0].verb is not _HELD:
             self._match(line, reply, now)
         elif reply.code not in LAST_WORDS and not self.quitted:
             self.give_up(Doubt.SURPLUS, now)
@@ -198,18 +212,16 @@ class Matching:
         """Give the answers whose turn it is."""
         while self._owed and (answer := self._owed[0].answer) is not None:
             owed = self._owed.popleft()
+            if answer.holds and owed.verb is Verb.DATA and not (self._transaction and self._transaction.at_server):
+                answer = answers.NO_RECIPIENTS  # the server has refused them all meanwhile
             self.spoken += answer.line
             if self.reading not in CONTENT:
                 self.moved_at = now
-            if self._transaction and answer.discards:
-                self._transaction.discarded = True
             self._apply(owed, answer.reply, now)
             if answer.closes:
                 self._leave_client(answer, now)
             elif answer.drops:
-                more = answer.discards and owed.verb is Verb.BDAT and not owed.last
-                gone = answers.UNWELCOME if owed.verb is Verb.CONNECT else answers.COME_AGAIN
-                self._drop_server(gone, discarding=more)
+                self._drop_server()
 
     def _apply(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if self.reading is _FULL and len(self._owed) <= self._resume_at:
@@ -256,12 +268,9 @@ class Matching:
         self.reading = Reading.OVER
         self.orders.append(order)
 
-    def _drop_server(self, gone: Answer, *, discarding: bool = False) -> None:
+    def _drop_server(self) -> None:
         self.alone = True
-        self._screen.leave(gone, discarding=discarding)
-        self._inspection = self._fate = None
-        if self.reading is Reading.WAITING:
-            self.reading = _COMMAND
+        self._screen.leave(answers.UNWELCOME)
         self.orders.append(DropServer())
 
     def next_command(self, name_length: int = 0) -> Reading:
@@ -279,10 +288,12 @@ class Matching:
 
     # The transaction's end.
 
-    def _end(self, reply: ReplyLine, now: float) -> None:
+    def _end(self, reply: ReplyLine, now: float, answer: Answer | None = None) -> None:
+        """``answer``: ours, if it is that."""
         if reply.code < 300:
             self.mail_at, self._lag_s = now, 0.0
         if self._transaction:
+            self._transaction.discarded = answer is not None and answer.discards
             self._tell(self._transaction.end(self.messages + 1, now, reply))
 
     def leave(self, now: float) -> None:
@@ -346,8 +357,12 @@ class Matching:
             self._tell(self._transaction.lose(self.messages + 1, now))
 
     def _breaks_off(self) -> bool:
-        """The server has had a part of what it must not have whole."""
-        return self._fate is not None or any(owed.answer and owed.answer.drops for owed in self._owed)
+        """Something has been kept from the server that the client believes it to have."""
+        return (
+            self._fate is not None
+            or self._held
+            or any(owed.late or (owed.answer and owed.answer.drops) for owed in self._owed)
+        )
 
     def _tell(self, message: Message) -> None:
         self._transaction = None

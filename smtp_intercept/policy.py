@@ -1,13 +1,14 @@
-"""The policy seam: what a session asks at each stage of a dialogue, and what it may be told.
+"""The seam between a session and whoever decides about its mail: what is asked at each stage, and what may be answered.
 
-Pure. A policy is a function without memory of the session; whoever makes one binds it to what it must know besides.
+Pure. A judge may answer at once, or later: until then the session reads on within bounds, and nothing that the answer
+may stop goes any further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from enum import Enum, auto
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, auto
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -16,36 +17,53 @@ from smtp_intercept.answers import Answer
 
 # RFC 5321 §4.5.3.1.5: a reply line of 512 octets with code and CRLF.
 MAX_TEXT_CHARACTERS = 500
+MAX_NAMED = 20  # rules that one record of the mail log names
 
 
 class Stage(Enum):
-    """When a policy is asked."""
+    """When a judge is asked."""
+
+    __hash__ = object.__hash__  # members are unique; Enum hashes their names, slowly
 
     CONNECT = auto()
     HELO = auto()  # HELO and EHLO
     MAIL = auto()
     RCPT = auto()  # once for each
     DATA = auto()  # or the first BDAT
-    HEADERS = auto()  # the blank line has come, or the end without one
-    MESSAGE = auto()  # the end has come and has not crossed
+    MESSAGE = auto()  # the end has come
 
 
-@dataclass(frozen=True, slots=True)
+class Need(IntEnum):
+    """What of a message's content the judge must have."""
+
+    NOTHING = 0
+    LOOK = 1  # in passing: nothing will come of it
+    HOLD = 2  # before the server has any of it
+
+
+@dataclass(slots=True)  # not frozen, as what comes with every command: see `events`
 class Question:
-    """What is known at a stage; what is not known yet is empty. ``header`` is as sent, dots doubled in DATA;
-    ``size_bytes`` likewise."""
+    """What is known at a stage; what is not known yet is empty. ``client`` is who a balancer speaks for; ``parameters``
+    are MAIL's, in capitals; ``tokens`` are the judge's own for the recipients that the server has accepted, at DATA for
+    all that may be; ``recipients`` is how many were named, this one included. ``header`` is as it was written (dots
+    single); ``size_bytes`` as sent."""
 
     stage: Stage
+    client: str = ""
     helo: str = ""
+    authenticated: bool = False
     sender: str = ""
+    parameters: bytes = b""
     recipient: str = ""
+    recipients: int = 0
+    tokens: frozenset[Hashable] = frozenset()
     header: bytes = b""
     size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """As if there were no policy."""
+    """As if nobody had been asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +99,6 @@ class Discard:
 
 
 Verdict: TypeAlias = Pass | Refuse | Defer | Close | Discard
-Policy: TypeAlias = Callable[[Question], Verdict]
 
 _CODES: Mapping[type, tuple[int, ...]] = MappingProxyType({Refuse: (5,), Defer: (4,), Close: (4, 5)})
 # A stage that is not here has nothing to discard yet.
@@ -90,25 +107,60 @@ _DISCARDED: Mapping[Stage, Answer] = MappingProxyType(
         Stage.MAIL: answers.MAIL_OK,
         Stage.RCPT: answers.RECIPIENT_OK,
         Stage.DATA: answers.SEND_CONTENT,
-        Stage.HEADERS: replace(answers.TAKEN, drops=True),
-        Stage.MESSAGE: replace(answers.TAKEN, drops=True),
+        Stage.MESSAGE: answers.TAKEN,
     }
 )
-# From these stages on the server must be left: it has a connection that nobody wants, or half a message.
-_DROPPING = frozenset({Stage.CONNECT, Stage.HEADERS, Stage.MESSAGE})
 
 
-def ask(policy: Policy, question: Question) -> Answer | None:
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """A judge's answer. ``by`` names the rules that did something, ``would`` those that are only observed. ``need`` is
+    said at DATA, ``token`` at RCPT, ``edit`` (of a whole message, as it is written) at MESSAGE."""
+
+    verdict: Verdict = Pass()
+    by: tuple[str, ...] = ()
+    would: tuple[str, ...] = ()
+    need: Need = Need.NOTHING
+    token: Hashable = None
+    edit: Callable[[bytes], bytes] | None = None
+
+
+PASSED = Ruling()
+Ask: TypeAlias = Callable[[Question], Ruling | None]
+Later: TypeAlias = Callable[[Question, Callable[[Ruling], None]], None]
+
+
+@dataclass(slots=True)
+class Notes:
+    """The names of rules that came into play for one message, or before any."""
+
+    by: dict[str, None] = field(default_factory=dict)
+    would: dict[str, None] = field(default_factory=dict)
+
+    def take(self, ruling: Ruling) -> None:
+        """Some of them more."""
+        if not (ruling.by or ruling.would):
+            return
+        for kept, names in ((self.by, ruling.by), (self.would, ruling.would)):
+            for name in names[: MAX_NAMED - len(kept)]:
+                kept[name] = None
+
+    def fields(self) -> dict[str, object]:
+        """Those of a log record: none where no rule came into play."""
+        kept = {"rules": list(self.by), "would": list(self.would)}
+        return {name: names for name, names in kept.items() if names}
+
+
+def answer_to(verdict: Verdict, stage: Stage) -> Answer | None:
     """What the client is told; None: the server is asked. ValueError if the verdict has no meaning at this stage."""
-    stage = question.stage
-    match policy(question):
+    match verdict:
         case Pass():
             return None
         case Refuse(code, text) | Defer(code, text):
-            return Answer(code, text, drops=stage in _DROPPING)
+            # Who is not welcome leaves a server behind whose banner nobody has read.
+            return Answer(code, text, drops=stage is Stage.CONNECT)
         case Close(code, text):
             return Answer(code, text, closes=True)
         case Discard() if stage in _DISCARDED:
             return _DISCARDED[stage]
-        case verdict:
-            raise ValueError(f"{verdict} at {stage.name}")
+    raise ValueError(f"{verdict} at {stage.name}")

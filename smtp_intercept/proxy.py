@@ -23,9 +23,11 @@ from smtp_intercept.answers import BUSY, BUSY_FOR_YOU, UNAVAILABLE, Answer
 from smtp_intercept.connecting import Connecting
 from smtp_intercept.direction import Protection
 from smtp_intercept.headcount import Alone, Headcount
+from smtp_intercept.inspect.held import nowhere
 from smtp_intercept.leg import FLUSH_S
 from smtp_intercept.legs import Pair
 from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.policy import Notes
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
@@ -66,7 +68,8 @@ Macs: TypeAlias = Callable[[socket.socket], tuple[str, str | None] | None]
 class Gateway:
     """All sessions of one interceptor. ``clock`` gives UTC seconds for the log; everything else runs on the loop's.
     ``headcount`` is of all interceptors that have the same limits, ``series`` begins the names of this one's sessions;
-    whose listeners are shared has an ``accept_batch`` of 1, so that one of them does not take a burst alone."""
+    whose listeners are shared has an ``accept_batch`` of 1, so that one of them does not take a burst alone. ``spill``
+    opens a file for content that is held."""
 
     def __init__(
         self,
@@ -88,13 +91,15 @@ class Gateway:
         headcount: Headcount | None = None,
         series: str = "",
         accept_batch: int = ACCEPT_BATCH,
+        spill: Callable[[], int] = nowhere,
     ) -> None:
         self._dial, self._protection, self._log = dial, protection, log
         self._describe, self._choose, self._macs, self._clock = describe, choose, macs, clock
         self._limit, self._idle_s = sessions, session_idle_s
         self._rules, self._shares, self._defers = rules, shares, defer_overload
         self._headcount = headcount or Alone()
-        self._accounts = Accounts(budget)
+        self._accounts, self._spill = Accounts(budget), spill
+        self._ruled: dict[str, Counter[str]] = {"rules": Counter(), "would": Counter()}
         self._series, self._number = series or secrets.token_hex(4), 0
         self._counts: Counter[str] = tally()
         self._unknown: Counter[str] = Counter()
@@ -137,6 +142,10 @@ class Gateway:
     def unknown_keywords(self) -> dict[str, int]:
         """Extensions that servers offered and nobody here knows, by name: in how many sessions."""
         return dict(self._unknown)
+
+    def ruled(self) -> dict[str, dict[str, int]]:
+        """By rule: of how many messages, and sessions before any, it has decided something, or would have."""
+        return {f"{what}_counts": dict(counts) for what, counts in self._ruled.items()}
 
     def accept(self, listeners: Iterable[socket.socket]) -> None:
         """Serve these listeners, non-blocking ones; they are the gateway's from now on."""
@@ -188,17 +197,16 @@ class Gateway:
         passage.macs = self._macs(sock)
         self._headcount.enter(client[0])
         self._ended.clear()
-        if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(passage):
+        rules = self._rules(passage)
+        if answer := UNAVAILABLE if taker is Taker.NOBODY else self._overloaded(passage, rules):
             self._turn_away(passage, sock, answer)
         else:
             self._open[passage] = None
-            self._serve(passage, sock, client, server)
+            self._serve(passage, rules, sock, client, server)
 
-    def _overloaded(self, passage: Passage) -> Answer | None:
+    def _overloaded(self, passage: Passage, rules: Rules) -> Answer | None:
         """This one is counted already. A balancer has many clients."""
-        if not self._rules(passage).balancer and (
-            who := self._shares.holds_too_many(passage.client[0], self._headcount, self._limit)
-        ):
+        if not rules.balancer and (who := self._shares.holds_too_many(passage.client[0], self._headcount, self._limit)):
             self._counts[f"{who}_shares_used_up"] += 1
             return BUSY_FOR_YOU
         return BUSY if self._defers and self._headcount.total > self._limit else None
@@ -210,9 +218,9 @@ class Gateway:
             sock.send(answer.line)
         sock.close()
 
-    def _serve(self, passage: Passage, sock: socket.socket, client: Address, server: Address) -> None:
+    def _serve(self, passage: Passage, rules: Rules, sock: socket.socket, client: Address, server: Address) -> None:
         """Dial; what the client sends meanwhile waits in the kernel."""
-        session = Session(self._protection.on(server[0], passage.arrival.direction), self._rules(passage))
+        session = Session(self._protection.on(server[0], passage.arrival.direction), rules)
         account, began_at = self._accounts.open(passage.client[0]), time.perf_counter()
         try:
             dialled = self._dial(client, server, passage.arrival.away)
@@ -276,6 +284,7 @@ class Gateway:
             lambda pair: self._over(passage, session, pair),
             self._accounts,
             account,
+            self._spill,
         )
 
     def _over(self, passage: Passage, session: Session, pair: Pair) -> None:
@@ -298,13 +307,19 @@ class Gateway:
 
     def _tell(self, passage: Passage, message: Message) -> None:
         self._counts["messages"] += 1
+        self._count_rules(message.notes)
         self._write(passage.message(message, self._now()))
+
+    def _count_rules(self, notes: Notes) -> None:
+        self._ruled["rules"].update(notes.by.keys())
+        self._ruled["would"].update(notes.would.keys())
 
     def _end(self, passage: Passage, session: Session, outcome: str, reason: str) -> None:
         self._open.pop(passage, None)
         self._headcount.leave(passage.client[0])
         count_session(self._counts, session, outcome)
         count_keywords(self._unknown, session)
+        self._count_rules(session.notes)
         seconds = asyncio.get_running_loop().time() - passage.began_at
         self._write(passage.session(session, seconds, outcome, reason, self._now()))
         if not self._open:

@@ -14,8 +14,8 @@ from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 from smtp_intercept.dialogue import Effect, Owed, Reading, Verb, effect
 from smtp_intercept.events import Doubt
 from smtp_intercept.extensions import read_offer
-from smtp_intercept.inspection import Inspection
 from smtp_intercept.matching import MAX_KEYWORDS, Matching
+from smtp_intercept.policy import Need
 from smtp_intercept.transaction import Recipient, Transaction
 from smtp_intercept.wire import ReplyLine, is_last_verdict
 
@@ -31,6 +31,30 @@ class Replies(Matching):
 
     def _perform(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         _effect_of(owed.verb, reply.code)(self, owed, reply, now)
+        if self._screen.undecided is not None and not self._owed:
+            self._decide(reply.code < 300)
+
+    def _decide(self, accepted: bool) -> None:
+        """Whether everything begins anew; nothing has been read behind the command that asked for it."""
+        self._screen.decided(accepted)
+        if accepted and self._look is not None:
+            self.drop_held()
+
+    # What `holding` does with content that is kept.
+
+    def begin_look(self, now: float, *, held: bool) -> None:
+        """Content begins that somebody must have seen."""
+        raise NotImplementedError
+
+    def drop_held(self) -> None:
+        """The client has begun anew in the middle of it."""
+        raise NotImplementedError
+
+    def _release(self, now: float, owed: Owed) -> None:
+        raise NotImplementedError
+
+    def _refuse_late(self, reply: ReplyLine, now: float) -> None:
+        raise NotImplementedError
 
     # The effects.
 
@@ -64,25 +88,36 @@ class Replies(Matching):
         """A MAIL refused inside a transaction (503) leaves that one as it is."""
         accepted = reply.code < 300
         if owed.answer is None:
-            self._screen.mail_answered(accepted)
+            self._screen.mail_answered(reply.code, owed.notes)
         if accepted or self._transaction is None or not self._transaction.opened:
             self.leave(now)
             self._transaction = Transaction(owed.name, owed.sent_at, accepted, None if accepted else reply)
             self._transaction.prdr = owed.prdr
+            self._transaction.notes = owed.notes or self._transaction.notes
 
     def _recipient(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         if self._transaction:
             self._transaction.add(Recipient(owed.name, owed.direction, reply, owed.answer is not None))
+            if owed.token is not None and owed.answer is None and reply.code < 300:
+                self._transaction.tokens.add(owed.token)
 
     def _send_content(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if owed.late:
+            self.instead = b""
+            self._release(now, Owed(Verb.CONTENT, now, ended=True))
+            return
         self._transaction = self._transaction or Transaction("", owed.sent_at)
         self._transaction.refusal = None  # of another attempt
         self._dot, self._doubtful, self.reading = DotEnd(), DoubtfulEnd(), _DATA
         self.moved_at = now - self._lag_s
-        self._fate = answers.TAKEN if owed.answer else None
+        self._fate = answers.TAKEN if owed.answer and not owed.answer.holds else None
+        if owed.answer and owed.answer.holds:
+            self.begin_look(now, held=True)
+            self._owed.append(Owed(Verb.HELD, now))
+            return
         self.ambiguous = self.ambiguous or not self._rules.reject_bare_newline
-        if self._rules.policy and not owed.answer:
-            self._inspection = Inspection(self._screen, self._rules.limits.header_bytes)
+        if self._screen.need is Need.LOOK and not owed.answer:
+            self.begin_look(now, held=False)
         if self._lmtp and not owed.answer:
             self._owe_verdicts(self._transaction.at_server - 1, now)
         self._owed.append(Owed(_CONTENT, now))
@@ -92,10 +127,13 @@ class Replies(Matching):
         self._owed.extend(Owed(Verb.VERDICT, now) for _ in range(number))
 
     def _refuse_content(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        if owed.late:
+            self._refuse_late(reply, now)
+            return
         if self._transaction:
             self._transaction.refuse(reply)
-        if owed.answer is None:
-            self._screen.mail_answered(False)  # whether the server still has its transaction is not known
+        if owed.answer is None and self._screen.server_waits:
+            self._screen.doubt_server()
         self.reading = self.next_command()
         if self.cut:  # was that DATA's own reply, or is the server waiting for content?
             self.give_up(Doubt.CUT, now)
@@ -106,7 +144,7 @@ class Replies(Matching):
         if self._lmtp and self._transaction:
             reply = self._transaction.judge(reply)
         if self.reading is _COMMAND or not self._under_way():
-            self._end(reply, now)
+            self._end(reply, now, owed.answer)
         elif reply.code < 300:
             self._end(reply, now)
             self.give_up(Doubt.EARLY, now)
@@ -153,6 +191,8 @@ class Replies(Matching):
         """The message has failed (RFC 3030 §2), with the first refusal; the transaction is there until RSET. To some
         servers the octets of a refused chunk were commands."""
         self.ambiguous = True
+        if owed.answer is None:
+            self._screen.doubt_server()
         if self._transaction and self._transaction.refusal is None:
             self._transaction.refuse(reply)
 
@@ -188,6 +228,7 @@ class Replies(Matching):
         self.reading = Reading.CREDENTIALS
 
     def _authenticate(self, owed: Owed, reply: ReplyLine, now: float) -> None:
+        self._screen.authenticated()
         self.reading = Reading.LAYER_OR_COMMAND if self._exchange.layered else self.next_command()
 
     def _resume(self, owed: Owed, reply: ReplyLine, now: float) -> None:

@@ -9,6 +9,7 @@ followed any more ends, or crosses unread, as `Rules` say of who is to blame for
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from smtp_intercept.answers import Answer
 from smtp_intercept.conversation import Conversation
@@ -17,10 +18,13 @@ from smtp_intercept.direction import Protection
 from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, Side, ToClient, ToServer
 from smtp_intercept.limits import LOOK_AHEAD_BYTES, Limits, Phase
 from smtp_intercept.matching import CONTENT
+from smtp_intercept.policy import Notes, Question, Ruling
 from smtp_intercept.rules import TRANSPARENT, Rules
 
 # The octets that have come wait for a reply; without one they never cross, not even at the stream's end.
-_KEPT = frozenset({Reading.WAITING, Reading.HELD, Reading.FULL, Reading.HELLO, Reading.OVER})
+_KEPT = frozenset(
+    {Reading.WAITING, Reading.HELD, Reading.FULL, Reading.HELLO, Reading.OVER, Reading.ASKED, Reading.JUDGED}
+)
 # Nobody sends a message, and none waits for its reply.
 _BETWEEN_MAIL = frozenset({Phase.BANNER, Phase.COMMAND, Phase.REPLY, Phase.DATA_REPLY})
 _BULK = CONTENT | {Reading.OPAQUE, Reading.OVER}
@@ -116,6 +120,11 @@ class Session:
         return frozenset(self._talk.unknown)
 
     @property
+    def notes(self) -> Notes:
+        """Of rules that came into play before any message."""
+        return self._talk.session_notes
+
+    @property
     def owes_word(self) -> bool:
         """A message's end has crossed, and the server has not answered it."""
         return self._talk.owes_word
@@ -132,6 +141,30 @@ class Session:
         self._speak(out)
         return out
 
+    def told(self, ruling: Ruling, now: float) -> list[Out]:
+        """The answer to `Asking`, which comes once; nothing if the session has gone on to its end without it."""
+        out: list[Out] = []
+        talk = self._talk
+        if talk.reading is Reading.ASKED:
+            at_the_door = talk.at_the_door
+            talk.told(ruling)
+            if at_the_door:
+                talk.admit(now)
+                self._speak(out)
+                partial, self._partial = self._partial, b""
+                self._follow_server(partial, now, out)
+            self._follow_client(b"", now, out)
+        return out
+
+    def ask_later(self, question: Question, told: Callable[[Ruling], None]) -> None:
+        """Of whoever answers what could not be answered at once."""
+        assert self._rules.later is not None
+        self._rules.later(question, told)
+
+    def lacks_room(self) -> None:
+        """What was to be held could not be."""
+        self._talk.lack_room()
+
     def client_sent(self, data: bytes, now: float) -> list[Out]:
         """Octets from the client, in any cut."""
         self.bytes_from_client += len(data)
@@ -147,7 +180,12 @@ class Session:
         self.bytes_from_server += len(data)
         talk = self._talk
         out: list[Out] = []
-        if talk.reading not in _UNREAD:
+        if talk.at_the_door:
+            self._partial += data
+            if len(self._partial) > self.limits.reply_line_bytes:
+                talk.give_up(Doubt.LONG_REPLY, now)
+                self._speak(out)
+        elif talk.reading not in _UNREAD:
             if not talk.alone:
                 self._follow_server(data, now, out)
         elif talk.reading is _OPAQUE:
@@ -195,10 +233,11 @@ class Session:
         """To be asked now and then: the end, if what the session waits for has not come in its time."""
         talk, limits, out = self._talk, self.limits, list[Out]()
         phase = talk.phase
+        talk.keep_server(now)
         late = phase is not None and now - talk.moved_at >= limits.patience_s[phase]
         if late or (phase in _BETWEEN_MAIL and 0 < limits.without_mail_s <= now - talk.mail_at):
             self._talk.time_out(now)
-            self._speak(out)
+        self._speak(out)
         return out
 
     def turn_away(self, answer: Answer, now: float) -> list[Out]:
@@ -227,6 +266,7 @@ class Session:
             "doubt": None if self.doubt is None else self.doubt.value,
             "doubted": None if self.doubted is None else self.doubted.value,
             "sasl_layer": self.layer,
+            **self.notes.fields(),
         }
 
     def _follow_client(self, data: bytes, now: float, out: list[Out]) -> None:
@@ -240,6 +280,12 @@ class Session:
             position = len(buffer)
         self._forward(buffer, position, out)
         self._speak(out)
+        while talk.reading is Reading.JUDGED:
+            talk.judge_content(now)
+            self._speak(out)
+            position = talk.read_client(self._unread, now)
+            self._forward(self._unread, position, out)
+            self._speak(out)
 
     def _forward(self, buffer: bytes, position: int, out: list[Out]) -> None:
         talk = self._talk
@@ -257,7 +303,7 @@ class Session:
         self._unread = b"" if lost else buffer[position:]
         talk.ahead_bytes = len(self._unread)
         self.wants_client = talk.ahead_bytes < LOOK_AHEAD_BYTES
-        if talk.at_end and not self._server_told and not self._unread and not talk.alone:
+        if talk.at_end and not (self._server_told or self._unread or talk.alone or talk.keeps):
             self._server_told = True
             out.append(EndServer())
 
@@ -301,6 +347,8 @@ class Session:
         if position < len(buffer) and not talk.alone:
             self._keep_line(buffer[position:])
         self._speak(out)
+        if talk.at_end and not self._server_told:
+            self._follow_client(b"", now, out)
 
     def _keep_line(self, rest: bytes) -> None:
         """Until it is whole."""

@@ -5,13 +5,14 @@ Pure. Keeps the envelope and the server's words on it; never a header, a body or
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import chain
 from types import MappingProxyType
 
 from smtp_intercept.direction import Direction
+from smtp_intercept.policy import Notes
 from smtp_intercept.wire import ReplyLine, clip, judged_mailbox
 
 # Recipients of one message in the log, so that its line stays bounded; RFC 5321 §4.5.3.1.8 asks servers for 100.
@@ -51,6 +52,11 @@ class Recipient:
     reply: ReplyLine
     ours: bool = False
 
+    @property
+    def thrown_away(self) -> bool:
+        """The client believes that it is taken, and no server has heard of it."""
+        return self.ours and self.reply.code < 300
+
 
 @dataclass(slots=True)
 class Message:
@@ -65,6 +71,7 @@ class Message:
     seconds: float
     reply: ReplyLine | None
     outcome: Outcome
+    notes: Notes
 
     def fields(self) -> dict[str, object]:
         """The fields of the log record that the dialogue knows, but its number."""
@@ -72,7 +79,12 @@ class Message:
         return {
             "sender": self.sender,
             "recipients": [
-                {"address": r.address, "direction": r.direction.value, "reply": clip(str(r.reply))}
+                {
+                    "address": r.address,
+                    "direction": r.direction.value,
+                    "reply": clip(str(r.reply)),
+                    **({"discarded": True} if r.thrown_away else {}),
+                }
                 for r in self.recipients
             ],
             **omitted,
@@ -80,6 +92,7 @@ class Message:
             "seconds": round(self.seconds, 3),
             "reply": None if self.reply is None else clip(str(self.reply)),
             "outcome": self.outcome.value,
+            **self.notes.fields(),
         }
 
 
@@ -87,7 +100,7 @@ class Message:
 class Transaction:
     """From the reply to MAIL (``opened``: it was accepted) to the end of the message. ``refusal``: of MAIL, of DATA or
     BDAT, or of the data before its end. ``prdr``: MAIL asked for a reply to each recipient after the data.
-    ``at_server`` are the recipients that the server has accepted."""
+    ``at_server`` are the recipients that the server has accepted, ``tokens`` the judge's for them."""
 
     sender: str
     began_at: float
@@ -101,6 +114,8 @@ class Transaction:
     kept_bytes: int = 0
     discarded: bool = False
     prdr: bool = False
+    notes: Notes = field(default_factory=Notes)
+    tokens: set[Hashable] = field(default_factory=set)
     _judged: int = 0
     _best: ReplyLine | None = None
 
@@ -179,4 +194,5 @@ class Transaction:
             seconds,
             reply,
             outcome,
+            self.notes,
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,9 +36,24 @@ PURE = {
     "smtp_intercept": (
         *("direction", "handling", "names", "pickup", "wire", "dialogue", "data"),
         *("events", "transaction", "conversation", "matching", "replies", "session", "passage", "tally"),
-        *("answers", "policy", "limits", "rules", "offer", "screen", "inspection", "headcount", "shares"),
+        *("answers", "policy", "limits", "rules", "offer", "screen", "look", "holding", "headcount", "shares"),
         "accounts",
         *("extensions", "opening", "sasl", "transfer", "repetition"),
+    ),
+    "smtp_intercept.inspect": (
+        *(
+            "patterns",
+            "facts",
+            "criteria",
+            "actions",
+            "rule",
+            "columns",
+            "ruleset",
+            "written",
+            "words",
+            "judge",
+            "message",
+        ),
     ),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
@@ -48,6 +65,7 @@ PURE = {
     "smtp_intercept.watch": ("terms", "story", "figures"),
     "smtp_intercept.app.lab": ("figures", "proposal"),
     "smtp_intercept.app": (
+        "rules_shown",
         "explain",
         "located",
         "mistakes",
@@ -66,6 +84,7 @@ ALLOWED = {
         "__future__",
         "abc",
         "base64",
+        "binascii",
         "bisect",
         "collections",
         "contextlib",
@@ -142,6 +161,14 @@ def test_pure_modules_are_pure(module: str) -> None:
     calls = [node.func for node in nodes(path) if isinstance(node, ast.Call)]
     called = {func.id if isinstance(func, ast.Name) else getattr(func, "attr", "") for func in calls}
     assert not called & IO
+
+
+def test_the_process_that_holds_the_queue_loads_no_more_than_it_uses() -> None:
+    """It is the privileged one, and mail waits for it after each start."""
+    large = ("asyncio", "ssl", "pyroute2", "multiprocessing")
+    told = f"import sys, smtp_intercept.app.diverter; print(*(name for name in {large} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
 
 
 def test_these_tests_can_fail(tmp_path: Path) -> None:

@@ -30,11 +30,13 @@ from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.objections import OBJECTIONS, Asked, found
 from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.relays import Relays
+from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.streams import warn
 from smtp_intercept.app.verbs import host_of, say_ports
 from smtp_intercept.app.wanted import profile_of, wanted
 from smtp_intercept.app.writable import why_no_spool
+from smtp_intercept.inspect.written import files
 from smtp_intercept.mta.nexthop import place_of
 
 # Where the unit's sandbox lets it write (packaging/files/tollbridge.service), and what it hides (ProtectHome).
@@ -134,7 +136,8 @@ def _sandbox(config: Config) -> Iterator[str]:
             yield f"{key}: {path} is not for the unit to write, unless you say so ({DROP_IN}{path.parent})"
     password = None if config.relay is None else config.relay.password_file
     read = {"mta.certificate": config.mta.certificate, "mta.key": config.mta.key, "relay.password_file": password}
-    for key, given in read.items():
+    lists = [(f"rule[{n}].when", path) for n, rule in enumerate(config.rule) for path, _ in files([written(rule)])]
+    for key, given in [*read.items(), *lists]:
         if given is not None and (why := _unreadable(Path(given))):
             yield f"{key}: {given}: {why}, so the unit cannot read it"
 

@@ -12,7 +12,7 @@ from bridge.flow import MAX_PORTS, Action
 from bridge.lane import MAX_VLANS
 from hwprofiles.shelf import profiles
 from hwprofiles.shown import shown
-from smtp_intercept.app import mta_checks
+from smtp_intercept.app import mta_checks, rule_checks
 from smtp_intercept.app.fields import (
     FROM_PROFILE,
     BareNewline,
@@ -238,6 +238,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("pickup",), _rules),
     (("protected",), _domains),
     (("protected",), _by_address),
+    *rule_checks.CHECKS,
     *mta_checks.CHECKS,
 )
 
@@ -361,5 +362,6 @@ _WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
     _warn_not_hidden,
     _warn_local,
     _warn_session,
+    *rule_checks.WARNINGS,
     *mta_checks.WARNINGS,
 )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from bridge.flow import MAX_VLAN
-from smtp_intercept.app import here, hw_words, queue_words, refusals, signals, streams, trace_words
+from smtp_intercept.app import here, hw_words, queue_words, refusals, rules_words, signals, streams, trace_words
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
 from smtp_intercept.app.exits import Exit, listed
 from smtp_intercept.app.signals import Interrupted
@@ -179,6 +179,7 @@ def _add_asking(sub: Subcommands) -> None:
         "--running", action="store_true", help="by what the daemon runs with, not by the file as it is"
     )
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
+    rules_words.add(add_group(sub, "rules", "try the rules of the configuration on a message, sending nothing"))
     found = "say what became of a mail: its session, its replies, each attempt to deliver it"
     trace_words.add(add_verb(sub, "trace", "trace.trace", found))
     add_verb(

@@ -23,6 +23,7 @@ from hwprofiles.shown import cut
 from hwprofiles.validation import MOST_REASON
 from smtp_intercept import pickup
 from smtp_intercept.accounts import LEAST_HELD_BYTES, LEAST_OF_SESSION, Budget
+from smtp_intercept.answers import LARGE_FOR_NOW, MESSAGE_TOO_LARGE
 from smtp_intercept.app.checks import warnings
 from smtp_intercept.app.defaults import CONFIG
 from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, StartTls
@@ -30,6 +31,7 @@ from smtp_intercept.app.located import line_of
 from smtp_intercept.app.maillog import Bounds
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
 from smtp_intercept.app.reading import read, whole_file
+from smtp_intercept.app.rule_schema import TooLarge
 from smtp_intercept.app.schema import Config, PickUpRule, PortPickUp
 from smtp_intercept.app.tables import (
     handling,
@@ -221,7 +223,8 @@ def rules(config: Config, direction: Direction = Direction.INCOMING) -> Rules:
         reject_bare_newline=intercept.bare_newline is BareNewline.REJECT,
         close_in_doubt=doubtful is OnDoubt.CLOSE,
         pass_client_doubt=intercept.on_client_doubt is OnDoubt.PASS,
-        limits=SessionLimits(**own, patience_s=patience_s),
+        limits=SessionLimits(**own, held_message_bytes=config.inspect.size_bytes, patience_s=patience_s),
+        too_large=LARGE_FOR_NOW if config.inspect.too_large is TooLarge.DEFER else MESSAGE_TOO_LARGE,
     )
 
 

@@ -7,4 +7,5 @@ from pathlib import Path
 CONFIG = Path("/etc/tollbridge/tollbridge.toml")
 RUN_DIR = Path("/run/tollbridge")
 STATE_DIR = Path("/var/lib/tollbridge")
+HELD = STATE_DIR / "held"
 SPOOL = Path("/var/spool/tollbridge")

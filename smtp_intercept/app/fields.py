@@ -134,7 +134,8 @@ class LocalAction(StrEnum):
     DROP = "drop"
 
 
-def _choice(kind: type[Enum]) -> BeforeValidator:
+def choice(kind: type[Enum]) -> BeforeValidator:
+    """One of the values of an enumeration."""
     names = ", ".join(str(member.value) for member in kind)
 
     def read(value: Any) -> Any:
@@ -178,7 +179,8 @@ def _link(value: str) -> str:
     return value
 
 
-def _port(value: str) -> str:
+def read_port(value: str) -> str:
+    """The name of a link, or a MAC address; ValueError says why not."""
     lower = value.lower()
     if not _MAC.fullmatch(lower):
         return _link(value)
@@ -288,7 +290,7 @@ def _resolver(value: str) -> str:
 
 def _listen(value: str) -> str:
     if value.startswith("/"):
-        return str(_absolute(value))
+        return str(read_absolute(value))
     place = place_of(value, METRICS_PORT)
     address = ip_address(place.host)
     if address.is_unspecified or address.is_multicast:
@@ -302,7 +304,8 @@ def _user(value: str) -> str:
     return value
 
 
-def _absolute(value: str) -> PurePosixPath:
+def read_absolute(value: str) -> PurePosixPath:
+    """The absolute path of a file; ValueError says why not."""
     path = PurePosixPath(value)
     if not path.is_absolute() or "\0" in value or path.name in {"", ".."}:
         raise ValueError(f"{value!r} is not the absolute path of a file")
@@ -311,7 +314,7 @@ def _absolute(value: str) -> PurePosixPath:
 
 _ADDRESSES = '"198.51.100.1" or "2001:db8::1"'
 LinkName = Annotated[str, _text(_link, '"br0"')]
-PortName = Annotated[str, _text(_port, '"enp1s0" or "52:54:00:12:34:56"')]
+PortName = Annotated[str, _text(read_port, '"enp1s0" or "52:54:00:12:34:56"')]
 PortNames = Annotated[tuple[PortName, ...], BeforeValidator(_of_the_profile)]
 Interface = Annotated[IPv4Interface | IPv6Interface, _text(_interface, '"198.51.100.2/24" or "2001:db8::2/64"')]
 Address = Annotated[IPv4Address | IPv6Address, _text(ip_address, _ADDRESSES)]
@@ -320,7 +323,7 @@ Network = Annotated[IPv4Network | IPv6Network, _text(_network, '"10.0.0.0/8" or 
 Domain = Annotated[str, _text(_domain, '"example.com"')]
 ProtectedDomain = Annotated[str, _text(_protected_domain, '"example.com"')]
 ServerItem = Annotated[str, _text(_server, '"192.0.2.20", "2001:db8::/64", "mail.example.com" or "mx"')]
-FilePath = Annotated[PurePosixPath, _text(_absolute, '"/var/log/tollbridge/mail.log"')]
+FilePath = Annotated[PurePosixPath, _text(read_absolute, '"/var/log/tollbridge/mail.log"')]
 PlaceItem = Annotated[str, _text(_place, '"192.0.2.20", "[2001:db8::20]:2525", "mail.example.com:2525" or "mx"')]
 Host = Annotated[str, _text(_host, '"relay.example.net" or "192.0.2.25"')]
 ResolverItem = Annotated[str, _text(_resolver, '"192.0.2.53" or "[2001:db8::53]:5353"')]
@@ -329,21 +332,21 @@ UserName = Annotated[str, _text(_user, '"tollbridge"')]
 VlanId = Annotated[int, _vlan(1, " (802.1Q keeps 0 and 4095 for itself)")]
 VlanChoice = Annotated[int, _vlan(0, ", 0 for untagged mail")]
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
-HomeChoice = Annotated[Home, _choice(Home)]
-LinkLossChoice = Annotated[LinkLoss, _choice(LinkLoss)]
-BypassChoice = Annotated[BypassWhen, _choice(BypassWhen)]
-RelayChoice = Annotated[RelayKind, _choice(RelayKind)]
-OnFailureChoice = Annotated[OnFailure, _choice(OnFailure)]
-HandlerChoice = Annotated[Handler, _choice(Handler)]
-StartTlsChoice = Annotated[StartTls, _choice(StartTls)]
-BareNewlineChoice = Annotated[BareNewline, _choice(BareNewline)]
-OnDoubtChoice = Annotated[OnDoubt, _choice(OnDoubt)]
-OnOverloadChoice = Annotated[OnOverload, _choice(OnOverload)]
-SourceChoice = Annotated[Source, _choice(Source)]
-VerifyFailureChoice = Annotated[VerifyFailure, _choice(VerifyFailure)]
-QueueChoice = Annotated[Queue, _choice(Queue)]
-SecurityChoice = Annotated[Security, _choice(Security)]
-ProtocolChoice = Annotated[Protocol, _choice(Protocol)]
-LocalChoice = Annotated[LocalAction, _choice(LocalAction)]
-ActionChoice = Annotated[Action, _choice(Action)]
-DirectionChoice = Annotated[Direction, _choice(Direction)]
+HomeChoice = Annotated[Home, choice(Home)]
+LinkLossChoice = Annotated[LinkLoss, choice(LinkLoss)]
+BypassChoice = Annotated[BypassWhen, choice(BypassWhen)]
+RelayChoice = Annotated[RelayKind, choice(RelayKind)]
+OnFailureChoice = Annotated[OnFailure, choice(OnFailure)]
+HandlerChoice = Annotated[Handler, choice(Handler)]
+StartTlsChoice = Annotated[StartTls, choice(StartTls)]
+BareNewlineChoice = Annotated[BareNewline, choice(BareNewline)]
+OnDoubtChoice = Annotated[OnDoubt, choice(OnDoubt)]
+OnOverloadChoice = Annotated[OnOverload, choice(OnOverload)]
+SourceChoice = Annotated[Source, choice(Source)]
+VerifyFailureChoice = Annotated[VerifyFailure, choice(VerifyFailure)]
+QueueChoice = Annotated[Queue, choice(Queue)]
+SecurityChoice = Annotated[Security, choice(Security)]
+ProtocolChoice = Annotated[Protocol, choice(Protocol)]
+LocalChoice = Annotated[LocalAction, choice(LocalAction)]
+ActionChoice = Annotated[Action, choice(Action)]
+DirectionChoice = Annotated[Direction, choice(Direction)]

@@ -29,12 +29,7 @@ class GivenError(ValueError):
 
 def text(path: Path, most_bytes: int) -> str:
     """Without a byte order mark, which some editors begin with. Raises `GivenError`."""
-    try:
-        content = _content(path, most_bytes)
-    except OSError as error:
-        raise GivenError(f"cannot be read: {error.strerror}", remedy(error)) from None
-    if len(content) > most_bytes:
-        raise GivenError(f"is larger than {most_bytes} bytes", "is it the right file?")
+    content = octets(path, most_bytes)
     try:
         found = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -44,6 +39,17 @@ def text(path: Path, most_bytes: int) -> str:
         line = content.count(b"\n", 0, at) + 1
         raise GivenError("byte 0x00 is no text: it is UTF-16, or was not written whole", "save it as UTF-8", line)
     return found
+
+
+def octets(path: Path, most_bytes: int) -> bytes:
+    """As they are. Raises `GivenError`, also for more than so many."""
+    try:
+        content = _content(path, most_bytes)
+    except OSError as error:
+        raise GivenError(f"cannot be read: {error.strerror}", remedy(error)) from None
+    if len(content) > most_bytes:
+        raise GivenError(f"is larger than {most_bytes} bytes", "is it the right file?")
+    return content
 
 
 def _content(path: Path, most_bytes: int) -> bytes:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -26,15 +27,20 @@ from bridge.privilege import allow_files
 from smtp_intercept import headcount
 from smtp_intercept.accepting import ACCEPT_BATCH
 from smtp_intercept.app import channel, config, lending, listening, processlog
-from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.child import read_arguments, settle_in
+from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import OnFailure, OnOverload
 from smtp_intercept.app.handover import Giving
+from smtp_intercept.app.heldplace import held_place
 from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.app.rulings import LOOK_EVERY_S, Rulings
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
+from smtp_intercept.inspect.held import nowhere
+from smtp_intercept.inspect.lists import ListError
 from smtp_intercept.mta.envelope import Origin
 from smtp_intercept.names import ServedNames
 from smtp_intercept.passage import Passage
@@ -75,6 +81,7 @@ class Interceptor:
         self._served = ServedNames(config.protected_servers(settings))
         self._lends = [channel.adopt(end) for end in arguments.lend]
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
+        self._rulings = Rulings(settings, links)
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
         self._untaken = 0
@@ -87,7 +94,8 @@ class Interceptor:
             shares=config.shares(settings),
             budget=config.budget(settings, settings.interceptor.workers),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
-            rules=_rules(settings),
+            rules=_rules(settings, self._rulings),
+            spill=_spill(settings, arguments),
             session_idle_s=float(limits.session_idle_s or 1),
             choose=self._choose,
             **_shared(settings, arguments),
@@ -101,6 +109,7 @@ class Interceptor:
         chores = [
             asyncio.create_task(every(channel.PROVE_EVERY_S, self._prove)),
             asyncio.create_task(every(channel.REPORT_EVERY_S, self._report)),
+            asyncio.create_task(every(LOOK_EVERY_S, self._rulings.refresh)),
         ]
         loop.add_reader(self._names.fileno(), self._hear)
         for end in self._lends:
@@ -144,7 +153,8 @@ class Interceptor:
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
         told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
-        report = {**myself(), **told, "counts": counts, "unknown_keywords": unknown}
+        rules = {**self._gateway.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
+        report = {**myself(), **told, **rules, "counts": counts, "unknown_keywords": unknown}
         channel.tell(self._reports, report)
 
 
@@ -153,8 +163,13 @@ def _blank(borrow: int | None) -> Blank | None:
     return None if borrow is None else Borrowed(channel.adopt(borrow)).take
 
 
-def _rules(settings: config.Config) -> Callable[[Passage], Rules]:
-    """By direction, and by whether the connection is a balancer's."""
+def _spill(settings: config.Config, arguments: argparse.Namespace) -> Callable[[], int]:
+    """Where content that rules must see is held."""
+    return held_place(Path(settings.inspect.directory), arguments.uid, arguments.gid) if settings.rule else nowhere
+
+
+def _rules(settings: config.Config, rulings: Rulings) -> Callable[[Passage], Rules]:
+    """By direction, and by whether the connection is a balancer's; with a judge of its own, where there are rules."""
     usual = {direction: config.rules(settings, direction) for direction in Direction}
     balanced = {direction: replace(rules, balancer=True) for direction, rules in usual.items()}
     balancer = config.balancer(settings)
@@ -162,7 +177,10 @@ def _rules(settings: config.Config) -> Callable[[Passage], Rules]:
     def of(passage: Passage) -> Rules:
         return (balanced if balancer(passage.client[0]) else usual)[passage.arrival.direction]
 
-    return of
+    def judged(passage: Passage) -> Rules:
+        return replace(of(passage), ask=rulings.judge(passage).ask)
+
+    return judged if settings.rule else of
 
 
 def _shared(settings: config.Config, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -188,6 +206,9 @@ def main(argv: list[str] | None = None) -> int:
     _allow_sessions(settings.limits.sessions or 1)
     try:
         interceptor = Interceptor(settings, arguments)
+    except ListError as error:
+        _LOG.error("%s", error)
+        return 1
     except OSError as error:
         _LOG.error("%s", listening.reason(error, settings))
         return 1

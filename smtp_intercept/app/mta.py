@@ -27,15 +27,19 @@ from bridge.links import Links
 from bridge.privilege import allow_files
 from smtp_intercept.app import channel, config, processlog
 from smtp_intercept.app.certificate import certificate
-from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.child import read_arguments, settle_in
+from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import BareNewline, Queue, VerifyFailure
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
+from smtp_intercept.app.heldplace import held_place
 from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
 from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.password import relay_password
+from smtp_intercept.app.rulings import LOOK_EVERY_S, Rulings
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.direction import Servers, message_direction
+from smtp_intercept.inspect.lists import ListError
 from smtp_intercept.limits import Limits
 from smtp_intercept.mta import courier as carrying
 from smtp_intercept.mta import relaying, routing
@@ -99,6 +103,10 @@ class Mta:
         served = replace(served, room_bytes=self._spool.room_bytes)
         if self._call_ahead is not None:
             served = replace(served, verify=self._call_ahead)
+        self._rulings = Rulings(settings, links)
+        if settings.rule:
+            spill = held_place(Path(settings.mta.spool) / "held", os.geteuid(), os.getegid())
+            served = replace(served, judge=lambda passage: self._rulings.judge(passage).ask, spill=spill)
         self._receiving = Receiving(
             served,
             sessions=settings.limits.sessions or 1,
@@ -122,6 +130,7 @@ class Mta:
         chores = [
             asyncio.create_task(every(SIGN_EVERY_S, self._sign)),
             asyncio.create_task(every(channel.REPORT_EVERY_S, self._report)),
+            asyncio.create_task(every(LOOK_EVERY_S, self._rulings.refresh)),
         ]
         await ended.wait()
         await self._end(running)
@@ -153,16 +162,12 @@ class Mta:
         counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, **self._log.counts}
         if self._call_ahead is not None:
             counts |= {f"recipients_{verdict}": count for verdict, count in self._call_ahead.counts.items()}
-        channel.tell(
-            self._reports,
-            {
-                **myself(),
-                "sessions": self._receiving.sessions,
-                "held_bytes": self._receiving.held_bytes,
-                "counts": counts,
-                "queue": self._waiting(),
-            },
+        rules = (
+            {**self._receiving.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
         )
+        open_now = {"sessions": self._receiving.sessions, "held_bytes": self._receiving.held_bytes}
+        told = {**open_now, "counts": counts, "queue": self._waiting()}
+        channel.tell(self._reports, {**myself(), **told, **rules})
 
     def _waiting(self) -> dict[str, Any]:
         try:
@@ -281,6 +286,9 @@ def main(argv: list[str] | None = None) -> int:
         mta = Mta(settings, arguments, known, own)
     except SpoolError as error:
         _LOG.error("mta.spool: %s", error)
+        return 1
+    except ListError as error:
+        _LOG.error("%s", error)
         return 1
     uvloop.run(mta.run())
     return 0

@@ -23,6 +23,7 @@ from smtp_intercept.app.config import Config
 from smtp_intercept.app.fields import FROM_PROFILE
 from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.ports import NO_PORTS
+from smtp_intercept.app.rule_schema import Rule
 
 _T = TypeVar("_T")
 
@@ -104,6 +105,7 @@ def _names(config: Config) -> Iterator[str]:
     """Every port that the configuration names, once."""
     ports = () if config.bridge.ports == FROM_PROFILE else config.bridge.ports
     rules = [rule.port for rule in config.pickup.rule if rule.port is not None]
+    rules += [port for rule in config.rule for port in (*(rule.when.port or ()), *(rule.when.port_not or ()))]
     relays = [port for relay in config.bypass for port in relay.ports]
     yield from dict.fromkeys(
         [*ports, *config.intercept.port, *config.pickup.port, *rules, *config.mta.relay_from_ports, *relays]
@@ -126,7 +128,16 @@ def _renamed(config: Config, ports: tuple[str, ...], links: Mapping[str, str]) -
     }
     tables = {name: getattr(config, name).model_copy(update=update) for name, update in changes.items()}
     relays = tuple(relay.model_copy(update={"ports": _by(links, relay.ports)}) for relay in config.bypass)
-    return config.model_copy(update={**tables, "bypass": relays})
+    decisions = tuple(_rule_renamed(rule, links) for rule in config.rule)
+    return config.model_copy(update={**tables, "bypass": relays, "rule": decisions})
+
+
+def _rule_renamed(rule: Rule, links: Mapping[str, str]) -> Rule:
+    given = {key: ports for key in ("port", "port_not") if (ports := getattr(rule.when, key))}
+    if not given:
+        return rule
+    named_by = {key: _by(links, ports) for key, ports in given.items()}
+    return rule.model_copy(update={"when": rule.when.model_copy(update=named_by)})
 
 
 def _keyed(at: tuple[str, str], tables: Mapping[str, _T], links: Mapping[str, str]) -> dict[str, _T]:

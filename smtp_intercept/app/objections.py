@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Flag, auto
@@ -27,8 +28,11 @@ from smtp_intercept.app.config import Config, located
 from smtp_intercept.app.daemon import needs_mta
 from smtp_intercept.app.mistakes import Mistake, MistakeError, RefusedError
 from smtp_intercept.app.password import relay_password
+from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.writable import why_no_spool, why_not_appended
+from smtp_intercept.inspect.lists import ListError, read_list
+from smtp_intercept.inspect.written import files
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
 from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.postmaster import queue_in
@@ -190,11 +194,27 @@ def _damage(spool: Path) -> str:
     return ""
 
 
+def _lists(asked: Asked) -> Iterator[Mistake]:
+    """Those that rules name, for the process that hears strangers, which has a user of its own."""
+    rules = asked.config.rule
+    for index, rule in enumerate(rules):
+        for path, kind in dict.fromkeys(files([written(rule)])):
+            at = ("rule", index, "when")
+            try:
+                read_list(path, kind)
+            except ListError as error:
+                yield Mistake(at, f"{error.place}: {error.reason}", error.remedy)
+            else:
+                if not Path(path).stat().st_mode & stat.S_IROTH:
+                    yield Mistake(at, f"{path} is not for every user to read", f"chmod o+r {path}")
+
+
 OBJECTIONS = (
     Objection(Verb.UP, _features),
     Objection(Verb.UP | Verb.RUN, _plan, root=False),
     Objection(Verb.UP, _ipv6, root=False),
     Objection(Verb.RUN, _user, root=False),
+    Objection(Verb.RUN, _lists),
     Objection(Verb.RUN, _mail_log),
     Objection(Verb.RUN, _mail_ports),
     Objection(Verb.RUN, _queues),

@@ -30,7 +30,9 @@ from bridge.denied import (
 from bridge.privilege import Capability, confine
 from smtp_intercept.app import processlog
 from smtp_intercept.app.fields import Source
+from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.schema import Config
+from smtp_intercept.inspect.written import files
 
 # Other people's things, and the sockets by which a host is told what to do (D-Bus, containers).
 _BELOW = {
@@ -112,6 +114,7 @@ def myself() -> dict[str, Any]:
 
 def _narrow(box: Sandbox, settings: Config, run_dir: Path) -> None:
     seen = [Path(sys.prefix), *map(Path, filter(None, sys.path)), Path(smtp_intercept.__file__).parents[1]]
+    seen += [Path(path).parent for path, _ in files(map(written, settings.rule))]
     if box.names:
         seen += [*NAMES, RESOLV_CONF.resolve().parent]
     others = [Path(own) for own in (settings.mta.spool, settings.tracking.index) if own is not None]

@@ -29,6 +29,7 @@ from smtp_intercept.app.fields import (
     StartTls,
     VerifyFailure,
 )
+from smtp_intercept.app.rule_schema import MAX_RULES, Inspect, Rule
 from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, RFC_SECONDS, Phase
 from smtp_intercept.mta.nexthop import Protocol, Security
@@ -346,6 +347,8 @@ class Config(Table):
     intercept: Intercept = Intercept()
     pickup: PickUp = PickUp()
     protected: tuple[Protected, ...] = ()
+    inspect: Inspect = Inspect()
+    rule: tuple[Rule, ...] = Field((), max_length=MAX_RULES)
     mta: Mta = Mta()
     relay: Relay | None = None
     dns: Dns = Dns()

@@ -21,7 +21,7 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from bridge.ruleset import PUT_OFF as DROPPED_SYNS
-from smtp_intercept.app import halfmade, here, inforce, relays, tracking_status, watching
+from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, tracking_status, watching
 from smtp_intercept.app.accounts import UNSEEING
 from smtp_intercept.app.ended import ended
 from smtp_intercept.app.exits import Exit
@@ -117,6 +117,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "kernel": kernel,
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
+        **rules_status.page(interceptor, mta),
         "protected": resolver.get("protected", []),
         "change": halfmade.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -253,6 +254,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
         found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
+    found += rules_status.warnings(page["list_errors"])
     found += _unlogged(page) + tracking_status.warnings(page)
     found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]
     if page["waits_for_confirm"]:
@@ -364,6 +366,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
             put_off,
             odd,
             mail,
+            rules_status.table(page["rules"]),
             unknown,
             workers,
             _mta_table(page["mta"]),

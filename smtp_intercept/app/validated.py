@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from hwprofiles.validation import told
 from smtp_intercept.app.checks import CHECKS
 from smtp_intercept.app.located import KeyPath, spelled
 from smtp_intercept.app.mistakes import Mistake
+from smtp_intercept.app.rule_schema import MAX_RULES, Inspect, Rule, RuleTables
 from smtp_intercept.app.schema import (
     Bridge,
     Bypass,
@@ -35,11 +36,10 @@ from smtp_intercept.app.schema import (
     PortPickUp,
     Protected,
     Relay,
-    Table,
     Tracking,
 )
 
-_TABLES: Mapping[tuple[str, ...], type[Table]] = {
+_TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     (): Config,
     ("bridge",): Bridge,
     ("bypass", "*"): Bypass,
@@ -49,6 +49,7 @@ _TABLES: Mapping[tuple[str, ...], type[Table]] = {
     ("pickup", "port", "*"): PortPickUp,
     ("pickup", "rule", "*"): PickUpRule,
     ("protected", "*"): Protected,
+    **RuleTables,
     ("mta",): Mta,
     ("relay",): Relay,
     ("dns",): Dns,
@@ -65,6 +66,8 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "intercept": TypeAdapter(Intercept),
     "pickup": TypeAdapter(PickUp),
     "protected": TypeAdapter(tuple[Protected, ...]),
+    "inspect": TypeAdapter(Inspect),
+    "rule": TypeAdapter(Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)]),
     "mta": TypeAdapter(Mta),
     "relay": TypeAdapter(Relay | None),
     "dns": TypeAdapter(Dns),
@@ -93,7 +96,7 @@ def validated(raw: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
 
 
 def _absent(section: str) -> Any:
-    return {"bypass": (), "protected": (), "relay": None}.get(section, {})
+    return {"bypass": (), "protected": (), "rule": (), "relay": None}.get(section, {})
 
 
 def _frozen(value: Any) -> Any:

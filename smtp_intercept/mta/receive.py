@@ -10,9 +10,11 @@ import logging
 import secrets
 import socket
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bridge.flow import vlan_of
@@ -23,11 +25,13 @@ from smtp_intercept.headcount import Alone
 from smtp_intercept.mta.announcement import announcement
 from smtp_intercept.mta.billing import Bill, Billing
 from smtp_intercept.mta.envelope import Origin
+from smtp_intercept.mta.judged import Judged
 from smtp_intercept.mta.receiver import Receiver
 from smtp_intercept.mta.replies import STOPPING
 from smtp_intercept.mta.services import Draft, Intake, Services, Spool
 from smtp_intercept.mta.smtpd import FLUSH_S
 from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.policy import Notes
 from smtp_intercept.shares import ANY_NUMBER, Shares
 from smtp_intercept.timestamp import timestamp
 from smtp_intercept.transaction import Message, Outcome
@@ -63,6 +67,7 @@ class Receiving:
         self._series, self._number = secrets.token_hex(4), 0
         self._open: dict[Passage, Receiver | None] = {}  # None: not connected yet
         self._counts: Counter[str] = Counter(dict.fromkeys(COUNTERS, 0))
+        self._ruled: dict[str, Counter[str]] = {"rules": Counter(), "would": Counter()}
         self._stopping = False
         self._ended = asyncio.Event()  # set while there is no session
         self._disk = ThreadPoolExecutor(DISK_THREADS, "draft")
@@ -137,11 +142,14 @@ class Receiving:
         return BUSY_FOR_YOU if self._shares.holds_too_many(client, self._headcount, self._limit) else None
 
     async def _begin(self, passage: Passage, sock: socket.socket, origin: Origin) -> None:
-        bill = self._billing.of(passage.client[0])
-        receiver = Receiver(
+        bill, services = self._billing.of(passage.client[0]), self._services
+        kind: Callable[..., Receiver] = Receiver
+        if services.judge is not None:
+            kind = partial(Judged, ask=services.judge(passage), later=services.later, spill=services.spill)
+        receiver: Receiver = kind(
             passage.name,
             origin,
-            self._services,
+            services,
             bill=bill,
             disk=self._disk,
             tell=lambda message, queued: self._tell(passage, message, queued),
@@ -178,12 +186,23 @@ class Receiving:
     def _tell(self, passage: Passage, message: Message, queued: str) -> None:
         self._counts["messages"] += 1
         self._counts["accepted"] += message.outcome is Outcome.ACCEPTED
+        self._count_rules(message.notes)
         record = passage.message(message, self._now())
         self._write({**record, "queue_id": queued} if queued else record)
+
+    def _count_rules(self, notes: Notes) -> None:
+        self._ruled["rules"].update(notes.by.keys())
+        self._ruled["would"].update(notes.would.keys())
+
+    def ruled(self) -> dict[str, dict[str, int]]:
+        """As `Gateway.ruled`."""
+        return {f"{what}_counts": dict(counts) for what, counts in self._ruled.items()}
 
     def _over(self, passage: Passage, receiver: Receiver, bill: Bill) -> None:
         receiver.forget()
         bill.close()
+        if isinstance(receiver, Judged):
+            self._count_rules(receiver.notes)
         self._end(passage, receiver, receiver.outcome, receiver.reason)
 
     def _end(self, passage: Passage, spoken: Any, outcome: str, reason: str) -> None:

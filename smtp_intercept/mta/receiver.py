@@ -196,7 +196,7 @@ class Receiver(Smtpd):
         try:
             draft = self._services.spool.draft()
         except SpoolError as error:
-            refusal = _refusal_of(error)
+            refusal = refusal_of(error)
             self.envelope.told.refuse(refusal.reply)
             await self.answer(refusal)
             return
@@ -225,7 +225,7 @@ class Receiver(Smtpd):
             self._late = TIMED_OUT
         self._timeout_handle.cancel()  # the spool's time is not the client's
         if content.refusal is None:
-            answer = await _to_its_end(self.loop.create_task(self._keep(draft)))
+            answer = await to_its_end(self.loop.create_task(self._keep(draft)))
         else:
             draft.abandon()
             answer = self._finish(content.refusal, "")
@@ -250,7 +250,7 @@ class Receiver(Smtpd):
             moved_at = self._limits.moved_at(moved_at, len(block), self.loop.time())
             end = content.feed(block)
             if content.waiting_bytes >= PIECE_BYTES or (end and content.size_bytes >= PIECE_BYTES):
-                await _to_its_end(self.loop.run_in_executor(self._disk, self._store, content, draft, content.take()))
+                await to_its_end(self.loop.run_in_executor(self._disk, self._store, content, draft, content.take()))
             elif end:
                 self._store(content, draft, content.take())
             if end:
@@ -265,7 +265,7 @@ class Receiver(Smtpd):
         try:
             draft.write(piece)
         except SpoolError as error:
-            content.refuse(_refusal_of(error))
+            content.refuse(refusal_of(error))
 
     def _received(self) -> bytes:
         return received_line(
@@ -283,7 +283,7 @@ class Receiver(Smtpd):
         try:
             queued = await services.spool.enqueue(draft, self._here(), envelope, services.clock())
         except SpoolError as error:
-            return self._finish(_refusal_of(error), "")
+            return self._finish(refusal_of(error), "")
         return self._finish(Answer(250, f"2.0.0 Ok: queued as {queued}"), queued)
 
     def _finish(self, answer: Answer, queued: str) -> Answer:
@@ -297,7 +297,7 @@ class Receiver(Smtpd):
         return answer
 
 
-async def _to_its_end(work: asyncio.Future[Done]) -> Done:
+async def to_its_end(work: asyncio.Future[Done]) -> Done:
     """Even if the session is stopped meanwhile: a draft is nobody else's before, and what is kept must be told."""
     try:
         return await asyncio.shield(work)
@@ -306,7 +306,8 @@ async def _to_its_end(work: asyncio.Future[Done]) -> Done:
         raise
 
 
-def _refusal_of(error: SpoolError) -> Answer:
+def refusal_of(error: SpoolError) -> Answer:
+    """What the client is told."""
     if isinstance(error, NotTakenError):
         return error.answer
     return NO_ROOM if isinstance(error, SpoolFullError) else NOT_KEPT

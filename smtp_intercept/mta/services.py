@@ -10,8 +10,11 @@ from typing import Any, Protocol
 
 from smtp_intercept.answers import Answer
 from smtp_intercept.direction import Direction
+from smtp_intercept.inspect.held import nowhere
 from smtp_intercept.limits import DEFAULT_LIMITS, Limits
 from smtp_intercept.mta.envelope import Envelope, Origin
+from smtp_intercept.passage import Passage
+from smtp_intercept.policy import Ask, Later
 
 
 class Draft(Protocol):
@@ -58,7 +61,8 @@ class Services:
     """What a session needs. ``admission``: the refusal of a recipient, None if it is taken; ``verify``: that of one
     which is, by the server that would get it. ``direction`` of a message
     to one, for the log. ``room_bytes``: how large a message would still fit. ``balancer``: this client's PROXY
-    protocol is believed. ``clock`` gives UTC seconds."""
+    protocol is believed. ``clock`` gives UTC seconds. ``judge`` decides about a connection's mail, ``later`` answers
+    what it does not at once, ``spill`` opens a file for content that it must see first."""
 
     spool: Spool
     admission: Callable[[Origin, str], Answer | None]
@@ -72,3 +76,6 @@ class Services:
     limits: Limits = DEFAULT_LIMITS
     clock: Callable[[], float] = time.time
     verify: Callable[[Origin, str], Awaitable[Answer | None]] = _unverified
+    judge: Callable[[Passage], Ask] | None = None
+    later: Later | None = None
+    spill: Callable[[], int] = nowhere

@@ -18,8 +18,10 @@ from bridge.present import LinkFacts, Present
 from hwprofiles.shelf import profiles
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
+from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.wanted import wanted
 from smtp_intercept.direction import Servers
+from smtp_intercept.inspect.written import read_rules
 
 PORTS = ("p0", "p1", "p2")
 GENERIC = next(profile for profile in profiles() if profile.name == "generic")
@@ -68,7 +70,31 @@ PROTECTED = st.fixed_dictionaries(
         "deliver_to": some(st.sampled_from(["192.0.2.20:2525", "mx", "mail.example.com"])),
     },
 )
+RULES = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["a", "b", "c", ""]),
+        "then": st.sampled_from(
+            [{"accept": True}, {"refuse": "550 5.7.1 no"}, {"close": "421 go"}, {"discard": True}, {}, {"refuse": "no"}]
+        ),
+    },
+    optional={
+        "mode": st.sampled_from(["enforce", "observe"]),
+        "when": table(
+            client=some(NETWORKS),
+            sender=st.sampled_from(["a@example.com", ["*@*.com", ".example.org"], "@/x/list"]),
+            recipient_not=st.sampled_from(["example.com", ["<>"]]),
+            port=PORT,
+            vlan=NUMBERS,
+            message=st.just("incoming"),
+            hours=st.sampled_from(["08:00-18:00", "8"]),
+            header=st.sampled_from([{"Subject": "*x*"}, {"X": ["a", "b"]}, {"a b": "x"}]),
+            size_over_bytes=NUMBERS,
+        ),
+    },
+)
 FILE = table(
+    inspect=table(mode=st.sampled_from(["enforce", "observe"])),
+    rule=some(RULES, 2),
     intercept=table(
         ports=st.sampled_from([[25], [25, 587], [2525], [25, 25], []]),
         hidden=st.booleans(),
@@ -122,6 +148,7 @@ def test_what_is_accepted_can_be_made(bridge: dict[str, Any], rest: dict[str, An
     policy = configuration.policy(config, Servers(), frozenset())
     assert policy.by_port.keys() == config.pickup.port.keys()
     configuration.rules(config)
+    assert len(read_rules(map(written, config.rule), lambda path, kind: ())) == len(config.rule)
     configuration.routes(config)
     configuration.relay_rule(config)
     configuration.handling(config)

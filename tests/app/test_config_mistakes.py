@@ -14,6 +14,7 @@ from smtp_intercept.app.config import (
     parse,
     warnings,
 )
+from smtp_intercept.app.rule_schema import MAX_RULES
 
 BYPASS = "[[bypass]]\nports = ['enp1s0', 'enp2s0']\nkind = '{}'"
 LEAST = '[bridge]\nports = ["enp1s0", "enp2s0"]\n'
@@ -500,3 +501,91 @@ class TestWarnings:
     def test_both_families_of_management_are_enough(self) -> None:
         management = "management = ['198.51.100.2/24', '2001:db8::2/64']\n[intercept]\nhidden = false\n"
         assert self.those(management + self.QUIET) == []
+
+
+RULE = "[[rule]]\nname = 'r'\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ("[inspect]\nmode = 'watch'", "4: inspect.mode: 'watch' is not one of enforce, observe; choose one of them"),
+        ("[[rule]]\nthen = { discard = true }", "3: rule[0].name: is missing; add name = … to rule[0]"),
+        ("[[rule]]\nname = ''\nthen = { discard = true }", "4: rule[0].name: '' is not a rule's name; give 1 to 64"),
+        (f"{RULE}", "3: rule[0].then: is missing; add then = … to rule[0]"),
+        (f"{RULE}then = {{}}", "5: rule[0].then: does nothing; add one of accept, refuse, defer, discard, close"),
+        (f"{RULE}then = {{ accept = false }}", "5: rule[0].then.accept: false is not true; write true, or leave it"),
+        (
+            f"{RULE}then = {{ accept = true, discard = true }}",
+            "5: rule[0].then: has accept and discard, and a message has one end; keep one of them",
+        ),
+        (
+            f"{RULE}then = {{ discard = true }}\n{RULE}then = {{ discard = true }}",
+            "7: rule[1].name: 'r' is another rule's name too; give each its own",
+        ),
+        (f"{RULE}then = {{ refuse = '450 x' }}", "5: rule[0].then.refuse: '450 x' does not refuse: that is 5yz; write"),
+        (f"{RULE}then = {{ defer = '550 x' }}", "5: rule[0].then.defer: '550 x' does not defer: that is 4yz; write it"),
+        (f"{RULE}then = {{ close = '250 x' }}", "5: rule[0].then.close: '250 x' does not close: that is 4yz or 5yz"),
+        (f"{RULE}then = {{ refuse = '550 4.7.1 x' }}", "5: rule[0].then.refuse: '550 4.7.1 x' has an enhanced code of"),
+        (f"{RULE}then = {{ refuse = 'no' }}", "5: rule[0].then.refuse: 'no' is no reply: a code of three digits and"),
+        (f"{RULE}then = {{ refuse = '550 nö' }}", "5: rule[0].then.refuse: '550 nö' is not one line of ASCII"),
+        (
+            f'{RULE}then = {{ refuse = "550 a\\r\\n250 b" }}',
+            "5: rule[0].then.refuse: '550 a\\r\\n250 b' is not one line",
+        ),
+        (f"{RULE}then = {{ quarantine = true }}", "5: rule[0].then.quarantine: is not available yet: it needs a quar"),
+        (f"{RULE}then = {{ filter = ['x'] }}", "5: rule[0].then.filter: is not available yet: it needs filters; leave"),
+        (f"{RULE}then = {{ reject = 'x' }}", "5: rule[0].then.reject: is not a known key; did you mean redirect?"),
+        (f"{RULE}when = {{ client = '10.0.0.1/8' }}", "5: rule[0].when.client: 10.0.0.1/8 has host bits set; write it"),
+        (f"{RULE}when = {{ client = [] }}", "5: rule[0].when.client: is an empty list; leave it out, or name one"),
+        (f"{RULE}when = {{ client = ['10.0.0.0/8', 7] }}", "5: rule[0].when.client[1]: 7 is not a text; write it like"),
+        (f"{RULE}when = {{ sender = '@/x/../..' }}", "5: rule[0].when.sender: '/x/../..' is not the absolute path of"),
+        (
+            f"{RULE}when = {{ sender = '*.example.com' }}",
+            "5: rule[0].when.sender: '*.example.com' is a pattern without",
+        ),
+        (
+            f"{RULE}when = {{ header = {{ 'a b' = '*' }} }}",
+            "5: rule[0].when.header.\"a b\": 'a b' is not the name of a",
+        ),
+        (f"{RULE}when = {{ message = 'local' }}", "5: rule[0].when.message: 'local' is not incoming or outgoing"),
+        (f"{RULE}when = {{ vlan = 7 }}", "5: rule[0].when.vlan[0]: 7 is not in bridge.vlans, so its mail is never pi"),
+        (f"{RULE}when = {{ port = 'x' }}", "5: rule[0].when.port[0]: 'x' is not a port of the bridge; name one of"),
+        (
+            f"{RULE}when = {{ dns_list = 'x' }}",
+            "5: rule[0].when.dns_list: is not available yet: it needs the DNS asked",
+        ),
+        (f"{RULE}when = {{ recipients_over = -1 }}", "5: rule[0].when.recipients_over: -1 is too low; the least is 0"),
+    ],
+)
+def test_rules(lines: str, error: str) -> None:
+    then = "" if "then" in lines or lines == RULE else "\nthen = { discard = true }"
+    assert told(f"{LEAST}{lines}{then}")[0].startswith(error)
+
+
+def test_a_list_of_rules_has_an_end() -> None:
+    rules = "".join(f"[[rule]]\nname = 'r{n}'\nthen.accept = true\n" for n in range(MAX_RULES + 1))
+    assert told(f"{LEAST}{rules}") == [f"3: rule: has {MAX_RULES + 1}, more than {MAX_RULES}; give fewer"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "warning"),
+    [
+        (
+            f"{RULE}then.discard = true\n[[rule]]\nname = 's'\nthen.discard = true",
+            "rule[0]: 'r' holds for every message, so the rules after it are never asked",
+        ),
+        (
+            f"{RULE}when.header.Subject = 'x'\nthen.accept = true\n[[rule]]\nname = 's'\nwhen.client = '10.0.0.1'\n"
+            "then.refuse = '550 no'",
+            "rule[1]: 's' decides behind 'r', which needs the whole message: to decide earlier, put it before that one",
+        ),
+        (
+            f"[inspect]\nmode = 'observe'\n{RULE}then.discard = true",
+            "inspect.mode: observe: what rules decide is written in the log, and not done",
+        ),
+        ("[inspect]\nmode = 'observe'", "inspect.mode: there are no rules"),
+    ],
+)
+def test_rules_that_surprise(lines: str, warning: str) -> None:
+    assert warning in warnings(parse(f"{LEAST}{lines}"))

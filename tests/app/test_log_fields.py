@@ -10,6 +10,7 @@ from typing import Any
 from smtp_intercept.direction import Direction, Protection
 from smtp_intercept.mta.receive import _UNHEARD
 from smtp_intercept.passage import Arrival, Passage
+from smtp_intercept.policy import Notes, Ruling
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message, Outcome, Recipient
 from smtp_intercept.wire import ReplyLine
@@ -18,16 +19,18 @@ from tests.watch import logs
 
 PAGE = Path(__file__).parents[2] / "docs" / "log.md"
 LISTED = ("recipients", "client", "server")  # tables whose fields have rows of their own
-# Of the MTA's settling, as `tests/mta/test_runner.py` and others see them; `rules` are the rules'.
-SETTLED = [logs.delivery("Q", 0.0), logs.notice("Q", "P", 0.0), {"rules": [], "would": []}, {"queue_id": "Q"}]
+# Of the MTA's settling, as `tests/mta/test_runner.py` and others see them.
+SETTLED = [logs.delivery("Q", 0.0), logs.notice("Q", "P", 0.0), {"queue_id": "Q"}]
 
 
 def written(tmp_path: Path) -> Iterator[Mapping[str, Any]]:
     """A record of each type, with all that it may have."""
     arrival = Arrival("p0", Direction.INCOMING, vlan=7)
     passage = Passage("s", 0.0, ("192.0.2.1", 1), ("192.0.2.2", 25), arrival, macs=("a", "b"))
-    to = Recipient("bob@example.com", Direction.INCOMING, ReplyLine(250, True, b"Ok"))
-    yield passage.message(Message(1, "a@example.org", (to,), 3, 5, 1.0, None, Outcome.UNKNOWN), "t")
+    to = Recipient("bob@example.com", Direction.INCOMING, ReplyLine(250, True, b"Ok"), ours=True)
+    notes = Notes()
+    notes.take(Ruling(by=("a rule",), would=("one on trial",)))
+    yield passage.message(Message(1, "a@example.org", (to,), 3, 5, 1.0, None, Outcome.UNKNOWN, notes), "t")
     passage.announce(("192.0.2.9", 9))
     for spoken in (Session(Protection()), _UNHEARD):
         yield passage.session(spoken, 1.0, "closed", "by the client", "t")

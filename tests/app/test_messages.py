@@ -62,6 +62,7 @@ FILLED = {
     ("protected", "*"): "domain = 'example.com'\nservers = ['192.0.2.20']",
     ("pickup", "rule", "*"): "action = 'pass'",
     ("bypass", "*"): "ports = ['enp1s0', 'enp2s0']\nkind = 'silicom'",
+    ("rule", "*"): "name = 'r'\nthen = { refuse = '550 no' }",
     ("relay",): "host = 'relay.example.net'",
     ("bridge",): "ports = ['enp1s0', 'enp2s0']",
 }

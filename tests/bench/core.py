@@ -8,8 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from ipaddress import ip_address
 
-from smtp_intercept.direction import Domains, Protection
+from smtp_intercept.direction import Direction, Domains, Protection
+from smtp_intercept.inspect.criteria import CRITERIA
+from smtp_intercept.inspect.facts import Connection
+from smtp_intercept.inspect.judge import Judge
+from smtp_intercept.inspect.rule import Condition, Rule
+from smtp_intercept.inspect.ruleset import Ruleset
+from smtp_intercept.policy import Refuse
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 
@@ -63,11 +70,36 @@ def best_us(work: Callable[[], None], times: int = 500, runs: int = 9) -> float:
     return min(run() for _ in range(runs)) / times * 1e6
 
 
+def ruled(number: int) -> Rules:
+    """Behind so many rules about envelopes, of which none holds."""
+
+    def said(name: str, text: str) -> Condition:
+        return Condition(name, (CRITERIA[name].kind.read(text),))
+
+    whens = (
+        lambda n: (said("client", f"10.{n >> 8}.{n & 255}.0/24"), said("message", "incoming")),
+        lambda n: (said("sender", f"user{n}@example.org"),),
+        lambda n: (said("recipient", f"user{n}@example.com"), said("helo", f"mx{n}.example.org")),
+        lambda n: (said("sender", f".example{n}.org"), said("message", "outgoing")),
+    )
+    made = [Rule(f"rule {n}", whens[n % len(whens)](n), Refuse(550, "5.7.1 no")) for n in range(number)]
+    ruleset = Ruleset(made)
+    client, server = (ip_address(address).packed for address in ("192.0.2.1", "192.0.2.20"))
+    judge = Judge(lambda: ruleset, Connection(Direction.INCOMING, client, server, "p0"), PROTECTION)
+    return Rules(ask=judge.ask, reject_bare_newline=True)
+
+
 def main() -> None:
-    for name, rules in (("pass", Rules()), ("reject", Rules(reject_bare_newline=True))):
+    kinds = {
+        "bare_newline = pass": Rules(),
+        "bare_newline = reject": Rules(reject_bare_newline=True),
+        "10 rules": ruled(10),
+        "1,000 rules": ruled(1_000),
+    }
+    for name, rules in kinds.items():
         session, message = opened(rules), [*ENVELOPE, *CONTENT]
         talk(session, GREETING)
-        print(f"bare_newline = {name}")
+        print(name)
         print(f"  message        {best_us(lambda: talk(session, message)):6.1f} µs")  # noqa: B023
         print(f"  session        {best_us(lambda: whole(rules)):6.1f} µs")  # noqa: B023
         talk(session, ENVELOPE)

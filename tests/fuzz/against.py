@@ -2,7 +2,8 @@
 Between them an honest client's, whose mail arrives whatever the others do.
 
 ``{"peers": {name: [address, domain]}, "sessions": each, "seed": text, "seconds": most}``; the gateway is the live proxy
-with its defaults, on loopback beside the servers: no packets are turned here, that is the lanes' part.
+with its defaults, for half of the sessions with a judge that must have all content first, on loopback beside the
+servers: no packets are turned here, that is the lanes' part.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from smtp_intercept.direction import Direction, Domains, Protection
+from smtp_intercept.passage import Passage
+from smtp_intercept.policy import Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage, Verdict
 from smtp_intercept.proxy import Arrival, Gateway
 from smtp_intercept.rules import Rules
 from smtp_intercept.transparent import Address, Dialled, Dialler, reset_on_close
@@ -41,6 +45,9 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (
     lambda domain: f'"a"@{domain}',
 )
 UNQUOTED = ("opensmtpd",)
+VERDICTS: tuple[Verdict, ...] = (*[Pass()] * 9, Refuse(550, "5.7.1 no"), Defer(450, "4.7.1 later"), Discard())
+HONEST = "@honest.test"
+REFUSED = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.MESSAGE})
 
 
 class Client:
@@ -78,6 +85,22 @@ class Client:
             self.gone, wait_s = not data, QUIET_S
 
 
+def rules_of(passage: Passage) -> Rules:
+    """Of every other session all content is held, and some of it, but nobody's who is honest, refused, deferred or
+    thrown away."""
+    usual = Rules(reject_bare_newline=True)
+    chance = random.Random(passage.name)
+    if chance.random() < 0.5:
+        return usual
+
+    def ask(question: Question) -> Ruling:
+        refusable = question.stage in REFUSED and not question.sender.endswith(HONEST)
+        verdict = chance.choice(VERDICTS) if refusable else Pass()
+        return Ruling(verdict, need=Need.HOLD, token="r")
+
+    return replace(usual, ask=ask)
+
+
 @asynccontextmanager
 async def gateway(server: Address, log: list[dict[str, Any]]) -> AsyncIterator[tuple[int, Gateway]]:
     def dial(client: Address, _: Address, mark: int | None) -> Dialled:
@@ -88,7 +111,7 @@ async def gateway(server: Address, log: list[dict[str, Any]]) -> AsyncIterator[t
         protection=Protection(Domains.of([])),
         log=log.append,
         describe=lambda sock: Arrival("p0", Direction.INCOMING),
-        rules=lambda passage: Rules(reject_bare_newline=True),
+        rules=rules_of,
         macs=lambda sock: None,
     )
     listener = socket.create_server((LOCAL, 0), backlog=256)
@@ -159,7 +182,7 @@ async def attack(name: str, server: Address, job: dict[str, Any], domain: str) -
                 await Client(sock).play(Hostile(f"{job['seed']}-{name}-{number}", domain))
             played += 1
             if number % HONEST_EVERY == 0:
-                sender = f"h{job['seed']}.{number}@honest.test"
+                sender = f"h{job['seed']}.{number}{HONEST}"
                 path = SPELLINGS[number // HONEST_EVERY % (len(SPELLINGS) - (name in UNQUOTED))](domain)
                 honest[sender] = await asyncio.to_thread(send, port, sender, path)
 
@@ -168,7 +191,11 @@ async def attack(name: str, server: Address, job: dict[str, Any], domain: str) -
     counts = it.counters()
     messages = [record for record in log if record["type"] == "message" and record["outcome"] == "accepted"]
     accepted = [
-        [m["sender"], sorted(r["address"] for r in m["recipients"] if r["reply"].startswith("2"))] for m in messages
+        [
+            m["sender"],
+            sorted(r["address"] for r in m["recipients"] if r["reply"].startswith("2") and "discarded" not in r),
+        ]
+        for m in messages
     ]
     return {"played": played, "honest": honest, "accepted": accepted, "counts": counts}
 

@@ -15,15 +15,27 @@ from collections.abc import Callable, Mapping
 from hypothesis import strategies as st
 
 from smtp_intercept.direction import Domains, Protection, Servers, message_direction, recipient_domain
-from smtp_intercept.events import Abort, DropServer, Leave, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.events import (
+    Abort,
+    DropServer,
+    Forget,
+    Hold,
+    Leave,
+    MessageDone,
+    Out,
+    Release,
+    ToClient,
+    ToServer,
+)
 from smtp_intercept.limits import LOOK_AHEAD_BYTES
-from smtp_intercept.policy import Defer, Discard, Pass, Policy, Question, Refuse, Stage, Verdict
+from smtp_intercept.policy import Ask, Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage, Verdict
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Outcome
 from smtp_intercept.wire import parse_chunk, parse_command, parse_path, parse_reply_line
 from tests.fuzz.differential import check
 from tests.fuzz.strict import StrictServer
+from tests.smtp.script import released
 
 LINES = [
     b"MAIL FROM:<a@b>", b"RCPT TO:<c@example.com>", b"DATA", b".", b"BDAT 4", b"BDAT 3 LAST", b"BDAT 0 LAST", b"RSET",
@@ -42,12 +54,13 @@ VERDICTS: tuple[Verdict, ...] = (*[Pass()] * 5, Refuse(550, "no"), Defer(450, "l
 UNREFUSABLE = {Stage.CONNECT, Stage.HELO}
 
 
-def policy_of(seed: int) -> Policy:
-    """Random, but the same question gets the same verdict."""
+def judge_of(seed: int) -> Ask:
+    """Random, but the same question gets the same answer."""
 
-    def judge(asked: Question) -> Verdict:
-        verdict = random.Random(f"{seed} {asked}").choice(VERDICTS)
-        return Pass() if asked.stage in UNREFUSABLE else verdict
+    def judge(asked: Question) -> Ruling:
+        chance = random.Random(f"{seed} {asked}")
+        verdict, need = chance.choice(VERDICTS), chance.choice(list(Need))
+        return Ruling(Pass() if asked.stage in UNREFUSABLE else verdict, need=need, token="t")
 
     return judge
 
@@ -55,17 +68,18 @@ def policy_of(seed: int) -> Policy:
 def rules_of(data: st.DataObject) -> Rules:
     seed = data.draw(st.none() | st.integers(0, 1000))
     strip, reject, close = data.draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
-    return Rules(None if seed is None else policy_of(seed), strip, reject, close, data.draw(st.booleans()))
+    ask = None if seed is None else judge_of(seed)
+    return Rules(ask, None, strip, reject, close, data.draw(st.booleans()))
 
 
 def converse(client: bytes, sizes: list[int], rules: Rules) -> tuple[list[Outcome], list[bytes], bytes]:
     """A hostile client's octets in these cuts, against the strict server: what the gateway told, what was taken, and
     what the client heard."""
     session, server, told, heard = Session(Protection(), rules), StrictServer(), list[Outcome](), b""
-    over = False
+    over, kept = False, b""
 
     def take(outs: list[Out]) -> None:
-        nonlocal over, heard
+        nonlocal over, heard, kept
         reply = b""
         for out in outs:
             match out:
@@ -73,6 +87,13 @@ def converse(client: bytes, sizes: list[int], rules: Rules) -> tuple[list[Outcom
                     reply += server.hear(data)
                 case ToClient(data):
                     heard += data
+                case Hold(data):
+                    kept += data
+                case Release():
+                    reply += server.hear(released(kept, out))
+                    kept = b""
+                case Forget():
+                    kept = b""
                 case MessageDone(message):
                     told.append(message.outcome)
                 case Abort() | Leave():
@@ -136,7 +157,7 @@ def fuzz_reply(data: st.DataObject) -> None:
 
 
 def fuzz_envelopes(data: st.DataObject) -> None:
-    check(f"x{data.draw(st.integers(0, 2**63))}")
+    check(f"x{data.draw(st.integers(0, 2**63))}", judged=data.draw(st.booleans()))
 
 
 TARGETS: Mapping[str, Callable[[st.DataObject], None]] = {

@@ -7,6 +7,7 @@
     c =< b"octets"               likewise, as a literal
     g -> 502 5.5.1 no            the gateway says this to the client, in this place among the server's replies
     g >> RSET                    the gateway says this to the server
+    g => b"octets"               likewise, as a literal
     c close                      the end of one side's stream
     abort: REASON                the session must end so
     dropped                      the server's leg must have been reset, and the session gone on
@@ -25,6 +26,7 @@ Before all that, what the gateway is told to do:
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,17 +36,22 @@ from smtp_intercept.direction import Direction, Domains, Protection, Servers
 from smtp_intercept.events import (
     Abort,
     Announced,
+    Asking,
     DropServer,
     EndClient,
     EndServer,
+    Forget,
+    Hold,
     Leave,
     MessageDone,
     Out,
     Pause,
+    Release,
     ToClient,
     ToServer,
 )
-from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, Verdict
+from smtp_intercept.inspect.held import Held, nowhere
+from smtp_intercept.policy import Close, Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage, Verdict
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
 from tests.dialogue import lines, spoken
@@ -69,7 +76,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruling:
+class Line:
     """One line of a dialogue's policy."""
 
     stage: Stage
@@ -94,7 +101,7 @@ class Script:
     pauses: list[float] = field(default_factory=list)
     announced: str | None = None
     log: list[dict[str, Any]] = field(default_factory=list)
-    rulings: list[Ruling] = field(default_factory=list)
+    rulings: list[Line] = field(default_factory=list)
     settings: dict[str, str] = field(default_factory=dict)
     limits: dict[str, float] = field(default_factory=dict)
 
@@ -103,16 +110,18 @@ class Script:
         settings = self.settings
         return Rules(
             self.judge if self.rulings else None,
-            settings.get("starttls") == "strip",
-            settings.get("bare_newline") == "reject",
-            settings.get("on_doubt") == "close",
-            settings.get("on_client_doubt") == "pass",
-            settings.get("balancer") == "yes",
-            replace(TRANSPARENT.limits, **self.limits),  # type: ignore[arg-type]
+            strip_starttls=settings.get("starttls") == "strip",
+            reject_bare_newline=settings.get("bare_newline") == "reject",
+            close_in_doubt=settings.get("on_doubt") == "close",
+            pass_client_doubt=settings.get("on_client_doubt") == "pass",
+            balancer=settings.get("balancer") == "yes",
+            limits=replace(TRANSPARENT.limits, **self.limits),  # type: ignore[arg-type]
         )
 
-    def judge(self, asked: Question) -> Verdict:
-        return next((ruling.verdict for ruling in self.rulings if ruling.holds(asked)), Pass())
+    def judge(self, asked: Question) -> Ruling:
+        verdict = next((line.verdict for line in self.rulings if line.holds(asked)), Pass())
+        held = any(line.stage is Stage.MESSAGE for line in self.rulings)
+        return Ruling(verdict, need=Need.HOLD if held else Need.NOTHING, token="r")
 
 
 @dataclass(slots=True)
@@ -127,6 +136,8 @@ class Played:
     leave: str | None = None
     pauses: list[float] = field(default_factory=list)
     announced: str | None = None
+    held: bytes = b""
+    asked: list[Question] = field(default_factory=list)
     messages: list[dict[str, Any]] = field(default_factory=list)
     session: dict[str, Any] = field(default_factory=dict)
 
@@ -156,22 +167,62 @@ class Played:
                     self.pauses.append(until_at)
                 case Announced(client):
                     self.announced = f"{client[0]} {client[1]}"
+                case Hold(data):
+                    assert data
+                    self.held += data
+                case Forget():
+                    self.held = b""
+                case Release():
+                    assert not self.dropped
+                    self.to_server += released(self.held, out)
+                    self.held = b""
+                case Asking(question):
+                    self.asked.append(question)
                 case MessageDone(record):
                     self.messages.append({"number": record.number, **record.fields()})
 
 
-def play(events: Iterable[Event], cut: Cut, rules: Rules = TRANSPARENT) -> Played:
-    """Drive a session at time 0, each event's octets in the pieces that ``cut`` makes."""
+def released(kept: bytes, release: Release) -> bytes:
+    """What the server has of held content."""
+    held = Held(nowhere)
+    held.add(kept)
+    size_bytes, pieces = held.pieces(release.edit, dotted=not release.chunked)
+    return b"BDAT %d LAST\r\n" % size_bytes * release.chunked + b"".join(pieces)
+
+
+def play(
+    events: Iterable[Event], cut: Cut, rules: Rules = TRANSPARENT, slowness: random.Random | None = None
+) -> Played:
+    """Drive a session at time 0, each event's octets in the pieces that ``cut`` makes. ``slowness``: the judge takes
+    its time, but answers before the server replies to what it has not had."""
+    judge = rules.ask
+    if slowness is not None:
+        rules = replace(rules, ask=lambda asked: None)
     session, played = Session(PROTECTION.on(SERVER, Direction.INCOMING), rules), Played()
+
+    def answer(chance: float) -> None:
+        while played.asked and slowness is not None and slowness.random() < chance:
+            assert judge is not None
+            ruling = judge(played.asked.pop())
+            assert ruling is not None
+            played.take(session.told(ruling, 0.0))
+
     played.take(session.opened(0.0))
-    steps = [(event.side, piece) for event in events for piece in ([None] if event.data is None else cut(event.data))]
+    cuts = {"c": cut, "s": cut if slowness is None else lambda data: data.splitlines(keepends=True)}
+    steps = [
+        (event.side, piece)
+        for event in events
+        for piece in ([None] if event.data is None else cuts[event.side](event.data))
+    ]
     for side, piece in steps:
+        answer(0.3 if side == "c" and piece is not None else 1.0)
         if played.abort is not None or played.leave is not None:
             break
         if piece is None:
             played.take((session.client_closed if side == "c" else session.server_closed)(0.0))
         else:
             played.take((session.client_sent if side == "c" else session.server_sent)(piece, 0.0))
+    answer(1.0)
     ended = played.abort, played.leave
     played.abort = played.leave = None
     played.take(session.finish(0.0))
@@ -208,7 +259,7 @@ def read_event(script: Script, line: str) -> None:
 
 
 def expect(script: Script, who: str, how: str, data: bytes) -> None:
-    if how == ">>" or (who == "c" and how in CROSSING):
+    if how == ">>" or (who in "cg" and how == "=>") or (who == "c" and how in CROSSING):
         script.to_server += data
     elif how in CROSSING:
         script.to_client += data
@@ -236,7 +287,7 @@ def read_policy(script: Script, text: str) -> None:
     stage, word, kind, *reply = text.split(" ", 4)
     spoken: dict[str, type[Refuse | Defer | Close]] = {"refuse": Refuse, "defer": Defer, "close": Close}
     verdict: Verdict = spoken[kind](int(reply[0]), reply[1]) if kind in spoken else Discard()
-    script.rulings.append(Ruling(Stage[stage], word, verdict))
+    script.rulings.append(Line(Stage[stage], word, verdict))
 
 
 def set_field(name: str) -> Callable[[Script, str], None]:

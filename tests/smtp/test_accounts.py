@@ -167,7 +167,7 @@ def test_no_session_holds_more_than_is_reckoned_with(sent: tuple[tuple[str, byte
 
 def test_who_holds_too_much_waits_is_told_so_and_nobody_else_notices(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both are read at first; beyond its share the first is not, and hears 421 in the end."""
-    monkeypatch.setattr("smtp_intercept.legs.CROWDED_S", 0.5)
+    monkeypatch.setattr("smtp_intercept.burden.CROWDED_S", 0.5)
     monkeypatch.setattr("smtp_intercept.accounts.LEAST_OF_CLIENT", 0)
     budget = Budget(120_000, client_percent=10, network_percent=1_000)
 

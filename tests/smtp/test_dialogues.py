@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from smtp_intercept.answers import IN_DOUBT, INJECTED
 from smtp_intercept.events import SERVERS, Doubt, Side
 from smtp_intercept.extensions import HANDLED
 from smtp_intercept.limits import Limits
-from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, Verdict
+from smtp_intercept.policy import Close, Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage, Verdict
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
 from tests.smtp.cuts import bytewise, in_pieces, whole
@@ -24,6 +25,7 @@ from tests.smtp.script import FILES, PROTECTION, Event, Played, check, play, rea
 from tests.smtp.script import Side as End
 
 RANDOM_CUTS = 40
+UNRULED = [path for path in FILES if not read_script(path).rulings]
 
 
 def test_there_are_dialogues() -> None:
@@ -37,6 +39,27 @@ def test_dialogue(path: Path) -> None:
     check(script, play(script.events, bytewise, script.rules))
     for seed in range(RANDOM_CUTS):
         check(script, play(script.events, in_pieces(random.Random(seed)), script.rules))
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if read_script(path).rulings], ids=lambda path: path.stem)
+def test_a_judge_may_take_its_time(path: Path) -> None:
+    """While nobody has decided, the client says what it likes, and nothing comes out otherwise."""
+    script = read_script(path)
+    for seed in range(RANDOM_CUTS):
+        chance = random.Random(seed)
+        check(script, play(script.events, in_pieces(chance), script.rules, slowness=chance))
+
+
+@pytest.mark.parametrize("path", UNRULED, ids=lambda path: path.stem)
+def test_a_judge_that_only_looks_changes_nothing(path: Path) -> None:
+    """Not an octet, in any cut. But a session ends with the stream of its server, and a MAIL inside a transaction is
+    answered here: the server would pair the recipients with the first sender, and the judge with the second."""
+    script = read_script(path)
+    if Event("s", None) in script.events or path.stem == "sender_refused":
+        return
+    rules = replace(script.rules, ask=lambda asked: Ruling(need=Need.LOOK, token="t"))
+    for cut in (whole, bytewise, in_pieces(random.Random(path.stem))):
+        check(script, play(script.events, cut, rules))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -119,22 +142,26 @@ NOTHING_TO_DISCARD = {Stage.CONNECT, Stage.HELO}
 
 @st.composite
 def any_rules(draw: st.DrawFn) -> Rules:
-    """Every rule, and a policy whose verdict depends on what it is asked."""
+    """Every rule, and a judge whose verdict and needs depend on what it is asked."""
     seed = draw(st.none() | st.integers(0, 10_000))
 
-    def policy(asked: Question) -> Verdict:
-        verdict = random.Random(f"{seed} {asked}").choice(VERDICTS)
-        return Pass() if verdict == Discard() and asked.stage in NOTHING_TO_DISCARD else verdict
+    def judge(asked: Question) -> Ruling:
+        chance = random.Random(f"{seed} {asked}")
+        verdict, need = chance.choice(VERDICTS), chance.choice(list(Need))
+        nothing = verdict == Discard() and asked.stage in NOTHING_TO_DISCARD
+        return Ruling(Pass() if nothing else verdict, by=("r",), need=need, token="t")
 
     limits = Limits(
         command_line_bytes=draw(st.sampled_from([20, 12_288])),
         header_bytes=draw(st.sampled_from([6, 1_000])),
+        held_message_bytes=draw(st.sampled_from([5, 1_000])),
         recipients=draw(st.sampled_from([0, 1])),
         commands_without_mail=draw(st.sampled_from([0, 3])),
         errors=draw(st.sampled_from([0, 3])),
     )
     strip, reject, close, trust, balancer = (draw(st.booleans()) for _ in range(5))
-    return Rules(None if seed is None else policy, strip, reject, close, trust, balancer, limits)
+    ask = None if seed is None else judge
+    return Rules(ask, None, strip, reject, close, trust, balancer, limits)
 
 
 @settings(max_examples=600, deadline=None)

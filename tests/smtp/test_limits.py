@@ -10,16 +10,17 @@ from typing import Any
 import pytest
 
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Leave, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.events import Leave, MessageDone, Out, Release, ToClient, ToServer
+from smtp_intercept.holding import NOOP_EVERY_S
 from smtp_intercept.leg import WRITE_BUFFER_BYTES
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, Limits, Phase
-from smtp_intercept.policy import Close, Defer, Discard, Pass, Question, Refuse, Stage, ask
+from smtp_intercept.policy import PASSED, Close, Defer, Discard, Need, Refuse, Ruling, Stage, answer_to
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 from smtp_intercept.shares import Shares
 from tests.smtp.box import Run, box, connected, listening, receive, send
 
-PASSING = Rules(policy=lambda asked: Pass(), reject_bare_newline=True)
+PASSING = Rules(ask=lambda asked: PASSED, reject_bare_newline=True)
 
 
 def session(rules: Rules, *steps: tuple[str, bytes], now: float = 0.0) -> Session:
@@ -158,7 +159,7 @@ def test_what_is_encrypted_has_no_phases() -> None:
 def test_a_verdict_must_mean_something_at_its_stage() -> None:
     for stage in (Stage.CONNECT, Stage.HELO):
         with pytest.raises(ValueError, match="Discard"):
-            ask(lambda asked: Discard(), Question(stage))
+            answer_to(Discard(), stage)
     for wrong in (
         lambda: Refuse(450, "x"),
         lambda: Defer(550, "x"),
@@ -171,13 +172,52 @@ def test_a_verdict_must_mean_something_at_its_stage() -> None:
         Refuse(550, "x" * 501)
 
 
-def test_a_policy_that_passes_holds_no_more_than_the_end_of_data() -> None:
+def test_a_judge_that_needs_no_content_holds_none() -> None:
     it = session(PASSING, *IN_DATA, ("c", b"A: b\r\n\r\n"))
     for _ in range(50):
         outs: list[Out] = it.client_sent(b"x" * 65_534 + b"\r\n", 0)
-        assert sum(len(out.data) for out in outs if isinstance(out, ToServer)) >= 65_534
-        assert it.ahead_bytes <= 4
+        assert sum(len(out.data) for out in outs if isinstance(out, ToServer)) == 65_536
+        assert it.ahead_bytes == 0
     assert it.wants_client
+
+
+HOLDING = Rules(ask=lambda asked: Ruling(need=Need.HOLD))
+HELD = (
+    *GREETED,
+    ("c", b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n"),
+    ("s", b"250 ok\r\n250 ok\r\n"),
+)
+
+
+def test_a_server_is_spoken_to_while_content_is_held() -> None:
+    """And its replies reach nobody."""
+    it = session(HOLDING, *HELD)
+    assert it.check_time(NOOP_EVERY_S - 1) == []
+    it.client_sent(b"x", 100)
+    assert it.check_time(NOOP_EVERY_S) == [ToServer(b"NOOP\r\n")]
+    it.client_sent(b"x", 200)
+    assert it.check_time(2 * NOOP_EVERY_S) == []  # it has not answered yet
+    assert it.server_sent(b"250 ok\r\n", 2 * NOOP_EVERY_S) == []
+    assert it.check_time(2 * NOOP_EVERY_S) == [ToServer(b"NOOP\r\n")]
+    outs = it.client_sent(b"\r\n.\r\n", 300)
+    assert [out for out in outs if isinstance(out, ToServer)] == [ToServer(b"DATA\r\n")]
+    assert it.server_sent(b"250 ok\r\n354 go\r\n", 300) == [Release(None, chunked=False)]
+
+
+def test_what_cannot_be_kept_is_the_clients_still() -> None:
+    it = session(HOLDING, *HELD)
+    it.lacks_room()
+    outs = it.client_sent(b"x\r\n.\r\n", 0)
+    assert ToClient(b"452 4.3.1 Come again later\r\n") in outs
+    assert ToServer(b"RSET\r\n") in outs
+
+
+def test_an_answer_that_nobody_waits_for_any_more() -> None:
+    it = session(Rules(ask=lambda asked: None, limits=Limits(command_line_bytes=20)), *GREETED[:1])
+    assert it.told(PASSED, 0) == [ToClient(b"220 mx\r\n")]
+    assert it.told(Ruling(Refuse(550, "no")), 0) == []
+    assert it.server_closed(0)
+    assert it.told(PASSED, 0) == []
 
 
 def test_a_client_far_ahead_of_a_screened_server_waits() -> None:

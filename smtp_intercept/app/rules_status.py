@@ -1,0 +1,41 @@
+"""What `status` tells of the rules. Data in, data out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def page(*reports: Mapping[str, Any]) -> dict[str, Any]:
+    """Its part of the page."""
+    return {"rules": counted(*reports), "list_errors": errors(*reports)}
+
+
+def counted(*reports: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """By rule: how often it decided something, and would have."""
+    done, would = (
+        sum((Counter(report.get(f"{what}_counts", {})) for report in reports), Counter[str]())
+        for what in ("rules", "would")
+    )
+    return {name: {"done": done[name], "would": would[name]} for name in sorted({**done, **would})}
+
+
+def errors(*reports: Mapping[str, Any]) -> list[str]:
+    """Of lists that are used as they were."""
+    return sorted({error for report in reports for error in report.get("list_errors", [])})
+
+
+def warnings(found: list[str]) -> list[str]:
+    """The same, as `status` says it."""
+    return [f"a list of the rules is used as it was: {error}" for error in found]
+
+
+def table(counts: Mapping[str, Mapping[str, int]]) -> Table:
+    """For people."""
+    rules = Table("rule", "messages", "would have been")
+    for name, number in counts.items():
+        rules.add_row(name, str(number["done"]), str(number["would"]))
+    return rules

@@ -1,0 +1,134 @@
+"""The vocabulary of a rule's ``when``: what each criterion looks at, from which stage on, and how its entries are read.
+
+Pure data. Those that nothing answers yet are here too, so that a configuration that names one hears why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from smtp_intercept.direction import Direction
+from smtp_intercept.inspect.facts import DAYS, MINUTES_A_DAY, Facts, Known
+from smtp_intercept.inspect.patterns import read_mailbox, read_network, read_text
+
+FILE = "@/"  # an entry that begins so is the path of a list
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How entries are written. ``read`` makes one of a text; ``listed``: they may come from files;
+    ``texts``: they are texts."""
+
+    read: Callable[[Any], Any]
+    example: str
+    listed: bool = False
+    texts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """``look`` gives what a rule's entries are laid against, None if it is not known. ``early``: a number that only
+    grows, which may be too large before it is known whole."""
+
+    kind: Kind
+    known: Known
+    look: Callable[[Facts], Any]
+    early: Callable[[Facts], int] | None = None
+
+
+def _read_direction(text: Any) -> Direction:
+    if text not in {Direction.INCOMING.value, Direction.OUTGOING.value}:
+        raise ValueError(f"{text!r} is not incoming or outgoing")
+    return Direction(text)
+
+
+def _read_hours(text: Any) -> tuple[int, int]:
+    """``22:00-06:00``: minutes of the day, the second one not included; over midnight if it is the smaller."""
+    begin, dash, end = str(text).partition("-")
+    if not dash or _minute(begin) == _minute(end):
+        raise ValueError(f"{text!r} is no time of day")
+    return _minute(begin), _minute(end)
+
+
+def _minute(text: str) -> int:
+    hour, _, minute = text.strip().partition(":")
+    if not (hour.isdecimal() and minute.isdecimal() and len(minute) == 2 and len(hour) <= 2):
+        raise ValueError(f"{text!r} is no time of day")
+    total = int(hour) * 60 + int(minute)
+    if int(minute) > 59 or total > MINUTES_A_DAY:
+        raise ValueError(f"{text!r} is no time of day")
+    return total
+
+
+def _read_day(text: Any) -> int:
+    if text not in DAYS:
+        raise ValueError(f"{text!r} is not one of {', '.join(DAYS)}")
+    return DAYS.index(text)
+
+
+def _itself(value: Any) -> Any:
+    return value
+
+
+NETWORKS = Kind(read_network, '"10.0.0.0/8", "2001:db8::/32" or "@/etc/tollbridge/networks.txt"', listed=True)
+MAILBOXES = Kind(
+    read_mailbox, '"user@example.com", "example.com", ".example.com", "*@example.*" or "@/etc/…"', listed=True
+)
+TEXTS = Kind(read_text, '"*.example.com" or "@/etc/tollbridge/names.txt"', listed=True)
+DIRECTIONS = Kind(_read_direction, '"incoming" or "outgoing"')
+HOURS = Kind(_read_hours, '"08:00-18:00" or "22:00-06:00"')
+WEEKDAYS = Kind(_read_day, '["sat", "sun"]')
+VALUES = Kind(_itself, "true", texts=False)
+NUMBERS = Kind(_itself, "100", texts=False)
+
+CRITERIA: Mapping[str, Criterion] = MappingProxyType(
+    {
+        "connection": Criterion(DIRECTIONS, Known.CONNECT, lambda facts: facts.connection.direction),
+        "port": Criterion(VALUES, Known.CONNECT, lambda facts: facts.connection.port),
+        "vlan": Criterion(VALUES, Known.CONNECT, lambda facts: facts.connection.vlan),
+        "client": Criterion(NETWORKS, Known.CONNECT, lambda facts: facts.connection.client),
+        "server": Criterion(NETWORKS, Known.CONNECT, lambda facts: facts.connection.server),
+        "hours": Criterion(HOURS, Known.CONNECT, lambda facts: facts.connection.minute % MINUTES_A_DAY),
+        "days": Criterion(WEEKDAYS, Known.CONNECT, lambda facts: facts.connection.minute // MINUTES_A_DAY),
+        "helo": Criterion(TEXTS, Known.HELO, lambda facts: facts.helo),
+        "authenticated": Criterion(VALUES, Known.MAIL, lambda facts: facts.authenticated),
+        "sender": Criterion(MAILBOXES, Known.MAIL, lambda facts: facts.sender),
+        "message": Criterion(DIRECTIONS, Known.RCPT, lambda facts: facts.message),
+        "recipient": Criterion(MAILBOXES, Known.RCPT, lambda facts: facts.recipient),
+        "recipients_over": Criterion(
+            NUMBERS, Known.DATA, lambda facts: facts.recipients, lambda facts: facts.recipients or 0
+        ),
+        "header": Criterion(TEXTS, Known.MESSAGE, lambda facts: facts.content and facts.content.header),
+        "size_over_bytes": Criterion(
+            NUMBERS,
+            Known.MESSAGE,
+            lambda facts: facts.content and facts.content.size_bytes,
+            lambda facts: facts.declared_bytes or 0,
+        ),
+    }
+)
+# What a rule may also say that it does not hold for.
+NEGATED = ("port", "vlan", "client", "server", "helo", "sender", "recipient", "header")
+# Known to the language, and asked of nobody yet: what each needs.
+AWAITED: Mapping[str, str] = MappingProxyType(
+    {
+        "client_name": "the DNS asked about clients",
+        "client_named": "the DNS asked about clients",
+        "dns_list": "the DNS asked about clients",
+        "helo_resolves": "the DNS asked about names",
+        "sender_resolves": "the DNS asked about names",
+        "user": "the names behind AUTH",
+        "tls_client": "STARTTLS taken part in",
+        "tls_server": "STARTTLS taken part in",
+        "attachment": "a look into the parts of messages",
+        "attachment_type": "a look into the parts of messages",
+        "filter_says": "filters",
+        "rate_over": "what is remembered between sessions",
+        "greylisted": "what is remembered between sessions",
+        "reputation_under": "what is remembered between sessions",
+        "seen": "what is remembered between sessions",
+    }
+)
