@@ -171,7 +171,7 @@ def fitting(index: Index, found: Found, values: frozenset[Value]) -> list[Found]
     own = terms.values_of(found.record, found.stored.kind)
     if found.stored.kind is not Kind.SESSION:
         return [found] if values <= own else []
-    client = set(terms.client_of(found.record))
+    client = set(terms.of_session(found.record))
     if not client & values:
         return [found] if values <= own else []
     session = (Field.ID, terms.session_of(found.record).casefold())

@@ -1,6 +1,7 @@
 """What the gateway counts, under the names that Prometheus has for such things: the daemon's page in, samples out.
 
-Pure. Every name has its unit, every label a bounded set of values; no address, domain or name of a person is one.
+Pure. Every name has its unit, every label a bounded set of values: words of the gateway's own and the names of rules.
+No address, domain or name of a person is one.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 PREFIX = "tollbridge_"
 MOST_VALUES = 100  # of one label; whoever reads them keeps a series for each
-MOST_LETTERS = 60
+MOST_LETTERS = 64  # as many as the name of a rule has
 
 
 class Sort(Enum):
@@ -43,6 +44,9 @@ def page(status: Page, kernel: Mapping[str, int], live: bool, words: Mapping[str
     kinds = ("diverter", "interceptor", "mta", "tracker")
     reports = {kind: _numbers(status.get(kind)) for kind in kinds if status.get(kind)}
     counted = {name: {each: kernel[each] for each in names if each in kernel} for name, names in words.items()}
+    lists = [
+        found for kind in ("interceptor", "mta") if (found := (status.get(kind) or {}).get("list_errors")) is not None
+    ]
     failing = sum(bool(name.get("error")) for name in (status.get("resolver") or {}).get("protected", []))
     return {
         "ready": bool(status.get("ready")) and live,
@@ -51,6 +55,7 @@ def page(status: Page, kernel: Mapping[str, int], live: bool, words: Mapping[str
         "restarts": dict(status.get("restarts", {})),
         "failing_names": failing,
         "lost_canaries": len(status.get("watch", {}).get("lost", [])),
+        **({"failing_lists": len({error for each in lists for error in each})} if lists else {}),
         "kernel": counted,
         **reports,
     }
@@ -78,6 +83,7 @@ def metrics(shown: Page, version: str) -> Iterator[Metric]:
     yield from _connections(shown)
     yield from _mail(shown)
     yield from _mta(shown)
+    yield from _rules(shown)
     yield from _log(shown)
     yield from _index(shown)
 
@@ -147,6 +153,22 @@ def _mta(shown: Page) -> Iterator[Metric]:
     yield _gauge("queue_oldest_seconds", "The age of the oldest message in the queue.", queue.get("oldest_s"))
 
 
+def _rules(shown: Page) -> Iterator[Metric]:
+    """A label is the name of a rule, as the administrator wrote it."""
+    for what, (name, text) in _RULED.items():
+        tables = [_table(shown, kind, what) for kind in ("interceptor", "mta")]
+        if any(tables):
+            hits = {rule: sum(table.get(rule, 0) for table in tables) for table in tables for rule in table}
+            yield _counter(name, text, hits, "rule")
+    yield _gauge("rule_lists_failing", "Lists of rules that are used as they were.", shown.get("failing_lists"))
+
+
+_RULED = {
+    "rules_counts": ("rule_hits", "Messages, and sessions before any, to which a rule did something."),
+    "would_counts": ("rule_observed_hits", "The same of rules that are only observed: what they would have done."),
+}
+
+
 def _log(shown: Page) -> Iterator[Metric]:
     tables = [_table(shown, kind, "counts") for kind in ("interceptor", "mta")]
     lost = {key.removeprefix("log_"): sum(table.get(key, 0) for table in tables) for key in _LOST}
@@ -176,11 +198,15 @@ def _counter(name: str, text: str, value: Any, label: str = "") -> Metric:
 
 
 def _samples(value: Any, label: str) -> tuple[tuple[str, float], ...]:
-    """Of none there are none: what is not known is not 0."""
+    """Of none there are none: what is not known is not 0. A value stands once: of a series that comes twice Prometheus
+    takes nothing of the whole page."""
     given = value if label else {"": value}
-    items = given.items() if isinstance(given, Mapping) else ()
-    found = [(str(key)[:MOST_LETTERS], float(number)) for key, number in items if isinstance(number, int | float)]
-    return tuple(found[:MOST_VALUES])
+    found = dict[str, float]()
+    for key, number in given.items() if isinstance(given, Mapping) else ():
+        clipped = str(key)[:MOST_LETTERS]
+        if isinstance(number, int | float) and (clipped in found or len(found) < MOST_VALUES):
+            found[clipped] = found.get(clipped, 0.0) + number
+    return tuple(found.items())
 
 
 def _table(shown: Page, *keys: str) -> Mapping[str, Any]:

@@ -24,8 +24,8 @@ from smtp_intercept.watch.terms import (
     Question,
     Record,
     Value,
-    client_of,
     kind_of,
+    of_session,
     queue_ids,
     session_of,
     values_of,
@@ -206,7 +206,7 @@ class Writer(Index):
         before this one."""
         found, before = list[tuple[Value, int]](), list[tuple[Value, int]]()
         for record in sessions:
-            values, session = client_of(record), session_of(record)
+            values, session = of_session(record), session_of(record)
             for where, each in self._sessions.pop(session, None) or self._messages_of(session, number):
                 (found if where == number else before).extend((value, each) for value in values)
         if before and number - 1 in self._volumes:

@@ -86,7 +86,8 @@ def _message(record: Record) -> Iterator[str]:
     recipients = record.get("recipients")
     listed = [each for each in recipients if isinstance(each, Mapping)] if isinstance(recipients, list) else []
     for each in listed[:RECIPIENTS]:
-        yield f"RCPT TO {_text(each, 'address')} ({_text(each, 'direction')}): {_text(each, 'reply')}"
+        gone = ", thrown away by a rule" if each.get("discarded") else ""
+        yield f"RCPT TO {_text(each, 'address')} ({_text(each, 'direction')}{gone}): {_text(each, 'reply')}"
     more = max(0, len(listed) - RECIPIENTS) + (_whole(record, "recipients_omitted"))
     if more:
         yield f"and {more} recipients more"
@@ -96,7 +97,7 @@ def _message(record: Record) -> Iterator[str]:
 
 
 def _rules(record: Record) -> Iterator[str]:
-    for key, says in (("rules", "by the rules"), ("would", "by rules on trial")):
+    for key, says in (("rules", "by rules:"), ("would", "by rules that are only observed:")):
         if record.get(key):
             yield f"{says} {_text(record, key)}"
 

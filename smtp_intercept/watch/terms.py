@@ -81,8 +81,7 @@ def number_of(value: Value) -> int:
 def values_of(record: Record, kind: Kind) -> set[Value]:
     """All by which this record can be found; upper and lower case are the same."""
     found = set(_named(record))
-    for text in _texts(record, "rules", "would"):
-        found.add((Field.RULE, text.casefold()))
+    found.update(_rules(record))
     if kind is Kind.SESSION:  # whose messages are found instead
         return {(field, text) for field, text in found if field is Field.ID} | _ends(record)
     found |= _addresses(record)
@@ -93,15 +92,17 @@ def values_of(record: Record, kind: Kind) -> set[Value]:
         found.add((Field.OUTCOME, text.casefold()))
     found.update((Field.ID, name) for text in _texts(record, "reply") for name in names_in(text))
     if kind is Kind.UNSEEN:
-        found |= _ends(record) | set(client_of(record))
+        found |= _ends(record) | set(of_session(record))
     return found
 
 
-def client_of(record: Record) -> list[Value]:
-    """That of a session's own record; its messages are found by it too."""
+def of_session(record: Record) -> list[Value]:
+    """What a session's own record alone has, and its messages are found by too: the client, and rules that came into
+    play before any message."""
     client = record.get("client")
     address = client.get("address") if isinstance(client, Mapping) else None
-    return [(Field.CLIENT, address.casefold())] if isinstance(address, str) and address else []
+    found = [(Field.CLIENT, address.casefold())] if isinstance(address, str) and address else []
+    return [*found, *_rules(record)]
 
 
 def session_of(record: Record) -> str:
@@ -148,6 +149,10 @@ def names_in(reply: str) -> list[str]:
 def _named(record: Record) -> Iterator[Value]:
     for text in _texts(record, "session", "queue_id", "about"):
         yield Field.ID, text.casefold()
+
+
+def _rules(record: Record) -> Iterator[Value]:
+    return ((Field.RULE, text.casefold()) for text in _texts(record, "rules", "would"))
 
 
 def _ends(record: Record) -> set[Value]:

@@ -72,6 +72,7 @@ def test_promtool_finds_nothing_to_mend(server: tuple[Server, str]) -> None:
     head, body = asked(server[1])
     assert head.splitlines()[0].endswith("200 OK")
     assert "tollbridge_inspecting 1.0" in body.splitlines()
+    assert 'tollbridge_rule_hits_total{rule="a \\"\\\\\\n"} 1.0' in body.splitlines()  # no line of its own
     promtool("check", "metrics", stdin=body)
 
 
@@ -207,7 +208,7 @@ def test_rules_and_dashboard_ask_for_what_there_is() -> None:
 
 
 def test_promtool_reads_the_rules() -> None:
-    assert "12 rules found" in promtool("check", "rules", str(RULES))
+    assert "13 rules found" in promtool("check", "rules", str(RULES))
 
 
 CASES = """

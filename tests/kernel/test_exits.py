@@ -37,6 +37,7 @@ NEEDED = {
     "explain": "--from 192.0.2.10 --to 192.0.2.20",
     "queue show": "X",
     "queue reroute": "--via mx.test",
+    "filter test": "a-filter",
     "rules test": "{eml} --from 192.0.2.10 --to 192.0.2.20",
 }
 AS_NOBODY = {"demo", "guard", "hw tune"}  # who may not
@@ -44,6 +45,8 @@ AS_NOBODY = {"demo", "guard", "hw tune"}  # who may not
 FAILED: Mapping[str, str] = {
     "setup": "--answers {none}",
     **dict.fromkeys(("check", "plan", "up", "run", "explain", "rules test", "rules replay"), "--config {none}"),
+    **dict.fromkeys(("filter test", "trace", "reindex", "doctor"), "--config {none}"),
+    "support": "--output {file}/x",
     "confirm": "",
     "down": "--run-dir {file}/x",
     "status": "--run-dir {file}",
@@ -60,15 +63,15 @@ FAILED: Mapping[str, str] = {
 BEFORE = (
     "setup --yes --answers {answers} --config {fresh}",
     *("check", "plan", "explain", "hw facts", "hw detect", "hw show", "hw plan", "hw apply", "hw revert", "up"),
-    "rules test",
+    *("rules test", "support --output {fresh}.tar.gz"),
     *("hw keep", "hw bypass", "hw arm", "up --confirm 3600", "confirm"),
     *("queue list", "queue show {id}", "queue hold {id}", "queue release {id}", "queue retry --all"),
     *("queue reroute --all --via mx.test", "queue delete --all --yes", "guard --token of-nobody"),
 )
-RUNNING = ("status", "explain --running", "rules replay", "down")  # there is a log then
+RUNNING = ("status", "explain --running", "rules replay", "trace", "reindex", "doctor", "down")  # there is a log then
 COMMAND = (sys.executable, "-m", "smtp_intercept.app")
-# Their ends are shown where minutes are to be had: `make demo`, tests/kernel/test_tune.py.
-LONG = {"demo", "hw tune"}
+# Their ends are shown where there are minutes, and a filter: `make demo`, tests/kernel/test_tune.py, tests/milter.
+ELSEWHERE = {"demo", "hw tune", "filter test"}
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +80,9 @@ def box() -> Iterator[Gateway]:
         card = Card(lab)
         relay = {"ports": ["p0", "p1"], "kind": "silicom", "driven_by": str(card.program), "watchdog_ms": 60_000}
         spool = lab.gateway.directory / "spool"
+        tracking = {"tracking": {"index": str(lab.gateway.directory / "index")}}
         protected = {"domain": "example.com", "servers": ["192.0.2.20"]}
-        lab.gateway.configure({"protected": [protected], "mta": {"spool": str(spool)}, "bypass": [relay]})
+        lab.gateway.configure({"protected": [protected], "mta": {"spool": str(spool)}, "bypass": [relay], **tracking})
         yield lab.gateway
         lab.gateway.stop()
         card.close()
@@ -104,7 +108,7 @@ def test_every_verb_has_a_row() -> None:
     assert FAILED.keys() == VERBS
     lines = (*BEFORE, *RUNNING)
     shown = {max((verb for verb in VERBS if f"{words} ".startswith(f"{verb} ")), key=len) for words in lines}
-    assert shown | {"run"} | LONG == VERBS
+    assert shown | {"run"} | ELSEWHERE == VERBS
 
 
 def test_misuse() -> None:

@@ -32,10 +32,16 @@ STATUS: dict[str, Any] = {
             **dict.fromkeys(("bytes_from_client", "bytes_from_server", "log_lines_lost", "errors"), 5),
         },
         "unknown_keywords": {"XHOSTILE": 3},
+        "rules_counts": {"no lottery": 2},
+        "would_counts": {},
+        "list_errors": ["/etc/staff.txt: line 3"],
     },
     "mta": {
         "sessions": 1,
         "counts": {"messages": 2, "log_lines_lost": 1},
+        "rules_counts": {"no lottery": 1, 'a "\\\n': 1},
+        "would_counts": {"on trial": 4},
+        "list_errors": ["/etc/staff.txt: line 3"],
         "queue": {"messages": 3, "content_bytes": 4096, "held": 0, "dead": 1, "oldest_s": 60},
     },
     "resolver": {"protected": [{"name": "mx of example.com", "error": "SERVFAIL", "addresses": []}]},
@@ -64,6 +70,18 @@ def test_what_is_shown() -> None:
     assert found["queue_oldest_seconds"] == {"": 60}
     assert found["protected_names_failing"] == {"": 1}
     assert found["index_behind_bytes"] == {"": 0}
+    assert found["rule_hits"] == {"no lottery": 3, 'a "\\\n': 1}
+    assert found["rule_observed_hits"] == {"on trial": 4}
+    assert found["rule_lists_failing"] == {"": 1}
+
+
+def test_a_series_stands_once_and_rules_are_not_many() -> None:
+    """Of a page with one series twice Prometheus takes nothing."""
+    alike = {"x" * figures.MOST_LETTERS + end: 1 for end in "ab"}
+    found = shown({"interceptor": {"rules_counts": alike}})["rule_hits"]
+    assert found == {"x" * figures.MOST_LETTERS: 2}
+    many = {"interceptor": {"rules_counts": {str(number): 1 for number in range(10_000)}}}
+    assert len(shown(many)["rule_hits"]) == figures.MOST_VALUES
 
 
 def test_what_is_not_known_is_not_nought() -> None:
@@ -85,7 +103,7 @@ def test_what_is_not_known_is_not_nought() -> None:
 
 def test_no_word_of_a_stranger_is_handed_on() -> None:
     told = repr(page(STATUS, KERNEL, True, WORDS))
-    for word in ("example.com", "SERVFAIL", "p0", "disk"):
+    for word in ("example.com", "SERVFAIL", "p0", "disk", "staff"):
         assert word not in told
     assert "XHOSTILE" not in repr([*metrics(page(STATUS, KERNEL, True, WORDS), "1")])
 

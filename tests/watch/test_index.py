@@ -61,6 +61,14 @@ def test_each_value_finds_it_and_nothing_else(tmp_path: Path) -> None:
     assert len(found(index)) == 300, "without a value: each mail once"
 
 
+def test_a_rule_that_came_before_any_message_finds_the_messages_after_it(tmp_path: Path) -> None:
+    records = [message(7, rules=["both"]), session(7, rules=["both"], would=["at HELO"])]
+    added(tmp_path, records).close()
+    index = Index(tmp_path)
+    for name in ("at helo", "both"):
+        assert found(index, (Field.RULE, name)) == records[:1]
+
+
 def test_times_are_bounds(tmp_path: Path) -> None:
     added(tmp_path, [message(number, T + number) for number in range(10)]).close()
     index, at = Index(tmp_path), round(T * 1000)

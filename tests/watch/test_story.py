@@ -67,6 +67,21 @@ def test_what_has_become_of_it(records: list[dict[str, Any]], state: str) -> Non
     assert state_of(records) == state
 
 
+def test_what_rules_did_and_would_have_done() -> None:
+    gone = {"address": "bob@example.com", "direction": "incoming", "reply": "250 2.1.5 Ok", "discarded": True}
+    records = [
+        message(1, T, recipients=[gone], rules=["no lottery", "tag"], outcome="discarded"),
+        session(1, T + 0.1, would=["no strangers"]),
+    ]
+    lines = [line.strip() for line in told(records)]
+    assert any(
+        line.endswith("RCPT TO bob@example.com (incoming, thrown away by a rule): 250 2.1.5 Ok") for line in lines
+    )
+    assert "by rules: no lottery, tag" in lines
+    assert "by rules that are only observed: no strangers" in lines
+    assert state_of(records) == "discarded"
+
+
 def test_it_has_a_name_to_be_asked_for() -> None:
     assert name_of(of_the_mta()) == "0CKQ2T0PMLB"
     assert name_of([session(7), message(7)]) == "a1b2c3d4-7.1"

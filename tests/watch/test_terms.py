@@ -43,7 +43,7 @@ def test_whatever_a_line_holds(record: dict[str, Any]) -> None:
             assert -(1 << 63) <= number_of(value) < 1 << 63
         terms.queue_ids(record)
         terms.session_of(record)
-        terms.client_of(record)
+        terms.of_session(record)
 
 
 def test_a_message_by_all_that_it_has() -> None:
@@ -68,6 +68,11 @@ def test_a_message_by_all_that_it_has() -> None:
         (Field.SUBJECT, "7"),
         (Field.MESSAGE_ID, "a.b@x.example"),
     } <= found
+
+
+def test_what_a_rule_did_or_would_have_done_is_found_by_its_name() -> None:
+    found = values(logs.message(7, rules=["A"], would=["B"])) | values(logs.session(7, messages=0, would=["C"]))
+    assert {(Field.RULE, "a"), (Field.RULE, "b"), (Field.RULE, "c")} <= found
 
 
 def test_a_session_with_messages_is_found_by_them_and_one_without_by_itself() -> None:
