@@ -155,7 +155,7 @@ class Interceptor:
         told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
         rules = {**self._gateway.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
         report = {**myself(), **told, **rules, "counts": counts, "unknown_keywords": unknown}
-        channel.tell(self._reports, report)
+        channel.report(self._reports, report)
 
 
 def _blank(borrow: int | None) -> Blank | None:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 def page(*reports: Mapping[str, Any]) -> dict[str, Any]:
     """Its part of the page."""
-    return {"rules": counted(*reports), "list_errors": errors(*reports)}
+    cut = any(report.get("cut") for report in reports)
+    return {"rules": counted(*reports), "rules_cut": cut, "list_errors": errors(*reports)}
 
 
 def counted(*reports: Mapping[str, Any]) -> dict[str, dict[str, int]]:
@@ -28,9 +29,10 @@ def errors(*reports: Mapping[str, Any]) -> list[str]:
     return sorted({error for report in reports for error in report.get("list_errors", [])})
 
 
-def warnings(found: list[str]) -> list[str]:
-    """The same, as `status` says it."""
-    return [f"a list of the rules is used as it was: {error}" for error in found]
+def warnings(page: Mapping[str, Any]) -> list[str]:
+    """Of the page, as `status` says them."""
+    found = [f"a list of the rules is used as it was: {error}" for error in page["list_errors"]]
+    return [*found, *(["more rules came into play than are counted here"] if page["rules_cut"] else [])]
 
 
 def table(counts: Mapping[str, Mapping[str, int]]) -> Table:
