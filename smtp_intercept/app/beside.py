@@ -69,4 +69,4 @@ class Beside:
             self._kernel = {}  # what is not known is not shown
         page = figures.page(status, self._kernel, live, _WORDS)
         for end in self._figures:
-            channel.tell(end, page)
+            channel.report(end, page)

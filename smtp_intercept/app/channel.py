@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+from itertools import islice
 from typing import Any
 
 PROVE_EVERY_S = 0.2
@@ -39,7 +40,26 @@ def adopt(fd: int) -> socket.socket:
 def tell(end: socket.socket, message: dict[str, Any]) -> None:
     """Lost if nobody reads: the next one says the same and more."""
     with contextlib.suppress(OSError):
-        end.send(json.dumps(message, separators=(",", ":")).encode())
+        end.send(_written(message))
+
+
+def report(end: socket.socket, message: dict[str, Any]) -> None:
+    """The same of a report, whose sender is taken for hung if it does not come: of one that is longer than a datagram
+    may be the longest table or list is cut to its first half until it fits, and ``cut`` is true."""
+    while len(_written(message)) > DATAGRAM_OCTETS:
+        longest = max(message, key=lambda key: len(_written(message[key])))
+        message = {**message, longest: _first_half(message[longest]), "cut": True}
+    tell(end, message)
+
+
+def _written(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _first_half(value: Any) -> Any:
+    if isinstance(value, dict):
+        return dict(islice(value.items(), len(value) // 2))
+    return value[: len(value) // 2] if isinstance(value, list | tuple | str) else None
 
 
 def hear(end: socket.socket) -> list[dict[str, Any]]:

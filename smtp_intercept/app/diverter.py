@@ -83,7 +83,7 @@ class Reports:
             return
         self._at = now
         failing = self._diverter.prover.canaries.failing(now)
-        channel.tell(
+        channel.report(
             self._end,
             {
                 **myself(),

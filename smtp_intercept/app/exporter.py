@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     while not stopping:
         for page in channel.hear(told):
             shown.take(page, time.monotonic())
-        channel.tell(reports, myself())
+        channel.report(reports, myself())
         time.sleep(channel.REPORT_EVERY_S / 4)
     return 0
 

@@ -167,7 +167,7 @@ class Interceptor:
         )
         rules |= {"filters": self._filtering.page()} if self._filtering.filters else {}
         report = {**myself(), **told, **rules, "counts": counts, "unknown_keywords": unknown}
-        channel.tell(self._reports, report)
+        channel.report(self._reports, report)
 
 
 def _blank(borrow: int | None) -> Blank | None:

@@ -174,7 +174,7 @@ class Mta:
         rules |= {"filters": self._filtering.page()} if self._filtering else {}
         open_now = {"sessions": self._receiving.sessions, "held_bytes": self._receiving.held_bytes}
         told = {**open_now, "counts": counts, "queue": self._waiting()}
-        channel.tell(self._reports, {**myself(), **told, **rules})
+        channel.report(self._reports, {**myself(), **told, **rules})
 
     def _waiting(self) -> dict[str, Any]:
         try:

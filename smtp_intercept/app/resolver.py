@@ -69,7 +69,7 @@ class Telling:
 
     def _report(self) -> None:
         shown = [_shown(name) for name in self._servers.state()[:SHOWN]]
-        channel.tell(self._reports, {**myself(), "protected": shown})
+        channel.report(self._reports, {**myself(), "protected": shown})
 
 
 def _shown(name: NameState) -> dict[str, Any]:

@@ -11,7 +11,9 @@ from rich.table import Table
 
 def page(*reports: Mapping[str, Any]) -> dict[str, Any]:
     """Its part of the page."""
-    return {"rules": counted(*reports), "list_errors": errors(*reports), "filters": filters(*reports)}
+    cut = any(report.get("cut") for report in reports)
+    found = {"rules": counted(*reports), "rules_cut": cut, "list_errors": errors(*reports)}
+    return {**found, "filters": filters(*reports)}
 
 
 def filters(*reports: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -49,9 +51,10 @@ def errors(*reports: Mapping[str, Any]) -> list[str]:
     return sorted({error for report in reports for error in report.get("list_errors", [])})
 
 
-def warnings(found: list[str]) -> list[str]:
-    """The same, as `status` says it."""
-    return [f"a list of the rules is used as it was: {error}" for error in found]
+def warnings(page: Mapping[str, Any]) -> list[str]:
+    """Of the page, as `status` says them."""
+    found = [f"a list of the rules is used as it was: {error}" for error in page["list_errors"]]
+    return [*found, *(["more rules came into play than are counted here"] if page["rules_cut"] else [])]
 
 
 def table(counts: Mapping[str, Mapping[str, int]]) -> Table:

@@ -254,7 +254,7 @@ def _warnings(page: dict[str, Any]) -> list[str]:
         found.append("dead mail in the queue (tollbridge queue list --state dead)")
     found += [f"{name} was started again {n} times" for name, n in page["restarts"].items() if n > 0]
     found += _undelivered(page["waiting"] or {})
-    found += rules_status.warnings(page["list_errors"])
+    found += rules_status.warnings(page)
     found += rules_status.resting(page["filters"])
     found += _unlogged(page) + tracking_status.warnings(page)
     found += [f"a wall of the {kind} is missing: {'; '.join(walls)}" for kind, walls in page["unguarded"].items()]

@@ -26,6 +26,7 @@ from bridge.ledger import Ledger
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import diagnosis, doctor, naming, seen, status
 from smtp_intercept.app.exits import Exit, FailedError
+from smtp_intercept.app.rule_schema import Rule
 from smtp_intercept.app.rundir import RunDir
 
 MOST_BYTES = 1 << 20  # of one part; its end is what tells most
@@ -35,6 +36,11 @@ UNITS = ("tollbridge", "tollbridge-bridge", "tollbridge-relay")
 HIDDEN = "(left out)"
 # What names a person, or opens something; of files only the paths are in a configuration.
 SECRETS = {"relay": ("username",)}
+# Of a rule: whom it is about, and what only senders or servers of the house are to know.
+PERSONAL = {
+    "when": ("sender", "sender_not", "recipient", "recipient_not", "header", "header_not"),
+    "then": ("add_header", "replace_header"),
+}
 # Each in the host and, where the wire has one, in its own network namespace.
 PROGRAMS = {
     "links.txt": ("ip", "-details", "-statistics", "link"),
@@ -97,16 +103,20 @@ def _own(run_dir: RunDir, file: Path) -> dict[str, Part]:
     return {
         "version.txt": _version,
         "doctor.json": lambda: json.dumps(_findings(run_dir, file), indent=1),
-        "status.json": lambda: json.dumps(
-            status.read(run_dir, status.spool_of(run_dir.effective, file), file), indent=1
-        ),
-        "status.txt": lambda: status.as_text(status.read(run_dir, status.spool_of(run_dir.effective, file), file)),
+        "status.json": lambda: json.dumps(_status(run_dir, file), indent=1),
+        "status.txt": lambda: status.as_text(_status(run_dir, file)),
         "configuration.toml": lambda: without_secrets(naming.load(file)),
         "in-force.toml": lambda: without_secrets(configuration.load(in_force)),
         "check.txt": lambda: _checked(run_dir, file),
         "hardware.json": lambda: json.dumps(asdict(seen.box()), indent=1, default=_plain),
         "files.txt": lambda: _files(run_dir),
     }
+
+
+def _status(run_dir: RunDir, file: Path) -> dict[str, Any]:
+    """Of a list's mistake the place alone: the entry may be a person's address."""
+    page = status.read(run_dir, status.spool_of(run_dir.effective, file), file)
+    return {**page, "list_errors": [error.partition(": ")[0] for error in page["list_errors"]]}
 
 
 def _version() -> str:
@@ -129,7 +139,28 @@ def without_secrets(config: configuration.Config) -> str:
         for table, keys in SECRETS.items()
         if (values := tables[table]) is not None
     }
-    return configuration.effective(config.model_copy(update=hidden))
+    rules = tuple(_impersonal(rule) for rule in config.rule)
+    return configuration.effective(config.model_copy(update={**hidden, "rule": rules}))
+
+
+def _impersonal(rule: Rule) -> Rule:
+    tables = {
+        part: table.model_copy(
+            update={key: _left_out(value) for key in keys if (value := getattr(table, key)) is not None}
+        )
+        for part, keys in PERSONAL.items()
+        for table in (getattr(rule, part),)
+    }
+    return rule.model_copy(update=tables)
+
+
+def _left_out(value: Any) -> Any:
+    """A list's file may be named."""
+    if isinstance(value, Mapping):
+        return {name: _left_out(each) for name, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(each if each.startswith("@/") else HIDDEN for each in value)
+    return HIDDEN
 
 
 def _checked(run_dir: RunDir, file: Path) -> str:

@@ -165,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, TakenError, sqlite3.Error) as error:
         _LOG.error("tracking.index: %s", error)
         return 1
-    follow(tracker, lambda: bool(stopping), lambda: channel.tell(reports, {**myself(), "index": tracker.report()}))
+    follow(tracker, lambda: bool(stopping), lambda: channel.report(reports, {**myself(), "index": tracker.report()}))
     tracker.close()
     return 0
 

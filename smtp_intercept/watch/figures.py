@@ -203,7 +203,7 @@ def _samples(value: Any, label: str) -> tuple[tuple[str, float], ...]:
     given = value if label else {"": value}
     found = dict[str, float]()
     for key, number in given.items() if isinstance(given, Mapping) else ():
-        clipped = str(key)[:MOST_LETTERS]
+        clipped = str(key)[:MOST_LETTERS].encode(errors="replace").decode()  # one that is no UTF-8 costs the page
         if isinstance(number, int | float) and (clipped in found or len(found) < MOST_VALUES):
             found[clipped] = found.get(clipped, 0.0) + number
     return tuple(found.items())

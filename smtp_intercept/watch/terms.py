@@ -171,12 +171,12 @@ def _addresses(record: Record) -> set[Value]:
 
 
 def _both(text: str) -> Iterable[str]:
-    """The address and its domain."""
+    """The address and its domain; of one without (``postmaster``, RFC 5321 §4.5.1) the same as `address` reads it."""
     plain = text.casefold()
     if not plain:
         return (NULL_SENDER,)
     at = plain.rfind("@")
-    return (plain,) if at < 0 else (plain, plain[at:])
+    return plain, f"@{plain}" if at < 0 else plain[at:]
 
 
 def _texts(record: Record, *keys: str, empty: bool = False) -> Iterator[str]:

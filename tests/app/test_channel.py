@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from ipaddress import IPv6Address
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,34 @@ def test_the_longest_message_fits(ends: Pair) -> None:
     servers = [str(IPv6Address("2001:db8:ffff:ffff:ffff:ffff:ffff:0") + n) for n in range(channel.SERVERS)]
     channel.tell(write, {"servers": servers})
     assert channel.hear(read) == [{"servers": servers}]
+
+
+@pytest.mark.parametrize(
+    "much",
+    [
+        {f"{'名' * 58} {number:05}": number for number in range(10_000)},  # rules, as many and as long as may be
+        [f"/etc/lists/{number}: it cannot be read" for number in range(10_000)],
+        "x" * (2 * channel.DATAGRAM_OCTETS),
+        {"one": "x" * (2 * channel.DATAGRAM_OCTETS)},
+    ],
+)
+def test_a_report_that_is_too_long_comes_all_the_same(ends: Pair, much: Any) -> None:
+    """Else whoever counts much would be taken for hung, and ended."""
+    write, read = ends
+    channel.report(write, {"pid": 1, "counts": {"sessions": 7}, "much": much})
+    (heard,) = channel.hear(read)
+    assert (heard["pid"], heard["counts"], heard["cut"]) == (1, {"sessions": 7}, True)
+    kept = heard["much"]
+    assert len(kept) < len(much)
+    assert list(kept) == list(much)[: len(kept)], "what came first"
+
+
+def test_a_report_that_just_fits_is_not_cut(ends: Pair) -> None:
+    write, read = ends
+    full = {"x": "y" * (channel.DATAGRAM_OCTETS - len('{"x":""}'))}
+    channel.report(write, full)
+    channel.report(write, {"x": full["x"] + "y"})
+    assert [heard.get("cut") for heard in channel.hear(read)] == [None, True]
 
 
 def test_a_longer_datagram_is_cut_and_so_not_heard(ends: Pair) -> None:

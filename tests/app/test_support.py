@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from smtp_intercept.app import cli, support
+from smtp_intercept.app import cli, status, support
+from smtp_intercept.app.config import parse
 from smtp_intercept.app.exits import Exit
+from smtp_intercept.app.rundir import RunDir
 from tests.unshown import NOT_ROOT
 from tests.watch.logs import line, message
 
@@ -68,6 +70,37 @@ def test_it_tells_much_and_no_secret(box: Path, capsys: pytest.CaptureFixture[st
     assert set(parts) <= set(out.splitlines())
     assert "read them before you give it away" in out
     assert (box / "one.tar.gz").stat().st_mode & 0o777 == 0o600
+
+
+def test_whom_rules_are_about_and_what_they_write_is_left_out(tmp_path: Path) -> None:
+    text = """
+[bridge]
+ports = ["p0", "p1"]
+[[rule]]
+name = "one"
+[rule.when]
+sender = ["ann.private@example.org", "@/etc/lists/staff.txt"]
+recipient_not = "bob.private@example.com"
+client = ["192.0.2.0/24"]
+header.Subject = "*merger*"
+[rule.then]
+add_header = { X-Pass = "token-7" }
+tag_subject = "[EXT]"
+"""
+    told = support.without_secrets(parse(text, tmp_path))
+    for secret in ("ann.private", "bob.private", "merger", "token-7"):
+        assert secret not in told
+    for word in ("one", "@/etc/lists/staff.txt", "192.0.2.0/24", "X-Pass", "[EXT]", "Subject"):
+        assert word in told
+
+
+def test_of_a_list_with_a_mistake_only_the_place_is_told(monkeypatch: pytest.MonkeyPatch, box: Path) -> None:
+    page = status.read(RunDir(box / "run"), None, box / "t.toml")
+    wrong = ["/etc/lists/staff.txt:3: 'ann.private@@' is no mailbox; write it like x"]
+    monkeypatch.setattr(status, "read", lambda *_: {**page, "list_errors": wrong})
+    parts = made(box)
+    assert "ann.private" not in "\n".join(parts.values())
+    assert "/etc/lists/staff.txt:3" in parts["status.json"]
 
 
 def test_nothing_is_written_over(box: Path, capsys: pytest.CaptureFixture[str]) -> None:

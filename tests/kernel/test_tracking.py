@@ -25,6 +25,12 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 SERVER = "192.0.2.20"
 
 
+RULES = [
+    {"name": "On Trial", "mode": "observe", "when": {"sender": ["tried@example.org"]}, "then": {"refuse": "550 no"}},
+    {"name": 'not "wanted"', "when": {"sender": ["unwanted@example.org"]}, "then": {"discard": True}},
+]
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     with Lab() as lab:
@@ -36,6 +42,7 @@ def lab() -> Iterator[Lab]:
                 "tracking": tracking,
                 "metrics": {"listen": str(lab.gateway.directory / "metrics.sock")},
                 "limits": {"drain_s": 2},
+                "rule": RULES,
             }
         )
         lab.gateway.start()
@@ -94,6 +101,19 @@ def test_figures_are_shown(lab: Lab) -> None:
     assert shows(lab, r"tollbridge_messages_total [1-9].*")
     assert shows(lab, r'tollbridge_connections_total\{action="incoming.intercept"\} .*')
     assert shows(lab, r'tollbridge_not_inspected_total\{reason="not_live"\} .*'), "the kernel's too"
+
+
+def test_what_rules_did_and_would_have_done(lab: Lab) -> None:
+    post(lab, "tried@example.org")
+    post(lab, "unwanted@example.org")
+    (tried,) = trace(lab, "--rule", "on trial")
+    assert (tried["records"][0]["would"], tried["state"]) == (["On Trial"], "accepted")
+    (gone,) = trace(lab, "--rule", 'not "wanted"')
+    assert (gone["records"][0]["rules"], gone["state"]) == (['not "wanted"'], "discarded")
+    assert gone["records"][0]["recipients"][0]["discarded"]
+    assert "thrown away by a rule" in lab.gateway.tollbridge("trace", "--rule", 'not "wanted"').stdout
+    assert shows(lab, r'tollbridge_rule_observed_hits_total\{rule="On Trial"\} 1\.0')
+    assert shows(lab, r'tollbridge_rule_hits_total\{rule="not \\"wanted\\""\} 1\.0')
 
 
 @pytest.mark.parametrize(("kind", "own"), [("tracker", ["index"]), ("exporter", [])])

@@ -80,6 +80,8 @@ def test_a_series_stands_once_and_rules_are_not_many() -> None:
     alike = {"x" * figures.MOST_LETTERS + end: 1 for end in "ab"}
     found = shown({"interceptor": {"rules_counts": alike}})["rule_hits"]
     assert found == {"x" * figures.MOST_LETTERS: 2}
+    broken = shown({"interceptor": {"rules_counts": {"\ud800": 1, "?": 1}}})["rule_hits"]
+    assert broken == {"?": 2}
     many = {"interceptor": {"rules_counts": {str(number): 1 for number in range(10_000)}}}
     assert len(shown(many)["rule_hits"]) == figures.MOST_VALUES
 

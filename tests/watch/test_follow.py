@@ -163,6 +163,33 @@ def test_a_log_rotated_and_longer_again_within_one_look(tmp_path: Path) -> None:
     assert world.kept.lines == world.written
 
 
+def test_a_copy_that_was_taken_away_holds_no_room_on_the_disk(tmp_path: Path) -> None:
+    """A file without a name is kept as long as somebody has it open."""
+    world = World(tmp_path)
+    for number in range(4):
+        world.write(5)
+        world.rotate("copy", compress=number == 2)
+        world.follow()
+    world.write()
+    world.follow()
+    for copy in tmp_path.glob("mail.log.*"):
+        copy.unlink()
+    held = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+    assert [name for name in held if name.startswith(str(tmp_path)) and name.endswith("(deleted)")] == []
+    assert world.kept.lines == world.written
+    world.close()
+
+
+def test_a_day_that_comes_at_once_is_read_to_its_end(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.write()
+    world.follow()
+    world.write(20_000)
+    world.follow()
+    assert world.kept.lines == world.written
+    world.close()
+
+
 def test_a_line_without_end_costs_its_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follow, "CHUNK_OCTETS", 64)
     monkeypatch.setattr(follow, "LINE_OCTETS", 256)

@@ -82,6 +82,15 @@ def test_a_session_with_messages_is_found_by_them_and_one_without_by_itself() ->
     assert {(Field.CLIENT, "198.51.0.3"), (Field.OUTCOME, "closed")} <= values(alone)
 
 
+@pytest.mark.parametrize("asked", ["postmaster", "Postmaster", "<>", "bob@example.com", "example.com", "EXAMPLE.com."])
+def test_whoever_was_written_to_is_found_as_people_ask(asked: str) -> None:
+    """A mailbox without a domain too: RFC 5321 §4.5.1."""
+    said = ["postmaster", "", "bob@Example.com"]
+    to = [{"address": address, "direction": "incoming", "reply": "250 Ok"} for address in said]
+    found = values(logs.message(1, recipients=to)) | values(logs.delivery("Q", 0.0, recipient=""))
+    assert (Field.RECIPIENT, terms.address(asked)) in found
+
+
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [
