@@ -40,6 +40,7 @@ PURE = {
     ),
     "smtp_intercept.inspect": (
         *("patterns", "facts", "criteria", "actions", "rule", "columns", "ruleset", "written", "judge", "message"),
+        *("dns", "inside", "words", "parts", "part_names", "archive"),
     ),
     "smtp_intercept.milter": (
         *("packets", "replies", "agreement", "exchange", "envelope", "changes", "breaker", "address"),
@@ -62,6 +63,7 @@ ALLOWED = {
         "__future__",
         "abc",
         "base64",
+        "binascii",
         "bisect",
         "collections",
         "contextlib",

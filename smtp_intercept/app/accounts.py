@@ -15,6 +15,7 @@ USERS = {
     "diverter": "tollbridge-diverter",
     "interceptor": "tollbridge-smtp",
     "resolver": "tollbridge-dns",
+    "reader": "tollbridge-reader",
 }
 # Between those of systemd's dynamic users and `nobody` (systemd's UIDS-GIDS); in a container of 65,536 numbers too.
 UNUSED = range(65520, 65534)

@@ -42,12 +42,12 @@ def tell(end: socket.socket, message: dict[str, Any]) -> None:
         end.send(json.dumps(message, separators=(",", ":")).encode())
 
 
-def hear(end: socket.socket) -> list[dict[str, Any]]:
-    """What waits, up to `AT_ONCE`; what is not a JSON object is passed over."""
+def hear(end: socket.socket, octets: int = DATAGRAM_OCTETS) -> list[dict[str, Any]]:
+    """What waits, up to `AT_ONCE`, each of so many octets; what is not a JSON object is passed over."""
     heard: list[dict[str, Any]] = []
     for _ in range(AT_ONCE):
         try:
-            data = end.recv(DATAGRAM_OCTETS)
+            data = end.recv(octets)
         except OSError:
             break
         if not data:

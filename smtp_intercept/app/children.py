@@ -129,7 +129,7 @@ def all_up(children: list[Child]) -> bool:
 
 def serving(children: list[Child]) -> bool:
     """At least one of each kind is up, of those that see mail."""
-    kinds = {child.kind for child in children} - {"resolver"}
+    kinds = {child.kind for child in children} - {"resolver", "reader"}
     return all(any(all_up([child]) for child in children if child.kind == kind) for kind in kinds)
 
 

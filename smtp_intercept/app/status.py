@@ -80,8 +80,8 @@ def read(run_dir: RunDir, spool: Path | None = None, file: Path | None = None) -
 def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, Any]:
     """From where the lanes are."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
-    kinds = ("diverter", "interceptor", "mta", "resolver")
-    diverter, interceptor, mta, resolver = ((daemon or {}).get(name) or {} for name in kinds)
+    kinds = ("diverter", "interceptor", "mta", "resolver", "reader")
+    diverter, interceptor, mta, resolver, reader = ((daemon or {}).get(name) or {} for name in kinds)
     kernel, live = firewall.counters(), firewall.live()
     queues = sum(name.partition("-")[0] == "diverter" for name in (daemon or {}).get("processes", {}))
     vlans = (daemon or {}).get("vlans", [])
@@ -122,7 +122,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "instead": (instead := read_json(run_dir.instead)),
         "drift": None if instead else _drift(run_dir, daemon, file),
         "watch": (daemon or {}).get("watch", {}),
-        "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver)),
+        "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver, reader)),
         "unguarded": _unguarded(daemon or {}, kinds),
     }
 
@@ -154,7 +154,7 @@ def inspecting(page: dict[str, Any]) -> bool:
 
 def _missing(page: dict[str, Any]) -> list[str]:
     """Of the processes that see mail; its last heart-beat may not be over yet."""
-    return [kind for kind in page["ended"] if kind != "resolver"]
+    return [kind for kind in page["ended"] if kind not in ("resolver", "reader")]
 
 
 def _lanes(ports: list[str], labels: dict[str, str]) -> list[dict[str, Any]]:

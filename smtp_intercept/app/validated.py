@@ -99,7 +99,7 @@ def validated(raw: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
 
 
 def _absent(section: str) -> Any:
-    return {"bypass": (), "protected": (), "rule": (), "relay": None}.get(section, {})
+    return {"bypass": (), "protected": (), "filter": (), "rule": (), "relay": None}.get(section, {})
 
 
 def _frozen(value: Any) -> Any:

@@ -25,7 +25,7 @@ from smtp_intercept.app.lab.network import Lab
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
 SERVER, MAILBOX = "192.0.2.20", "192.0.2.21"
-KINDS = ("diverter", "interceptor", "resolver", "mta")
+KINDS = ("diverter", "interceptor", "resolver", "reader", "mta")
 
 ATTACK = """
 import argparse, ctypes, json, os, signal, socket, sys, threading
@@ -112,7 +112,17 @@ def lab() -> Iterator[Lab]:
             {"domain": "example.com", "servers": [SERVER]},
             {"domain": "example.org", "servers": [MAILBOX], "handler": "mta"},
         ]
-        lab.gateway.configure({"protected": protected, "mta": {"spool": spool, "hostname": "gateway.example.com"}})
+        tables: dict[str, Any] = {"protected": protected, "mta": {"spool": spool, "hostname": "gateway.example.com"}}
+        tables["inspect"] = {"directory": str(lab.gateway.directory / "held")}
+        tables["rule"] = [
+            {
+                "name": "r",
+                "when": {"attachment": "*.exe", "dns_list": "x"},
+                "then": {"discard": True},
+                "mode": "observe",
+            }
+        ]
+        lab.gateway.configure({**tables, "dns": {"list": {"x": {"zone": "x.example", "wait_s": 1}}}})
         lab.gateway.start()
         yield lab
 
