@@ -11,7 +11,8 @@ PACKAGES := nftables iptables iproute2 kmod ethtool procps openssl build-essenti
 	python3-dev python3-venv
 # … and what only the tests use. Unpacked into $(TOOLS), never installed: no mail or DNS server starts on your machine.
 TEST_PACKAGES := postfix nsd hping3 exim4-daemon-light opensmtpd swaks libio-socket-inet6-perl libnet-ssleay-perl haproxy \
-	vagrant vagrant-libvirt qemu-system-x86 openssh-client systemd man-db zsh fish shellcheck e2fsprogs lintian ufw firewalld dbus
+	vagrant vagrant-libvirt qemu-system-x86 openssh-client systemd man-db zsh fish shellcheck e2fsprogs lintian ufw firewalld dbus \
+	python3-milter rspamd opendkim opendkim-tools clamav-milter clamav-daemon
 # A kernel as Debian ships it, and what runs it in a virtual machine. Unpacked like the others.
 GUEST_PACKAGES := $(if $(filter amd64,$(shell dpkg --print-architecture)),linux-image-amd64 busybox-static cpio)
 # Of these only the files, without what they depend on. (Asked late: Python itself may have to be fetched first.)
@@ -20,6 +21,8 @@ TEST_DATA = libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.versi
 # Most tests wait for time-outs of others, and one waits for a virtual machine that runs more of them; those that
 # measure or flood run after them, alone.
 JOBS := 4
+# Containers of Python set it; here every process of every gateway would compile its own modules again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider --durations=10
 UNSHOWN := $(TOOLS)/unshown
 # Versions and hashes, of whatever builds, runs and tests: what an index has changed meanwhile is refused.

@@ -26,7 +26,7 @@ from smtp_intercept.app import channel, consulting, fields, handover, lending, l
 from smtp_intercept.app.accounts import NoAccountError
 from smtp_intercept.app.children import Child, all_up, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
-from smtp_intercept.app.filtering import over_tcp
+from smtp_intercept.app.filter_places import over_tcp
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.rulings import asks_dns, looks_inside
@@ -133,7 +133,8 @@ class Daemon:
                     raise StartError(f"the {child.name} ended while starting; what it said stands above")
                 child.watch(now)
             if not ready and all_up(children):
-                ready = True
+                ready, written_at = True, now
+                page.write(self._status(children, ready))  # whoever hears of it asks for the status at once
                 self._notify.ready(
                     "" if self._keep else f"inspecting mail with {self._source}, the last good configuration"
                 )

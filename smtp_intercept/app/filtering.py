@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from smtp_intercept.app.rule_schema import Filter as Table
 from smtp_intercept.app.schema import Config
@@ -30,21 +29,6 @@ def settings_of(table: Table) -> Settings:
         table.failures,
         float(table.rest_s),
     )
-
-
-def asks_filters(config: Config) -> bool:
-    """Whether any rule does."""
-    return any(rule.then.filter for rule in config.rule)
-
-
-def over_tcp(config: Config) -> bool:
-    """Whether any filter is reached by an address, which a network namespace has its own of."""
-    return asks_filters(config) and any(not isinstance(read_address(each.address), str) for each in config.filter)
-
-
-def socket_directories(config: Config) -> list[Path]:
-    """Of filters that have a path."""
-    return [Path(path).parent for each in config.filter if isinstance(path := read_address(each.address), str)]
 
 
 def hostname_of(config: Config) -> str:

@@ -28,9 +28,11 @@ from bridge.privilege import allow_files
 from smtp_intercept.app import channel, config, processlog
 from smtp_intercept.app.asked import Asked
 from smtp_intercept.app.certificate import certificate
-from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.child import read_arguments, settle_in
+from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import BareNewline, Queue, VerifyFailure
-from smtp_intercept.app.filtering import Filtering, asks_filters
+from smtp_intercept.app.filter_places import asks_filters
+from smtp_intercept.app.filtering import Filtering
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.heldplace import held_place
 from smtp_intercept.app.lending import Borrowed

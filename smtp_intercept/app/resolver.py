@@ -16,7 +16,8 @@ import uvloop
 
 from bridge.privilege import allow_files
 from smtp_intercept.app import channel, config, lending, processlog
-from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.child import read_arguments, settle_in
+from smtp_intercept.app.chores import every
 from smtp_intercept.app.consulting import Answering
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.inspect.lookups import Lookups

@@ -44,9 +44,9 @@ def test(arguments: argparse.Namespace) -> int:
         rulings = Rulings(config)
     except ListError as error:
         raise FailedError(str(error)) from None
-    content = _octets(arguments.file)
+    content = octets_of(arguments.file)
     header = content.partition(b"\r\n\r\n")[0] + b"\r\n"
-    sender, recipients = _envelope(header)
+    sender, recipients = envelope_of(header)
     sender = sender if arguments.sender is None else arguments.sender
     recipients = arguments.rcpt or recipients
     if not recipients:
@@ -113,7 +113,7 @@ async def _replies(config: Config, wanted: Iterable[Lookup]) -> dict[Lookup, Rep
     return dict(zip(wanted, await asyncio.gather(*map(lookups.answer, wanted)), strict=True))
 
 
-def _octets(path: Path) -> bytes:
+def octets_of(path: Path) -> bytes:
     """With the line ends that mail has."""
     try:
         content = given.octets(path, MOST_BYTES)
@@ -122,7 +122,7 @@ def _octets(path: Path) -> bytes:
     return content if b"\r\n" in content else content.replace(b"\n", b"\r\n")
 
 
-def _envelope(header: bytes) -> tuple[str, list[str]]:
+def envelope_of(header: bytes) -> tuple[str, list[str]]:
     """What a message's own header says of it, for who has no envelope."""
     message = BytesHeaderParser(policy=compat32).parsebytes(header)
 

@@ -30,7 +30,7 @@ from bridge.denied import (
 from bridge.privilege import Capability, confine
 from smtp_intercept.app import processlog
 from smtp_intercept.app.fields import Source
-from smtp_intercept.app.filtering import socket_directories
+from smtp_intercept.app.filter_places import socket_directories
 from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.schema import Config
 from smtp_intercept.inspect.written import files

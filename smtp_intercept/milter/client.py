@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from smtp_intercept.milter.agreement import NEWEST, Agreement
 from smtp_intercept.milter.breaker import Breaker
@@ -64,6 +64,14 @@ class FailureError(Exception):
         self.lost = lost
 
 
+class Told(NamedTuple):
+    """An event, for who looks on."""
+
+    event: Event
+    payload: bytes
+    macros: list[tuple[str, bytes]]
+
+
 Watch = Callable[[str, object], None]
 
 
@@ -72,15 +80,15 @@ def unwatched(direction: str, what: object) -> None:
 
 
 class Connection:
-    """One, on which the filter has agreed. ``served``: another message, before this one. ``watch`` is told of all that
-    is said."""
+    """One, on which the filter has agreed. ``served``: another message, before this one; ``aborted``: the last one was
+    not told to its end, or not let go on. ``watch`` is told of all that is said."""
 
     def __init__(
         self, settings: Settings, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, watch: Watch
     ) -> None:
         self._settings, self._reader, self._writer, self._watch = settings, reader, writer, watch
         self.exchange = Exchange(settings.version)
-        self.served = False
+        self.served = self.aborted = False
         self.idle_since = 0.0
         self._unsent: list[bytes] = []
 
@@ -102,7 +110,7 @@ class Connection:
         has its changes. `FailureError`."""
         if not self.exchange.wants(event):
             return Word.CONTINUE
-        self._watch("to", (event, payload, macros))
+        self._watch("to", Told(event, payload, macros))
         self._unsent.append(self.exchange.tell(event, payload, macros))
         if not self.exchange.waiting:
             if sum(map(len, self._unsent)) > READ_BYTES:
@@ -156,6 +164,7 @@ class Connection:
 
     def abort(self) -> None:
         """The message under way is none."""
+        self.aborted = True
         self._unsent.append(self.exchange.abort())
         self._watch("to", "abort")
 
@@ -236,9 +245,9 @@ class Filter:
         except OSError as error:
             raise FailureError(f"no connection: {error.strerror or type(error).__name__}") from None
 
-    def give_back(self, connection: Connection) -> None:
-        """Its client has gone; nothing is under way on it."""
-        reuse = connection.alive and connection.exchange.reusable and len(self._idle) < IDLE
+    def give_back(self, connection: Connection, *, reuse: bool) -> None:
+        """Its client has gone; nothing is under way on it. ``reuse``: another may come on it."""
+        reuse = reuse and connection.alive and connection.exchange.reusable and len(self._idle) < IDLE
         connection.leave(reuse=reuse)
         if reuse:
             connection.served = True

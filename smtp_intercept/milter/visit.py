@@ -188,7 +188,7 @@ class Visiting:
         result = await _Telling(connection, envelope, content, self._fresh_body).run()
         self._leading_space = connection.exchange.leading_space
         if result.ended:  # the filter knows
-            self._sender = None
+            self._sender, connection.aborted = None, result.said is not Word.CONTINUE
         return result
 
     def over(self) -> None:
@@ -207,7 +207,9 @@ class Visiting:
         if busy or connection.exchange.waiting:
             self.filter.drop(connection)
         else:
-            self.filter.give_back(connection)
+            # Behind any word but "continue", or an abort, libmilter hears nothing of another client.
+            clean = self._for_all is None and self._sender is None and not connection.aborted
+            self.filter.give_back(connection, reuse=clean)
 
 
 class _Telling:

@@ -102,9 +102,10 @@ class TestGood:
         assert config.pickup.rule[0].client == ip_network("10.0.0.0/8")
         raw = tomllib.loads(sample())
         for section, model in Config.model_fields.items():
-            present = raw[section][0] if section in ("bypass", "protected", "rule") else raw[section]
+            several = section in ("bypass", "protected", "rule", "filter")
+            present = raw[section][0] if several else raw[section]
             keys = parse(effective(config)).model_dump()[section]
-            assert set(present) == set(keys[0] if section in ("bypass", "protected", "rule") else keys), model
+            assert set(present) == set(keys[0] if several else keys), model
 
     def test_its_defaults_are_those_it_states(self) -> None:
         """The sample's limits are the generic profile's, and what it gives in brackets is what silence means."""

@@ -504,6 +504,7 @@ class TestWarnings:
 
 
 RULE = "[[rule]]\nname = 'r'\n"
+FILTER = "[[filter]]\nname = 'f'\n"
 
 
 @pytest.mark.parametrize(
@@ -534,7 +535,24 @@ RULE = "[[rule]]\nname = 'r'\n"
             "5: rule[0].then.refuse: '550 a\\r\\n250 b' is not one line",
         ),
         (f"{RULE}then = {{ quarantine = true }}", "5: rule[0].then.quarantine: is not available yet: it needs a quar"),
-        (f"{RULE}then = {{ filter = ['x'] }}", "5: rule[0].then.filter: is not available yet: it needs filters; leave"),
+        (f"{RULE}then = {{ filter = ['x'] }}", "5: rule[0].then.filter[0]: 'x' is no [[filter]]; add a [[filter]] of"),
+        (
+            f"{FILTER}address = '127.0.0.1:1'\n{RULE}then = {{ filter = 'x' }}",
+            "8: rule[0].then.filter[0]: 'x' is no [[filter]]; name one of f",
+        ),
+        (
+            f"{FILTER}address = '/x'\n{RULE}then = {{ filter = 'f', discard = true }}",
+            "8: rule[0].then: has filter, but with discard nobody gets the message; keep one of them",
+        ),
+        (
+            f"{FILTER}address = '/x'\n{FILTER}address = '/y'\n{RULE}then = {{ filter = 'f' }}",
+            "7: filter[1].name: 'f' is another filter's name too; give",
+        ),
+        (f"{FILTER}", "3: filter[0].address: is missing; add address = … to filter[0]"),
+        (f"{FILTER}address = 'localhost:1'", "5: filter[0].address: 'localhost:1' has no IP address; names are not"),
+        (f"{FILTER}address = '127.0.0.1'", "5: filter[0].address: '127.0.0.1' has no port from 1 to 65535; write it"),
+        (f"{FILTER}address = 'unix:x'", "5: filter[0].address: 'x' is not the absolute path of a socket, of at most"),
+        (f"{FILTER}address = '/x'\nend_s = 571", "6: filter[0].end_s: 571 is too high; the most is 570"),
         (f"{RULE}then = {{ reject = 'x' }}", "5: rule[0].then.reject: is not a known key; did you mean redirect?"),
         (f"{RULE}when = {{ client = '10.0.0.1/8' }}", "5: rule[0].when.client: 10.0.0.1/8 has host bits set; write it"),
         (f"{RULE}when = {{ client = [] }}", "5: rule[0].when.client: is an empty list; leave it out, or name one"),

@@ -26,7 +26,8 @@ from smtp_intercept.inspect.facts import Connection, DnsList, Facts, Lookup, Out
 from smtp_intercept.inspect.lookups import Lookups
 from smtp_intercept.inspect.patterns import mailbox
 from smtp_intercept.questions import QUERIES, Questions
-from tests.smtp.nsd import ADDRESS, Nsd, free_port
+from tests import vacant
+from tests.smtp.nsd import ADDRESS, Nsd
 
 MANY = "".join(f"30 PTR h{number}.names.test.\n" for number in range(200))
 SIX = "2001:db8::10"
@@ -139,7 +140,7 @@ def test_lists(nsd: Nsd, client: str, listed: bool, state: State | None) -> None
 @contextmanager
 def server(answer: Callable[[dns.message.Message], bytes | None]) -> Iterator[str]:
     """A server that is not one: datagrams, and what this says to each."""
-    port = free_port()
+    port = vacant.port(ADDRESS)
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.bind((ADDRESS, port))
 

@@ -51,7 +51,7 @@ class Program(Milter.Base):  # type: ignore[misc]
     def data(self) -> Any:
         return self.answer("data")
 
-    @Milter.decode("bytes")
+    @Milter.decode("bytes")  # type: ignore[untyped-decorator]
     def header_bytes(self, name: str, value: bytes) -> Any:
         return self.answer("header", name, value.decode("latin-1"))
 

@@ -120,6 +120,24 @@ def test_a_verdict_at_each_event(
 
 
 @BOTH
+@pytest.mark.parametrize("event", ["envfrom", "envrcpt", "data", "eom"])
+def test_the_next_message_of_the_same_client(
+    run: Run, tmp_path: Path, pymilter: PyMilter, mta: bool, event: str
+) -> None:
+    async def work() -> None:
+        async with town(tmp_path, [rule("f")], settings(pymilter), mta=mta) as it:
+            client = await it.enter()
+            for said in ({event: "reject"}, {}, {event: "reject"}, {}):
+                pymilter.order(say=said)
+                heard = (await client.mail(TEXT, ["b@example.com"]))[-1]
+                assert heard.startswith("550 5.7.1" if said else "250")
+            await client.leave()
+        assert len(it.stored) == 2
+
+    run(work())
+
+
+@BOTH
 @pytest.mark.parametrize(
     ("event", "said"),
     [("connect", "accept"), *((event, said) for event in ("envfrom", "envrcpt", "header", "eom") for said in ENDS)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
@@ -84,7 +84,7 @@ class Client:
         return await self.hear()
 
     async def hear(self) -> str:
-        while (line := await asyncio.wait_for(self._reader.readline(), 30))[3:4] == b"-":
+        while (line := await asyncio.wait_for(self._reader.readline(), 8))[3:4] == b"-":
             pass
         return line.decode().rstrip()
 
@@ -110,6 +110,10 @@ class Client:
             dotted = (b"\r\n" + content).replace(b"\r\n.", b"\r\n..")[2:]
             heard[-1] = await self.say(dotted + b".\r\n")
         return heard[1:]
+
+    def vanish(self) -> None:
+        """Without a word."""
+        self._writer.transport.abort()
 
     async def leave(self) -> None:
         self._writer.write(b"QUIT\r\n")
@@ -165,6 +169,12 @@ async def town(
 
 
 async def _serve(it: Town, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):  # who is refused leaves it behind
+        await _talk(it, reader, writer)
+    writer.close()
+
+
+async def _talk(it: Town, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """A server that stores what it accepts, strict about the order of commands."""
     writer.write(b"220 s\r\n")
     sender, recipients, chunks = None, list[str](), b""
@@ -200,7 +210,6 @@ async def _serve(it: Town, reader: asyncio.StreamReader, writer: asyncio.StreamW
             break
         else:
             writer.write(b"550 5.1.1 no\r\n" if verb in (b"MAIL", b"RCPT") else b"503 5.5.1 what\r\n")
-    writer.close()
 
 
 Start = Callable[..., Any]
