@@ -11,11 +11,16 @@ from collections.abc import Iterator
 
 MAX_ENTRIES = 10_000
 _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-BEGINNINGS = (_LOCAL, _CENTRAL, _END, b"PK\x07\x08", b"PK00PK\x03\x04")  # APPNOTE §8.5: split archives, too
+_BEGINNINGS = (_LOCAL, _CENTRAL, _END, b"PK\x07\x08", b"PK00PK\x03\x04")  # APPNOTE §8.5: split archives, too
 # APPNOTE §4.3.7 and §4.3.12: the octets before the name; where the flags are, and the two lengths.
 _RECORDS = ((_LOCAL, 30, 6, 26), (_CENTRAL, 46, 8, 28))
 _MASKED = 0x2000  # §4.4.4, bit 13
 _UNICODE_PATH, _PATH_AT = 0x7075, 9  # §4.6.9
+
+
+def may_be_archive(octets: bytes) -> bool:
+    """One may stand behind anything (§4.1.9), and programs find it by the directory at its end."""
+    return octets.startswith(_BEGINNINGS) or (_END in octets and (_LOCAL in octets or _CENTRAL in octets))
 
 
 def archived(octets: bytes) -> tuple[list[str], str]:

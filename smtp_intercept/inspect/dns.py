@@ -18,6 +18,7 @@ MAX_NAMES = 8
 MAX_ADDRESSES = 64  # of one answer
 # RFC 5782 §2.1 and §5: a list has its answers in here, and 127.0.0.1 never.
 LISTED = Network.of("127.0.0.0/8")
+NOBODY = "1.0.0.127"  # in the order that lists have
 _NEVER = Network.of("127.0.0.1/32")
 # Where lists say that they do not answer this resolver, and not that anybody is listed (Spamhaus' "error codes").
 _REFUSALS = Network.of("127.255.255.0/24")

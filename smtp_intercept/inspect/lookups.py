@@ -20,7 +20,7 @@ from dns.rdtypes.ANY.PTR import PTR
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
-from smtp_intercept.inspect.dns import MAX_ADDRESSES, MAX_NAMES, askable
+from smtp_intercept.inspect.dns import LISTED, MAX_ADDRESSES, MAX_NAMES, NOBODY, askable
 from smtp_intercept.inspect.facts import Lookup, Reply, Source
 from smtp_intercept.lookup import outcome_of
 from smtp_intercept.names import Outcome
@@ -83,7 +83,12 @@ class Lookups:
         return _NO if null else _YES
 
     async def _list(self, lookup: Lookup) -> Reply:
-        return await self._addresses(lookup.name, "A", lookup)
+        """A list that has 127.0.0.1 has everybody (RFC 5782 §5): it was given up, and says nothing."""
+        found = await self._addresses(lookup.name, "A", lookup)
+        if not found or not lookup.group:
+            return found
+        everybody = await self._addresses(f"{NOBODY}.{lookup.group}", "A", lookup)
+        return None if any(LISTED.holds(ip_address(each).packed) for each in everybody or ()) else found
 
     async def _addresses(self, name: str, rdtype: str, lookup: Lookup) -> Reply:
         records = await self._records(name, rdtype, lookup)

@@ -14,8 +14,11 @@ from smtp_intercept.inspect.words import decoded, words
 MAX_FIELD_BYTES = 16_384
 MAX_NAME = 512  # letters of a name that are laid against patterns, from both of its ends
 MAX_BOUNDARY = 256  # RFC 2046 §5.1.1 has 70
+FOLD = "\n"  # where a field is folded: some programs see a space there, others nothing
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_ANYWHERE = re.compile(r"((?:file)?name(?:\*[0-9]{0,4})?\*?)[ \t]*=[ \t]*\"?([^\";]*)", re.IGNORECASE)
+_COMMENT = re.compile(r"\([^()]*\)")
+_MESSAGES = (".eml", ".mht", ".mhtml", ".nws")  # files that mail programs open as a message
+_ANYWHERE = re.compile(r"((?:file)?name(?:\*[0-9]{0,4})?\*?)[ \t\n]*=[ \t\n]*\"?([^\";]*)", re.IGNORECASE)
 _SECTIONED = re.compile(r"(?:\*([0-9]{1,4}))?\*?")
 _PERCENT = re.compile(rb"%([0-9A-Fa-f]{2})")
 _SEPARATOR = re.compile(r"[/\\]")
@@ -28,12 +31,25 @@ def media_type(value: str) -> str:
 
 
 def boundaries(value: str) -> Iterator[bytes]:
-    """Each that it may have."""
+    """Each that it may have; one that is longer than `MAX_BOUNDARY` cannot be looked for."""
     for text in _said(value, "boundary"):
-        for each in {text, text.rstrip(), _percent(text)}:
-            if 0 < len(each) <= MAX_BOUNDARY:
+        for each in {
+            text,
+            text.strip(),
+            _percent(text),
+            words(text),
+            _seen(text),
+            text.partition("\0")[0],
+            _loose(text),
+        }:
+            if each:
                 yield each.encode("utf-8", "replace")
                 yield each.encode("latin-1", "replace")
+
+
+def is_message(names: Iterable[str]) -> bool:
+    """Whatever type it says that it is of."""
+    return any(name.lower().endswith(_MESSAGES) for name in names)
 
 
 def named(value: str) -> Iterator[str]:
@@ -41,7 +57,8 @@ def named(value: str) -> Iterator[str]:
     for key in ("filename", "name"):
         for text in _said(value, key):
             for reading in dict.fromkeys([text, words(text), _percent(text), words(_percent(text))]):
-                yield from filed(reading)
+                for each in dict.fromkeys([reading, _loose(reading), reading.rstrip("/\\")]):
+                    yield from filed(each)
 
 
 def filed(text: str) -> Iterator[str]:
@@ -53,14 +70,20 @@ def filed(text: str) -> Iterator[str]:
         yield from filter(None, dict.fromkeys([name.strip(), name.strip().rstrip(". \t\u00a0")]))
 
 
+def _loose(text: str) -> str:
+    """Folded text with a space where it was folded: `_seen` has it without."""
+    return text.replace(FOLD, " ")
+
+
 def _seen(text: str) -> str:
     return text if text.isprintable() else "".join(each for each in text if unicodedata.category(each) not in _UNSEEN)
 
 
 def _said(value: str, key: str) -> Iterator[str]:
     """All that a parameter may say."""
-    for found in (parameters(value), _anywhere(value)):
-        yield from _joined(found, key)
+    for said in dict.fromkeys([value, _COMMENT.sub("", value)]):
+        for found in (parameters(said), _anywhere(said)):
+            yield from _joined(found, key)
 
 
 def _joined(found: Iterable[tuple[str, list[str]]], key: str) -> Iterator[str]:
@@ -106,7 +129,7 @@ def parameters(value: str) -> Iterator[tuple[str, list[str]]]:
 def _anywhere(value: str) -> Iterator[tuple[str, list[str]]]:
     """As if neither a quote nor a missing semicolon meant anything."""
     for found in _ANYWHERE.finditer(value):
-        yield found[1], [found[2].strip("' \t")]
+        yield found[1], [found[2].strip("' \t\n")]
 
 
 def _closing(value: str, at: int) -> int:

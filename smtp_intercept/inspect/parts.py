@@ -7,13 +7,23 @@ begins is one. What a name may be read as, it is. Content is looked at where it 
 from __future__ import annotations
 
 import binascii
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from smtp_intercept.inspect.archive import BEGINNINGS, archived
-from smtp_intercept.inspect.part_names import MAX_FIELD_BYTES, boundaries, filed, media_type, named
+from smtp_intercept.inspect.archive import archived, may_be_archive
+from smtp_intercept.inspect.part_names import (
+    FOLD,
+    MAX_BOUNDARY,
+    MAX_FIELD_BYTES,
+    boundaries,
+    filed,
+    is_message,
+    media_type,
+    named,
+)
 
 MAX_PARTS = 1_000
 MAX_BOUNDARIES = 100  # how deep it may be
@@ -24,10 +34,12 @@ MAX_NESTED = 4  # messages that are encoded, in one another
 MAX_DECODED_BYTES = 67_108_864  # of one part
 _PIECE_BYTES, _LINES_BYTES = 1 << 20, 8_192
 _LONGEST_LINE = 998  # RFC 5322 §2.1.1: a delimiter is shorter
+_LONGEST_NAME = 64  # of a field
 _CHECK_EVERY = 500
 _FIELDS = frozenset({b"content-type", b"content-disposition", b"content-transfer-encoding"})
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
-_UUENCODED = re.compile(rb"(?:^|[\r\n])begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})")
+_UUENCODED = re.compile(rb"begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})")
+_ZIPPED = (b"UEsDB", b"UEsBA", b"UEsFB", b"UEsHC", b"UEswMFBL")  # what archives begin with, in base64
 _CONTINUED = re.compile(rb"[ \t]*(?:file)?name|[ \t]", re.IGNORECASE)
 _LOST_LINES = 8
 _LINE_END = re.compile(rb"\r\n|\n|\r")
@@ -77,6 +89,7 @@ class _Header:
 
     fields: tuple[tuple[bytes, str], ...]
     end: int
+    digested: bool = False  # RFC 2046 §5.1.5: what has no type of its own in a digest is a message
 
     def values(self, name: bytes) -> list[str]:
         return [value for each, value in self.fields if each == name]
@@ -86,14 +99,25 @@ class _Header:
         return [media_type(value) for value in self.values(b"content-type")]
 
     @property
-    def encoding(self) -> str:
-        """Of several the first that is one."""
-        words = (value.strip("\"'; \t").lower() for value in self.values(b"content-transfer-encoding"))
-        return next((word for word in words if word in _DECODERS), "")
+    def encodings(self) -> list[str]:
+        """Each that it names, with comments and whatever else stands beside it."""
+        said = " ".join(self.values(b"content-transfer-encoding")).lower()
+        return [each for each in _DECODERS if each in said]
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Of the file that it is."""
+        for value in (*self.values(b"content-type"), *self.values(b"content-disposition")):
+            yield from named(value)
 
     def is_a(self, kinds: tuple[str, ...]) -> bool:
         """By any of its types."""
         return any(each.startswith(kinds) for each in self.types)
+
+    @property
+    def is_message(self) -> bool:
+        """With a header of its own behind this one."""
+        return self.is_a(("message/",)) or (self.digested and not any(self.types)) or is_message(self.names)
 
 
 def look(content: Octets, late: Callable[[], bool] = lambda: False, *, dotted: bool = False) -> Parts:
@@ -108,28 +132,40 @@ def look(content: Octets, late: Callable[[], bool] = lambda: False, *, dotted: b
 
 def _look(content: Octets, found: Parts, *, dotted: bool, nested: int) -> None:
     known, at = set[bytes](), 0
-    header: _Header | None = _begin(content, 0, found, known)
     while True:
-        stop, after, closing = _next_delimiter(content, header.end if header else at, found, known)
-        if header is not None:
-            _leaf(content, header, stop, found, dotted=dotted, nested=nested)
+        headers = _begin(content, at, found, known)
+        stop, at = _next_delimiter(content, headers[-1].end, found, known)
+        for header in headers:
+            if header is headers[-1] or header.encodings:
+                _leaf(content, header, stop, found, dotted=dotted, nested=nested)
         if stop == len(content):
             return
-        at, header = after, None if closing else _begin(content, after, found, known)
 
 
-def _begin(content: Octets, at: int, found: Parts, known: set[bytes]) -> _Header:
-    """A part, and if it is a message the one that begins in it."""
+def _begin(content: Octets, at: int, found: Parts, known: set[bytes]) -> list[_Header]:
+    """A part, and if it is a message those that begin in it."""
+    headers = list[_Header]()
     while True:
         found.check()
         found.number += 1
         if found.number > MAX_PARTS:
             raise UnreadableError(f"more than {MAX_PARTS} parts")
-        header = _header(content, at, known)
+        headers.append(header := _header(content, at, known, digested="multipart/digest" in found.types))
         _describe(header, found, known)
-        if not header.is_a(("message/",)) or header.encoding or header.end >= len(content):
-            return header
-        at = header.end
+        if not header.is_message or header.end >= len(content):
+            return headers
+        first, at = _first_line(content, header.end)
+        if header.encodings and not _name(first):
+            return headers
+
+
+def _first_line(content: Octets, at: int) -> tuple[bytes, int]:
+    """Of a message, and where it is: some programs see no end of its header in empty lines in front of it."""
+    for line, _, after in itertools.islice(_lines(content, at), _LOST_LINES):
+        if line:
+            return line, at
+        at = after
+    return b"", at
 
 
 def _describe(header: _Header, found: Parts, known: set[bytes]) -> None:
@@ -138,14 +174,17 @@ def _describe(header: _Header, found: Parts, known: set[bytes]) -> None:
     limits = {boundary for value in values for boundary in boundaries(value)}
     if not limits and header.is_a(("multipart/",)):  # some programs guess
         found.unreadable = "a multipart without a boundary"
-    known |= limits
+    if max(map(len, limits), default=0) > MAX_BOUNDARY:
+        found.unreadable = f"a boundary of more than {MAX_BOUNDARY} octets"
+    if header.is_a(("message/partial",)):
+        found.unreadable = "a piece of a message"
+    known |= {each for each in limits if len(each) <= MAX_BOUNDARY}
     if len(known) > MAX_BOUNDARIES:
         raise UnreadableError(f"more than {MAX_BOUNDARIES} boundaries")
-    for value in (*values, *header.values(b"content-disposition")):
-        found.add(named(value))
+    found.add(header.names)
 
 
-def _header(content: Octets, at: int, known: set[bytes]) -> _Header:
+def _header(content: Octets, at: int, known: set[bytes], *, digested: bool) -> _Header:
     """Up to the empty line or the next delimiter, whatever comes first."""
     kept, end = list[bytes](), at
     for line, ending, after in _lines(content, at):
@@ -162,7 +201,7 @@ def _header(content: Octets, at: int, known: set[bytes]) -> _Header:
     fields = tuple((_name(line), _text(line.partition(b":")[2])) for line in kept if line)
     if len(fields) > MAX_FIELDS:
         raise UnreadableError(f"more than {MAX_FIELDS} fields about one part")
-    return _Header(fields, end)
+    return _Header(fields, end, digested)
 
 
 def _keep(kept: list[bytes], line: bytes) -> None:
@@ -170,7 +209,7 @@ def _keep(kept: list[bytes], line: bytes) -> None:
     to us is nothing."""
     continues = line[:1] in (b" ", b"\t") or not _name(line) or (kept and kept[-1].rstrip().endswith(b";"))
     if continues and kept and kept[-1]:
-        kept[-1] += b" " + line.lstrip(b" \t")
+        kept[-1] += FOLD.encode() + line.lstrip(b" \t")
         if len(kept[-1]) > MAX_FIELD_BYTES:
             raise UnreadableError(f"a field of more than {MAX_FIELD_BYTES} octets")
     if line[:1] not in (b" ", b"\t") and (_name(line) or not kept):
@@ -194,7 +233,9 @@ def _broken_off(content: Octets, at: int, kept: list[bytes]) -> tuple[list[bytes
 
 
 def _name(line: bytes) -> bytes:
-    return line[:64].partition(b":")[0].replace(b"\0", b"").strip().lower() if b":" in line[:64] else b""
+    before, colon, _ = line[:_LONGEST_LINE].partition(b":")
+    name = before.replace(b"\0", b"").strip().lower()
+    return name if colon and len(name) <= _LONGEST_NAME else b""
 
 
 def _lines(content: Octets, at: int) -> Iterator[tuple[bytes, bytes, int]]:
@@ -228,8 +269,9 @@ def _begun(rest: bytes, known: set[bytes]) -> bytes | None:
     return max((each for each in known if rest.startswith(each)), key=len, default=None)
 
 
-def _next_delimiter(content: Octets, at: int, found: Parts, known: set[bytes]) -> tuple[int, int, bool]:
-    """(where it is, where its line ends, whether it says that nothing follows); the content's end if there is none."""
+def _next_delimiter(content: Octets, at: int, found: Parts, known: set[bytes]) -> tuple[int, int]:
+    """(where it is, where its line ends); the content's end if there is none. One that says that nothing follows is one
+    like any other: programs do not agree about what it looks like."""
     size, at = len(content), max(0, at - 1)
     while at < size and known:
         piece = content[at : at + _PIECE_BYTES]
@@ -241,49 +283,49 @@ def _next_delimiter(content: Octets, at: int, found: Parts, known: set[bytes]) -
             rest = content[at + seen.end() : at + seen.end() + _LONGEST_LINE]
             if (boundary := _begun(rest, known)) is not None:
                 ending = _LINE_END.search(rest, len(boundary))
-                after = at + seen.end() + (ending.end() if ending else len(rest))
-                return at + seen.start(), after, rest[len(boundary) :].startswith(b"--")
+                return at + seen.start(), at + seen.end() + (ending.end() if ending else len(rest))
         if at + len(piece) >= size:
             break
         at += len(piece) - len(b"\n--")
-    return size, size, True
+    return size, size
 
 
 def _leaf(content: Octets, header: _Header, end: int, found: Parts, *, dotted: bool, nested: int) -> None:
-    """What is in a part: the names of an archive, a message that is encoded, files in the old way."""
-    begin, encoding = header.end, header.encoding
-    if encoding and header.is_a(("message/", "multipart/")):
-        if nested >= MAX_NESTED:
-            raise UnreadableError(f"more than {MAX_NESTED} messages in one another")
-        _look(
-            _within(header, _decoded(content, begin, end, encoding, dotted=dotted)),
-            found,
-            dotted=False,
-            nested=nested + 1,
-        )
-    elif _decoded(content, begin, min(end, begin + _LINES_BYTES), encoding, dotted=dotted).startswith(BEGINNINGS):
-        names, why_more = archived(_decoded(content, begin, end, encoding, dotted=dotted))
+    """What is in a part, in whatever encoding it may be."""
+    begin, encodings = header.end, header.encodings
+    if not encodings and content[begin : min(end, begin + _LINES_BYTES)].lstrip().startswith(_ZIPPED):
+        encodings = ["base64"]
+    for encoding in ("", *encodings):
+        octets = _decoded(content, begin, end, encoding, dotted=dotted)
+        found.check()
+        if encoding and (header.is_message or header.is_a(("multipart/",))):
+            if nested >= MAX_NESTED:
+                raise UnreadableError(f"more than {MAX_NESTED} messages in one another")
+            _look(_within(header, octets), found, dotted=False, nested=nested + 1)
+        _find_files(octets, found)
+
+
+def _find_files(octets: bytes, found: Parts) -> None:
+    """In an archive, and uuencoded."""
+    if may_be_archive(octets):
+        names, why_more = archived(octets)
         found.add(reading for name in names for reading in filed(name))
         if why_more:
             raise UnreadableError(why_more)
-    if encoding != "base64":
-        _find_uuencoded(content, begin, end, found)
+    found.add(
+        reading
+        for each in _UUENCODED.finditer(octets)
+        if octets[max(0, each.start() - 1) : each.start()] in (b"", b"\r", b"\n")
+        for reading in filed(_text(each[1]))
+    )
 
 
 def _within(header: _Header, body: bytes) -> bytes:
     """What was encoded: a message has a header of its own, parts have that of who they are in."""
-    if header.is_a(("message/",)):
+    if header.is_message:
         return body
     own = b"".join(b"Content-Type: " + value.encode() + b"\r\n" for value in header.values(b"content-type"))
     return own + b"\r\n" + body
-
-
-def _find_uuencoded(content: Octets, begin: int, end: int, found: Parts) -> None:
-    while begin < end:
-        found.check()
-        piece = content[begin : min(end, begin + _PIECE_BYTES)]
-        found.add(reading for each in _UUENCODED.finditer(piece) for reading in filed(_text(each[1])))
-        begin += len(piece) if begin + len(piece) >= end else max(1, len(piece) - _LONGEST_LINE)
 
 
 def _decoded(content: Octets, begin: int, end: int, encoding: str, *, dotted: bool) -> bytes:

@@ -43,6 +43,12 @@ ZONES: dict[str, str | None] = {
         "text TXT x\nh199 A 192.0.2.30\n@ MX 10 mx\nnull MX 0 .\nimplicit AAAA 2001:db8::1\n"
     ),
     "broken.test": None,
+    "all.test": "* A 127.0.0.2\n",
+    "rewritten.test": "* A 127.0.0.1\n",
+    "parked.test": "* A 198.51.100.7\n",
+    "chain.test": "c0 A 192.0.2.1\nloop CNAME pool\npool CNAME loop\n"
+    + "".join(f"c{n} CNAME c{n - 1}\n" for n in range(1, 1_000))
+    + "".join(f"many A 192.0.{n // 250}.{n % 250 + 1}\n" for n in range(1_000)),
     "list.test": (
         f"10.2.0.192 A 127.0.0.2\n10.2.0.192 A 127.0.0.10\n11.2.0.192 A 127.0.0.1\n12.2.0.192 A 198.51.100.1\n"
         f"13.2.0.192 A 127.255.255.254\n{NIBBLES} A 127.0.0.3\n"
@@ -137,6 +143,28 @@ def test_lists(nsd: Nsd, client: str, listed: bool, state: State | None) -> None
     assert told.each.get("one") is state
 
 
+@pytest.mark.parametrize("zone", ["all.test", "rewritten.test", "parked.test"])
+def test_a_list_that_was_given_up_lists_nobody(nsd: Nsd, zone: str) -> None:
+    """Some had everybody at their end; of some the domain was sold; a resolver may have an address for every name."""
+    facts = Facts(
+        Connection(Direction.INCOMING, b"\xc0\0\2\x0a", b"\0\0\0\0"),
+        outside=Outside({"one": DnsList(zone, (meaning.LISTED,))}),
+    )
+    (lookup,) = meaning.list_lookups(facts, ["one"])
+    (reply,) = answers(nsd.place, lookup)
+    facts.replies = {lookup: reply}
+    assert meaning.listed(facts).values == ()
+    assert (reply is None) is (zone != "parked.test")
+
+
+def test_chains_of_names(nsd: Nsd) -> None:
+    """Some are followed; who goes round in circles, or on for ever, has no address, or nobody says."""
+    wanted = ["c5.chain.test", "c999.chain.test", "loop.chain.test", "many.chain.test"]
+    short, *others, many = answers(nsd.place, *(Lookup(Source.HOST, each) for each in wanted))
+    assert (short, many) == (("yes",), ("yes",))
+    assert set(others) <= {None, ()}
+
+
 @contextmanager
 def server(answer: Callable[[dns.message.Message], bytes | None]) -> Iterator[str]:
     """A server that is not one: datagrams, and what this says to each."""
@@ -228,6 +256,8 @@ def test_a_slow_zone_does_not_slow_the_others(nsd: Nsd) -> None:
         if "slow" in str(query.question[0].name):
             return None
         reply = dns.message.make_response(query)
+        if "127" in str(query.question[0].name):
+            return reply.to_wire()
         reply.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", "A", "127.0.0.2"))
         return reply.to_wire()
 

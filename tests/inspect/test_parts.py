@@ -85,6 +85,14 @@ NAMES = {
     "not indented": b'x-unix-mode=0600;\r\nname="evil.exe"',
     "an empty line before it": b'x-unix-mode=0600;\r\n\r\nname="evil.exe"',
     "an empty line and a field": b"x-unix-mode=0600;\r\n\r\nContent-Disposition: attachment; filename=evil.exe",
+    "a continuation of many lines": b"\r\n filename*0*=iso-8859-1''" + b"x" * 60 + b";\r\n filename*1=x.exe",
+    "a folded name": b'filename="evil.e\r\n xe"',
+    "a name folded at its space": b'filename="my\r\n evil.exe"',
+    "a comment in front": b'filename (x) = "evil.exe"',
+    "a slash behind": b'filename="evil.exe/"',
+    "a backslash behind": b'filename="evil.exe\\\\"',
+    "an encoded word in sections": b'filename*0="=?utf-8?B?ZXZp"; filename*1="bC5leGU=?="',
+    "an encoded word of another alphabet": b'filename="=?utf-7?q?evil+AC4-exe?="',
     "twice": b"filename*=utf-8''a%20evil.exe; filename=\"a evil.exe\"",
 }
 
@@ -144,6 +152,33 @@ STRUCTURES = {
     "a boundary in sections": message(EXE_PART, boundary=b"BC", of=b"multipart/mixed; boundary*0=B; boundary*1=C"),
     "white space behind the boundary": message(EXE_PART).replace(b"--B\r\n", b"--B \t\r\n"),
     "words behind the boundary": message(EXE_PART).replace(b"--B\r\n", b"--Bxyz\r\n"),
+    "a boundary with spaces": message(EXE_PART, boundary=b"B C", of=b"multipart/mixed; boundary=B C"),
+    "a boundary behind spaces": message(EXE_PART, of=b'multipart/mixed; boundary="  B"'),
+    "a boundary with a quote": message(EXE_PART, boundary=b'B"C', of=b'multipart/mixed; boundary="B\\"C"'),
+    "a boundary in encoded sections": message(
+        EXE_PART, boundary=b"BC", of=b"multipart/mixed; boundary*0*=us-ascii''%42; boundary*1=C"
+    ),
+    "a boundary in an encoded word": message(EXE_PART, of=b'multipart/mixed; boundary="=?us-ascii?q?=42?="'),
+    "a boundary with a NUL": message(EXE_PART, of=b'multipart/mixed; boundary="B\0C"'),
+    "a boundary with a comment": message(EXE_PART, of=b'multipart/mixed; boundary (x) = "B"'),
+    "a boundary of no type": message(EXE_PART, of=b'; boundary="B"'),
+    "an end that is none": message(b"\r\nx", b"").replace(b"--B\r\n\r\n", b"--B--x\r\n") + EXE_PART,
+    "behind an end": message(b"\r\nx") + EXE_PART,
+    "in a digest": message(
+        b"\r\n" + attached(b'filename="evil.exe"').replace(b"B", b"C"), of=b"multipart/digest; boundary=B"
+    ),
+    "behind empty lines of a message": b"Content-Type: message/rfc822\r\n\r\n\r\n\r\n"
+    + attached(b'filename="evil.exe"'),
+    "a message that is not encoded as it says": b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: base64"
+    b"\r\n\r\n" + attached(b'filename="evil.exe"'),
+    "a message by its name": b'Content-Type: application/octet-stream; name="A.EML"\r\n\r\n'
+    + attached(b'filename="evil.exe"'),
+    "an encoded message by its name": b'Content-Type: application/x; name="a.eml"\r\n'
+    b"Content-Transfer-Encoding: base64\r\n\r\n" + ENCODED,
+    "an encoding with a comment": b"Content-Type: message/rfc822\r\nContent-Transfer-Encoding: (x) base64 (y)\r\n\r\n"
+    + ENCODED,
+    "space in front of the colon": b"Content-Disposition" + b" " * 60 + EXE_PART.removeprefix(b"Content-Disposition"),
+    "uuencoded, encoded": b"Content-Transfer-Encoding: quoted-printable\r\n\r\nbegin=20644 evil=2Eexe\r\n",
     "carriage returns alone": message(EXE_PART).replace(b"\r\n", b"\r"),
     "an empty line to some": attached(b'filename="evil.exe"').replace(
         b"Content-Disposition", b"X: a\r\rb\r\nContent-Disposition"
@@ -200,6 +235,8 @@ ARCHIVES = {
     "one in front of another": zipped("a.txt") + PLAIN,
     "encrypted content": PLAIN.replace(b"PK\3\4\x14\0\0\0", b"PK\3\4\x14\0\1\0"),
     "split": b"PK00" + PLAIN,
+    "behind something else": b"MZ" * 40_000 + PLAIN,
+    "between": b"GIF89a" + PLAIN + b"x" * 100_000,
     "another name in Unicode": zipped("a.txt").replace(b"a.txt", b"a.txt")[:26]
     + struct.pack("<HH", 5, 17)
     + b"a.txt"
@@ -220,6 +257,16 @@ def test_an_archive_in_base64_with_junk() -> None:
     for junk in (encoded, encoded.replace(b"U", b"\0U"), b" . " + encoded, encoded[:40] + b"==\r\n" + encoded):
         head = b"Content-Type: x/y\r\nContent-Transfer-Encoding: x\r\nContent-Transfer-Encoding: BASE64 \r\n\r\n"
         assert holds(look(head + junk)), junk[:60]
+
+
+def test_an_archive_that_is_encoded_and_does_not_say_so() -> None:
+    assert holds(look(b"Content-Type: application/zip\r\n\r\n" + base64.encodebytes(PLAIN)))
+
+
+def test_what_only_looks_like_an_archive_is_none() -> None:
+    for octets in (b"x" * 100 + b"PK\5\6" + b"x" * 100, b"x" + b"PK\3\4" * 10):
+        found = look(in_base64(octets))
+        assert (found.unreadable, [*found.names]) == ("", [])
 
 
 def test_large_sizes_and_bombs_cost_nothing() -> None:
@@ -254,6 +301,13 @@ def test_large_sizes_and_bombs_cost_nothing() -> None:
         (b"Content-Type: x/y" + b"; name=a" * 3_000 + b"\r\n\r\n", "a field of more than 16384 octets"),
         (b"X: y\r\n" * 200_000, "a header of more than 1048576 octets"),
         (b"Content-Type: multipart/mixed\r\n\r\n--B\r\n" + EXE_PART, "a multipart without a boundary"),
+        (
+            message(EXE_PART, of=b'multipart/x; boundary="B"; boundary="' + b"C" * 257 + b'"'),
+            "a boundary of more than 256",
+        ),
+        (b'Content-Type: message/partial; number=2\r\n\r\nil.exe"', "a piece of a message"),
+        (message(*[b"\r\nx"] * 10_000), f"more than {MAX_PARTS} parts"),
+        (nested(1000), f"more than {MAX_BOUNDARIES} boundaries"),
         (in_base64(b"PK\3\4"), "a broken archive"),
         (
             in_base64(PLAIN.replace(b"PK\1\2\x14\3\x14\0\0\0", b"PK\1\2\x14\3\x14\0\0\x20")),
