@@ -1,4 +1,7 @@
-"""Where the filters of a configuration are, and whether any rule asks them: for who does not talk to them."""
+"""Where the filters of the configuration listen, for those who make way to them.
+
+Pure; loads nothing of what talks to filters.
+"""
 
 from __future__ import annotations
 

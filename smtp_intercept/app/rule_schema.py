@@ -110,9 +110,7 @@ def _vlan(value: Any) -> Any:
 
 def _name(value: Any) -> Any:
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value.strip()) <= MAX_NAME_CHARACTERS:
-        raise mistake(
-            f"{shown(value)} is not a rule's name", f'give 1 to {MAX_NAME_CHARACTERS} letters: "no executables"'
-        )
+        raise mistake(f"{shown(value)} is not a name", f'give 1 to {MAX_NAME_CHARACTERS} letters: "no executables"')
     return value
 
 

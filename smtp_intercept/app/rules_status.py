@@ -28,9 +28,10 @@ def resting(found: list[dict[str, Any]]) -> list[str]:
 
 def filter_table(found: list[dict[str, Any]]) -> Table:
     """For people."""
-    table = Table("filter", "state", "messages", "failures", "not asked")
+    table = Table("filter", "state", "messages", "failures", "not asked", "usually", "at most")
     for each in found:
-        table.add_row(each["name"], each["state"], *(str(each[name]) for name in ("messages", "failures", "skipped")))
+        counts = (str(each[name]) for name in ("messages", "failures", "skipped"))
+        table.add_row(each["name"], each["state"], *counts, f"{each['median_ms']} ms", f"{each['slowest_ms']} ms")
     return table
 
 

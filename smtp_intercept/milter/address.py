@@ -14,7 +14,7 @@ def read_address(text: object) -> str | tuple[str, int]:
     """A socket's path (``unix:/run/x`` or ``/run/x``), or (IP address, port) of ``127.0.0.1:8891``, with or without
     ``inet:``. ValueError says why not."""
     if not isinstance(text, str):
-        raise ValueError(f"{text!r} is not a text")
+        raise ValueError("it is not a text")
     kind, colon, rest = text.partition(":")
     if text.startswith("/") or (colon and kind in ("unix", "local")):
         return _path(text if text.startswith("/") else rest)

@@ -27,6 +27,7 @@ READ_BYTES = 65_536
 MOST_CHANGES, MOST_CHANGED_BYTES = 10_000, 4 << 20
 IDLE = 32  # free connections that are kept; each is a thread of the filter's
 IDLE_S = 60.0  # libmilter leaves after two hours, others sooner
+TIMED = 100  # of how many messages, the last ones, `status` tells how long they took
 _LOG = logging.getLogger("tollbridge")
 
 Done = TypeVar("Done")
@@ -204,6 +205,7 @@ class Filter:
     def __post_init__(self) -> None:
         self.breaker = Breaker(self.settings.failures, self.settings.rest_s)
         self._idle: deque[Connection] = deque()
+        self._took_s: deque[float] = deque(maxlen=TIMED)
         self.open: set[Connection] = set()
 
     async def take(self, *, fresh: bool = False) -> Connection:
@@ -268,9 +270,10 @@ class Filter:
             free.leave(reuse=False)
             self.open.discard(free)
 
-    def works(self) -> None:
+    def works(self, took_s: float) -> None:
         """A message has been through it."""
         self.counts["messages"] += 1
+        self._took_s.append(took_s)
         self.breaker.works()
 
     def fails(self, reason: str) -> None:
@@ -284,4 +287,12 @@ class Filter:
     def page(self) -> dict[str, object]:
         """What `status` tells of it."""
         counts = {name: self.counts[name] for name in ("messages", "failures", "skipped", "connections")}
-        return {**counts, "state": self.breaker.state.value, "last_error": self.last_error, "open": len(self.open)}
+        took_s = sorted(self._took_s) or [0.0]
+        times = {"median_ms": round(1000 * took_s[len(took_s) // 2]), "slowest_ms": round(1000 * took_s[-1])}
+        return {
+            **counts,
+            **times,
+            "state": self.breaker.state.value,
+            "last_error": self.last_error,
+            "open": len(self.open),
+        }

@@ -90,8 +90,10 @@ class Visiting:
 
     async def message(self, envelope: Envelope, content: Content) -> Result:
         """To all of it. `FailureError`."""
+        time = asyncio.get_running_loop().time
+        began_at = time()
         result = await self._again(lambda: self._whole(envelope, content))
-        self.filter.works()
+        self.filter.works(time() - began_at)
         self.over()
         return result
 

@@ -180,7 +180,7 @@ def leaves(parser: Parser, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 @pytest.mark.parametrize("path", [path for path in leaves(cli._parser()) if path != ("guard",)], ids=" ".join)
 def test_the_commands_own_options_stand_before_or_behind_any_verb(path: tuple[str, ...]) -> None:
     needed = {"explain": ["--from", "a", "--to", "b"], "queue show": ["ID"], "queue reroute": ["--via", "mx.test"]}
-    needed["rules test"] = ["FILE", *needed["explain"]]
+    needed |= {"rules test": ["FILE", *needed["explain"]], "filter test": ["NAME"]}
     words, own = [*path, *needed.get(" ".join(path), [])], ["--config", "/c", "--run-dir", "/r", "--state-dir", "/s"]
     before, behind = (cli._parser().parse_args(line) for line in ([*own, *words], [*words, *own]))
     assert before == behind

@@ -512,7 +512,7 @@ FILTER = "[[filter]]\nname = 'f'\n"
     [
         ("[inspect]\nmode = 'watch'", "4: inspect.mode: 'watch' is not one of enforce, observe; choose one of them"),
         ("[[rule]]\nthen = { discard = true }", "3: rule[0].name: is missing; add name = … to rule[0]"),
-        ("[[rule]]\nname = ''\nthen = { discard = true }", "4: rule[0].name: '' is not a rule's name; give 1 to 64"),
+        ("[[rule]]\nname = ''\nthen = { discard = true }", "4: rule[0].name: '' is not a name; give 1 to 64"),
         (f"{RULE}", "3: rule[0].then: is missing; add then = … to rule[0]"),
         (f"{RULE}then = {{}}", "5: rule[0].then: does nothing; add one of accept, refuse, defer, discard, close"),
         (f"{RULE}then = {{ accept = false }}", "5: rule[0].then.accept: false is not true; write true, or leave it"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,25 +12,11 @@ import pytest
 
 from smtp_intercept.app.lab.mail import MailServer
 from smtp_intercept.app.lab.network import Lab
+from tests.kernel.talking import said
 
 pytestmark = pytest.mark.kernel
 
 LARGE = b"Subject: large\r\n\r\n" + b".dotted line of text \xff\r\n" * 20_000
-TALK = """
-import json, smtplib, sys
-from pathlib import Path
-heard = []
-with smtplib.SMTP("192.0.2.20", 25, local_hostname="c.example", timeout=20) as client:
-    for sender, recipients, path in json.loads(sys.argv[1]):
-        try:
-            refused = client.sendmail(sender, recipients, Path(path).read_bytes())
-            heard.append({address: code for address, (code, text) in refused.items()} or "accepted")
-        except smtplib.SMTPRecipientsRefused as error:
-            heard.append({address: code for address, (code, text) in error.recipients.items()})
-        except smtplib.SMTPResponseException as error:
-            heard.append(f"{error.smtp_code} {error.smtp_error.decode()}")
-print(json.dumps(heard))
-"""
 
 
 def rules(directory: Path) -> list[dict[str, Any]]:
@@ -63,17 +48,6 @@ def ruled(lanes: None, lab: Lab) -> Iterator[tuple[Lab, MailServer]]:
     lab.gateway.start()
     yield lab, server
     lab.gateway.stop()
-
-
-def said(lab: Lab, *messages: tuple[str, list[str], bytes]) -> list[Any]:
-    client = lab.host("client")
-    talk = []
-    for number, (sender, recipients, content) in enumerate(messages):
-        path = client.directory / f"message{number}"
-        path.write_bytes(content)
-        talk.append([sender, recipients, str(path)])
-    heard: list[Any] = client.run([client.interpreter, "-c", TALK, json.dumps(talk)], timeout_s=60).json()
-    return heard
 
 
 def sha256(content: bytes) -> str:
