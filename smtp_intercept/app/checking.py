@@ -24,7 +24,7 @@ from smtp_intercept.app.checks import OWN_MAIL, own_servers
 from smtp_intercept.app.config import Config, ConfigError, ConfigErrors
 from smtp_intercept.app.daemon import needs_mta
 from smtp_intercept.app.exits import Exit
-from smtp_intercept.app.filter_places import socket_directories
+from smtp_intercept.app.filter_places import unreached
 from smtp_intercept.app.objections import OBJECTIONS, Asked, found
 from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.relays import Relays
@@ -97,6 +97,7 @@ def _whole(config: Config, profile: Profile) -> dict[str, Any]:
 def _cautions(config: Config, here: Relays) -> Iterator[str]:
     yield from here.missed
     yield from _own(config)
+    yield from unreached(config, ["interceptor", *(["mta"] if needs_mta(config) else [])])
     yield from map(str, ifupdown.conflicts(list(config.bridge.ports)))
     if UNIT.exists():
         yield from _sandbox(config)
@@ -133,9 +134,6 @@ def _sandbox(config: Config) -> Iterator[str]:
     for key, given in [*read.items(), *lists]:
         if given is not None and (why := _unreadable(Path(given))):
             yield f"{key}: {given}: {why}, so the unit cannot read it"
-    for directory in socket_directories(config):
-        if not directory.is_dir():
-            yield f"filter: {directory} is not there yet, and a daemon that starts before it never sees a socket in it"
 
 
 def _unreadable(path: Path) -> str:

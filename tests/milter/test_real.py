@@ -24,6 +24,7 @@ HEADER = b"From: <a@c.example>\r\nTo: <b@example.com>\r\nSubject: x\r\nDate: Mon
 TEXT = HEADER + b"Message-ID: <1@c.example>\r\n\r\nHello.\r\n..dot\r\n"
 GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X\r\n"
 SIGNATURE = b"tollbridge-test-signature-that-no-mail-has"
+MARKED = TEXT.replace(b": x", b": mark")
 RSPAMD = """
 options {{ pidfile = "{0}/pid"; temp_dir = "{0}"; filters = ""; gtube_patterns = "all"; control_socket = "{0}/control";
   hs_cache_dir = "{0}"; dns {{ nameserver = ["127.0.0.1:1"]; timeout = 0.1s; retransmits = 1; }} }}
@@ -33,6 +34,14 @@ worker "rspamd_proxy" {{
   bind_socket = "{0}/socket mode=0666"; milter = yes; timeout = 20s; count = 1;
   upstream "local" {{ default = yes; self_scan = yes; }}
 }}
+lua = "{0}/own.lua";
+"""
+# Two rules of our own: what is worth a header, and what is to come again.
+OWN_LUA = """
+rspamd_config.OWN_MARK = { callback = function(task) return task:get_subject() == 'mark' end, score = 7.0 }
+rspamd_config.OWN_LATER = { type = 'prefilter', callback = function(task)
+  if task:get_subject() == 'later' then task:set_pre_result('soft reject', 'come again') end
+end }
 """
 OPENDKIM = """
 Mode {1}
@@ -90,6 +99,7 @@ def started() -> Iterator[Started]:
 def rspamd(started: Started, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     place = tmp_path_factory.mktemp("rspamd")
     (place / "rspamd.conf").write_text(RSPAMD.format(place))
+    (place / "own.lua").write_text(OWN_LUA)
     started(["rspamd", "-f", "-i", "-c", str(place / "rspamd.conf")], place / "socket")
     return Settings("rspamd", str(place / "socket"))
 
@@ -99,8 +109,12 @@ def test_rspamd(run: Run, tmp_path: Path, rspamd: Settings, mta: bool) -> None:
     async def work() -> None:
         async with town(tmp_path, [rule("rspamd")], rspamd, mta=mta) as it:
             assert (await it.mail(TEXT + GTUBE))[-1] == "554 5.7.1 Gtube pattern"
+            assert (await it.mail(TEXT.replace(b": x", b": later")))[-1] == "451 4.7.1 come again"
+            assert (await it.mail(MARKED))[-1].startswith("250")
             assert (await it.mail(TEXT))[-1].startswith("250")
-        (plain,) = it.stored
+        marked, plain = it.stored
+        assert b"\r\nX-Spam: Yes\r\n" in marked.content
+        assert marked.content.replace(b"X-Spam: Yes\r\n", b"").endswith(MARKED)
         assert plain.content.endswith(TEXT)
 
     run(work())

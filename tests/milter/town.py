@@ -78,6 +78,7 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
         self._greeted = False
+        self.at_mail = ""
 
     async def say(self, line: bytes) -> str:
         self._writer.write(line)
@@ -96,6 +97,7 @@ class Client:
             await self.say(b"EHLO c.example\r\n")
             self._greeted = True
         heard = [await self.say(b"MAIL FROM:<%b> BODY=8BITMIME\r\n" % sender.encode())]
+        self.at_mail = heard[0]
         heard += [await self.say(b"RCPT TO:<%b>\r\n" % each.encode()) for each in recipients]
         if not any(line.startswith("250") for line in heard[1:]):
             await self.say(b"RSET\r\n")
@@ -158,7 +160,7 @@ async def town(
             ]
             assert all(draft.over for draft in its.shelf.drafts)
     else:
-        server = await asyncio.start_server(lambda r, w: _serve(it, r, w), "127.0.0.1", 0)
+        server = await asyncio.start_server(lambda r, w: serve(it, r, w), "127.0.0.1", 0)
         async with server, box(server.sockets[0].getsockname()[1], rules=of, spill=spill) as gateway:
             it.port, it.log = gateway.port, gateway.log
             yield it
@@ -168,7 +170,7 @@ async def town(
     assert list((tmp_path / "held").iterdir()) == []
 
 
-async def _serve(it: Town, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def serve(it: Town, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with suppress(ConnectionError):  # who is refused leaves it behind
         await _talk(it, reader, writer)
     writer.close()
