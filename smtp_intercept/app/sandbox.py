@@ -116,7 +116,8 @@ def _narrow(box: Sandbox, settings: Config, run_dir: Path) -> None:
     spool = Path(settings.mta.spool)
     seen = [Path(sys.prefix), *map(Path, filter(None, sys.path)), Path(smtp_intercept.__file__).parents[1]]
     seen += [Path(path).parent for path, _ in files(map(written, settings.rule))]
-    seen += socket_directories(settings)
+    # A link must not open one of the places.
+    seen += [path for path in socket_directories(settings) if path.resolve() not in (*PLACES, Path("/"))]
     if box.names:
         seen += [*NAMES, RESOLV_CONF.resolve().parent]
     for refusal in view.narrow([*PLACES, run_dir, spool], seen, [spool] if box.spool else []):

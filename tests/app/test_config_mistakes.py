@@ -541,18 +541,22 @@ FILTER = "[[filter]]\nname = 'f'\n"
             "8: rule[0].then.filter[0]: 'x' is no [[filter]]; name one of f",
         ),
         (
-            f"{FILTER}address = '/x'\n{RULE}then = {{ filter = 'f', discard = true }}",
+            f"{FILTER}address = '/x/x'\n{RULE}then = {{ filter = 'f', discard = true }}",
             "8: rule[0].then: has filter, but with discard nobody gets the message; keep one of them",
         ),
         (
-            f"{FILTER}address = '/x'\n{FILTER}address = '/y'\n{RULE}then = {{ filter = 'f' }}",
+            f"{FILTER}address = '/x/x'\n{FILTER}address = '/x/y'\n{RULE}then = {{ filter = 'f' }}",
             "7: filter[1].name: 'f' is another filter's name too; give",
         ),
         (f"{FILTER}", "3: filter[0].address: is missing; add address = … to filter[0]"),
         (f"{FILTER}address = 'localhost:1'", "5: filter[0].address: 'localhost:1' has no IP address; names are not"),
         (f"{FILTER}address = '127.0.0.1'", "5: filter[0].address: '127.0.0.1' has no port from 1 to 65535; write it"),
+        *(
+            (f"{FILTER}address = '{path}'", f"5: filter[0].address: '{path}' is not in a directory of its own; write")
+            for path in ("/run/f", "/f", "/run//f", "//run/./f", "/run/a/../f")
+        ),
         (f"{FILTER}address = 'unix:x'", "5: filter[0].address: 'x' is not the absolute path of a socket, of at most"),
-        (f"{FILTER}address = '/x'\nend_s = 571", "6: filter[0].end_s: 571 is too high; the most is 570"),
+        (f"{FILTER}address = '/x/x'\nend_s = 571", "6: filter[0].end_s: 571 is too high; the most is 570"),
         (f"{RULE}then = {{ reject = 'x' }}", "5: rule[0].then.reject: is not a known key; did you mean redirect?"),
         (f"{RULE}when = {{ client = '10.0.0.1/8' }}", "5: rule[0].when.client: 10.0.0.1/8 has host bits set; write it"),
         (f"{RULE}when = {{ client = [] }}", "5: rule[0].when.client: is an empty list; leave it out, or name one"),

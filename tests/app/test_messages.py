@@ -63,7 +63,7 @@ FILLED = {
     ("pickup", "rule", "*"): "action = 'pass'",
     ("bypass", "*"): "ports = ['enp1s0', 'enp2s0']\nkind = 'silicom'",
     ("rule", "*"): "name = 'r'\nthen = { refuse = '550 no' }",
-    ("filter", "*"): "name = 'f'\naddress = 'unix:/run/f'",
+    ("filter", "*"): "name = 'f'\naddress = 'unix:/run/f/f'",
     ("relay",): "host = 'relay.example.net'",
     ("bridge",): "ports = ['enp1s0', 'enp2s0']",
 }
