@@ -44,6 +44,8 @@ from bridge.steps import (
 from bridge.sysctls import read_sysctl, sysctl_path, write_sysctl
 from hwprofiles.nic import Nics
 
+_IPV6_CONF, _ADDR_GEN_MODE = "net.ipv6.conf.", ".addr_gen_mode"
+
 
 class Hands:
     """The network namespace that the process is in."""
@@ -78,7 +80,8 @@ class Hands:
             case SetNic(link, setting, value):
                 return self.nics.holds(link, setting, value)
             case SetSysctl(name, value):
-                return read_sysctl(name) in (value, None) if _link_gone(name) else read_sysctl(name) == value
+                found = self._sysctl(name)
+                return found in (value, None) if _link_gone(name) else found == value
             case LoadModule():
                 return read_sysctl("net.bridge.bridge-nf-call-iptables") is not None
             case UnloadModule(module):
@@ -120,6 +123,15 @@ class Hands:
             case _:
                 assert_never(step)
 
+    def _sysctl(self, name: str) -> str | None:
+        """As `read_sysctl`, but `addr_gen_mode` is asked by netlink: for as long as anybody holds the lock of the links
+        the read of its file is begun anew, at the whole cost of a processor (addrconf_sysctl_addr_gen_mode)."""
+        if name.endswith(_ADDR_GEN_MODE):
+            link = name.removeprefix(_IPV6_CONF).removesuffix(_ADDR_GEN_MODE).replace("/", ".")
+            if (value := self.links.attribute(link, "addr_gen_mode")) is not None:
+                return str(value)
+        return read_sysctl(name)
+
     def inverse(self, step: Step) -> Step:
         match step:
             case CreateLink(link, _, peer):
@@ -130,7 +142,7 @@ class Hands:
             case SetNic(link, setting):
                 return SetNic(link, setting, self.nics.value(link, setting) or "")
             case SetSysctl(name):
-                return SetSysctl(name, read_sysctl(name) or "0")
+                return SetSysctl(name, self._sysctl(name) or "0")
             case LoadModule(module):
                 return UnloadModule(module)
             case AddAddress(link, address):

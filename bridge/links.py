@@ -368,6 +368,12 @@ def _info(part: str, prefix: str, attribute: str) -> Callable[[Any, Links], Any]
     return read
 
 
+def _addr_gen_mode(message: Any, _: Links) -> Any:
+    """How IPv6 makes the link's own address, IN6_ADDR_GEN_MODE_* of linux/if_link.h; None without IPv6."""
+    of_ipv6 = (message.get_attr("IFLA_AF_SPEC") or _NOTHING).get_attr("AF_INET6") or _NOTHING
+    return of_ipv6.get_attr("IFLA_INET6_ADDR_GEN_MODE")
+
+
 _READ: dict[str, Callable[[Any, Links], Any]] = {
     "up": lambda message, _: bool(message["flags"] & _UP),
     "mtu": lambda message, _: message.get_attr("IFLA_MTU"),
@@ -377,6 +383,7 @@ _READ: dict[str, Callable[[Any, Links], Any]] = {
         f"port_{name}": _info("IFLA_INFO_SLAVE_DATA", "IFLA_BRPORT_", name)
         for name in ("group_fwd_mask", "learning", "unicast_flood", "state")
     },
+    "addr_gen_mode": _addr_gen_mode,
     "vlan_id": _info("IFLA_INFO_DATA", "IFLA_VLAN_", "id"),
     **{name: _info("IFLA_INFO_DATA", "IFLA_BR_", name) for name in _BRIDGE},
 }

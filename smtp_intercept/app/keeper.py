@@ -137,6 +137,7 @@ def run(run_dir: RunDir, config: Config, wanted: Relays) -> int:
         over.set()
 
     with run_dir.lock(LOCK):
+        run_dir.relays.unlink(missing_ok=True)  # another's word
         for number in STOPPING:
             signal.signal(number, stop)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -146,11 +146,10 @@ def wiring_of(data: dict[str, Any]) -> Wiring:
 def begin(arguments: Namespace, run_dir: RunDir, config: Config, wanted: Relays) -> list[str]:
     """After `up`: the keeper keeps these relays. At boot a unit of its own starts it. Returns warnings."""
     said = list(wanted.missed)
-    kept = read_json(run_dir.relays) if run_dir.holder(LOCK) else None
-    if kept is not None and kept["wanted"] == as_wanted(config, wanted):
+    if _kept_for(run_dir) == as_wanted(config, wanted):
         return said
     try:
-        end(run_dir)
+        end(run_dir, again=arguments.boot and bool(wanted.wirings))
         if not wanted.wirings:
             return said + remember(run_dir, ())
         if arguments.boot:
@@ -159,6 +158,18 @@ def begin(arguments: Namespace, run_dir: RunDir, config: Config, wanted: Relays)
     except OSError as error:
         return [*said, f"the bypass relays are not kept: {error}"]
     return said + [_said_of(relay) for relay in _heard(run_dir) if relay["state"] != "armed"]
+
+
+def _kept_for(run_dir: RunDir) -> dict[str, Any] | None:
+    """What the keeper was started for, as soon as it says so: at boot it begins beside `up`. None without one, and of
+    one that says nothing."""
+    deadline_at = time.monotonic() + SAYS_S
+    while run_dir.holder(LOCK) and time.monotonic() < deadline_at:
+        if (kept := read_json(run_dir.relays)) is not None:
+            wanted: dict[str, Any] = kept["wanted"]
+            return wanted
+        time.sleep(POLL_S)
+    return None
 
 
 def as_wanted(config: Config, wanted: Relays) -> dict[str, Any]:
@@ -175,9 +186,10 @@ def release(run_dir: RunDir) -> list[str]:
     return give_back(run_dir)
 
 
-def end(run_dir: RunDir) -> None:
-    """The keeper, whoever started it. What its relays are afterwards is their watchdogs' to say."""
-    for number in (ASKS, signal.SIGKILL):
+def end(run_dir: RunDir, *, again: bool = False) -> None:
+    """The keeper, whoever started it; ``again``: its unit is to start another. What its relays are afterwards is their
+    watchdogs' to say."""
+    for number in (signal.SIGTERM if again else ASKS, signal.SIGKILL):
         deadline_at = time.monotonic() + ENDS_S
         while (pid := run_dir.holder(LOCK)) and time.monotonic() < deadline_at:
             with suppress(ProcessLookupError):

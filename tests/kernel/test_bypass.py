@@ -25,6 +25,7 @@ import pytest
 
 from smtp_intercept.app.ended import lives
 from smtp_intercept.app.lab.gateway import Gateway
+from smtp_intercept.app.lab.host import patient
 from smtp_intercept.app.lab.network import MAC, PORT_MACS_FROM, Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
 from smtp_intercept.app.signals import ASKS
@@ -229,6 +230,31 @@ def test_at_boot_the_relay_is_armed_once_the_box_bridges_and_not_before(lab: Lab
     box.tollbridge("down")
     assert card.joined()
     assert keeper.wait().returncode == 128 + ASKS, "so that its unit lets it be"
+
+
+def test_a_keeper_that_has_said_nothing_yet_is_not_taken_for_a_stranger(box: Gateway, card: Card) -> None:
+    """At boot it begins beside `up`: who ended it would leave the relays to nobody."""
+    configure(box, card)
+    keeper = box.spawn(box.command("hw", "keep"))
+    assert until(lambda: keeper_of(box) == keeper.pid)
+    keeper.signal(signal.SIGSTOP)
+    assert state(box) == ("", ""), "it has begun, and no more"
+    up = box.spawn(box.command("up", "--boot"))
+    assert until((box.run_dir / "made.toml").exists)
+    time.sleep(patient(1.0))  # `up` has done all else
+    keeper.signal(signal.SIGCONT)
+    assert up.wait().returncode == 0
+    assert card.becomes(joined=False)
+    assert keeper.running
+
+
+def test_another_keeper_than_is_wanted_is_started_again_by_its_unit(box: Gateway, card: Card) -> None:
+    configure(box, card)
+    keeper = box.spawn(box.command("hw", "keep"))
+    assert until(lambda: state(box)[0] == "bypassed")
+    configure(box, card, watchdog_ms=LONG_MS + 1000)
+    box.tollbridge("up", "--boot")
+    assert keeper.wait().returncode == 128 + signal.SIGTERM
 
 
 def test_a_stray_sigterm_is_not_a_question(box: Gateway, card: Card) -> None:

@@ -21,11 +21,13 @@ from typing import TypeVar
 import pytest
 from pyroute2 import IPRoute
 
+from bridge.hands import Hands
 from bridge.host import Host, Refused
 from bridge.lane import Wanted
 from bridge.ledger import Ledger
 from bridge.links import Links
 from bridge.steps import SetNic, SetSysctl
+from bridge.sysctls import write_sysctl
 from hwprofiles import facts
 from hwprofiles.box import to_json
 from hwprofiles.match import named
@@ -235,6 +237,31 @@ def test_a_revert_keeps_to_what_profiles_ask_for(namespace: str, tmp_path: Path)
         return left
 
     assert namespaces.inside(namespace, only_the_nics) == ["SetSysctl net.ipv4.ip_forward"]
+
+
+def test_how_ipv6_makes_its_address_is_asked_without_reading_the_file(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read of that file holds a processor for as long as anybody holds the lock of the links."""
+    read: list[str] = []
+    monkeypatch.setattr("bridge.hands.read_sysctl", lambda name: read.append(name))
+
+    def seen() -> list[bool]:
+        with IPRoute() as ip, Links() as links:
+            ip.link("add", ifname="p2.5", kind="veth", peer="q2")
+            hands, found = Hands(links, Nics()), []
+            for link, mode in [("p0", "0"), ("p0", "1"), ("p2/5", "1"), ("p2/5", "0")]:
+                name = f"net.ipv6.conf.{link}.addr_gen_mode"
+                write_sysctl(name, mode)
+                held = [hands.holds(SetSysctl(name, value)) for value in ("0", "1")]
+                assert hands.inverse(SetSysctl(name, "7")) == SetSysctl(name, mode)
+                found.append(held == [mode == "0", mode == "1"])
+        return found
+
+    assert namespaces.inside(namespace, seen) == [True] * 4
+    assert read == []
+    assert not namespaces.inside(namespace, lambda: Hands(Links(), Nics()).holds(SetSysctl("net.ipv4.ip_forward", "0")))
+    assert read == ["net.ipv4.ip_forward"]  # every other one
 
 
 def test_the_check_can_fail(namespace: str) -> None:
