@@ -120,6 +120,7 @@ class Holding(Replies):
             header=self._look.header(dotted=not chunked) or b"",
             size_bytes=self._look.size_bytes if chunked else self._dot.size_bytes,
             tokens=frozenset(transaction.tokens) if transaction else frozenset(),
+            dotted=not chunked,
         )
 
     def _give(self, ruling: Ruling | None, now: float) -> None:

@@ -269,6 +269,7 @@ class Pair:
             case Asking(question):
                 if question.stage is Stage.MESSAGE:
                     question.content = self._to_server.content(dotted=not self.session.chunked)
+                    question.lend = self._to_server.lend
                 self.session.ask_later(question, partial(self.told, question))
             case _:
                 assert_never(out)

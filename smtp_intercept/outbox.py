@@ -6,6 +6,7 @@ memory; what is said behind it waits.
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -72,6 +73,12 @@ class Outbox:
         """What is kept, as it was written; ``dotted``: it is kept as DATA has it."""
         held = self._held
         return lambda: held.octets(dotted=dotted) if held is not None else iter(())
+
+    def lend(self) -> int:
+        """As `Held.lend`."""
+        if self._held is None:
+            raise OSError(errno.ENOENT, "nothing is held")
+        return self._held.lend()
 
     def release(self, edit: Callable[[bytes], bytes] | None, *, chunked: bool, body: Body | None = None) -> None:
         """Send what is kept; ``chunked``: as one BDAT."""

@@ -47,7 +47,7 @@ class Question:
     are MAIL's, in capitals; ``argument`` is MAIL's or RCPT's as it came; ``tokens`` are the judge's own for the
     recipients that the server has accepted, at DATA for all that may be; ``recipients`` is how many were named, this
     one included. ``header`` is as it was written (dots single); ``size_bytes`` as sent; ``content`` gives the whole,
-    dots single, in pieces, where it is held."""
+    dots single, in pieces, where it is held, ``lend`` opens it as it is held: ``dotted`` as DATA has it."""
 
     stage: Stage
     client: str = ""
@@ -62,6 +62,8 @@ class Question:
     size_bytes: int = 0
     argument: bytes = b""
     content: Callable[[], Iterator[bytes]] | None = field(default=None, compare=False)  # where, not what
+    lend: Callable[[], int] | None = field(default=None, compare=False)
+    dotted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,14 @@ PASSED = Ruling()
 NOT_DECIDED = Ruling(Defer(451, "4.7.1 Not decided in time, come again later"))
 Ask: TypeAlias = Callable[[Question], Ruling | None]
 Later: TypeAlias = Callable[[Question, Callable[[Ruling], None]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Decider:
+    """Whoever decides about one connection: at once or, what it does not answer at once, ``later``."""
+
+    ask: Ask
+    later: Later | None = None
 
 
 @dataclass(slots=True)

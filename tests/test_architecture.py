@@ -41,19 +41,8 @@ PURE = {
         *("extensions", "opening", "sasl", "transfer", "repetition"),
     ),
     "smtp_intercept.inspect": (
-        *(
-            "patterns",
-            "facts",
-            "criteria",
-            "actions",
-            "rule",
-            "columns",
-            "ruleset",
-            "written",
-            "words",
-            "judge",
-            "message",
-        ),
+        *("patterns", "facts", "criteria", "actions", "rule", "columns", "ruleset", "written", "judge", "message"),
+        *("dns", "inside", "words", "parts", "part_names", "archive"),
     ),
     "smtp_intercept.milter": (
         *("packets", "replies", "agreement", "exchange", "envelope", "changes", "breaker", "address"),

@@ -17,11 +17,12 @@ USERS = {
     "resolver": "tollbridge-dns",
     "tracker": "tollbridge-tracker",
     "exporter": "tollbridge-exporter",
+    "reader": "tollbridge-reader",
 }
 # They only look at what the others do, and nobody waits for them (`beside`) …
 BESIDE = frozenset({"tracker", "exporter"})
 # … and these see no mail: without them it is inspected as ever.
-UNSEEING = BESIDE | {"resolver"}
+UNSEEING = BESIDE | {"resolver", "reader"}
 # Between those of systemd's dynamic users and `nobody` (systemd's UIDS-GIDS); in a container of 65,536 numbers too.
 UNUSED = range(65520, 65534)
 

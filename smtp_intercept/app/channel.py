@@ -62,12 +62,12 @@ def _first_half(value: Any) -> Any:
     return value[: len(value) // 2] if isinstance(value, list | tuple | str) else None
 
 
-def hear(end: socket.socket) -> list[dict[str, Any]]:
-    """What waits, up to `AT_ONCE`; what is not a JSON object is passed over."""
+def hear(end: socket.socket, octets: int = DATAGRAM_OCTETS) -> list[dict[str, Any]]:
+    """What waits, up to `AT_ONCE`, each of so many octets; what is not a JSON object is passed over."""
     heard: list[dict[str, Any]] = []
     for _ in range(AT_ONCE):
         try:
-            data = end.recv(DATAGRAM_OCTETS)
+            data = end.recv(octets)
         except OSError:
             break
         if not data:

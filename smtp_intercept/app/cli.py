@@ -24,6 +24,7 @@ from smtp_intercept.app import (
 )
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
 from smtp_intercept.app.exits import Exit, listed
+from smtp_intercept.app.presets import PRESETS
 from smtp_intercept.app.signals import Interrupted
 from smtp_intercept.app.subcommands import Parser, Subcommands, Verb, add_group, add_verb, named, place, whole
 from smtp_intercept.app.template import KEYS
@@ -131,6 +132,12 @@ def _parser() -> Parser:
 def _add_setting_up(sub: Subcommands) -> None:
     questions = add_verb(sub, "setup", "setup.setup", "ask the few questions and write a commented configuration")
     questions.add_argument("--answers", type=place, metavar="FILE", help=f"TOML with answers: {', '.join(KEYS)}")
+    questions.add_argument(
+        "--preset",
+        choices=PRESETS,
+        metavar="NAME",
+        help=f"begin with one of these instead of the defaults: {', '.join(PRESETS)}",
+    )
     questions.add_argument(
         "--yes", action="store_true", help="ask nothing: take the defaults, keep the old file as .old"
     )

@@ -22,23 +22,15 @@ from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
-from smtp_intercept.app import channel, fields, handover, lending, listening, processlog, sandbox
-from smtp_intercept.app.accounts import BESIDE, NoAccountError
+from smtp_intercept.app import channel, consulting, fields, handover, lending, listening, processlog, sandbox
+from smtp_intercept.app.accounts import UNSEEING, NoAccountError
 from smtp_intercept.app.beside import Beside
-from smtp_intercept.app.children import (
-    Child,
-    all_up,
-    awaited,
-    descriptors,
-    handed,
-    make_child,
-    numbered,
-    serving,
-)
+from smtp_intercept.app.children import Child, all_up, awaited, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.filter_places import over_tcp
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
+from smtp_intercept.app.rulings import asks_dns, looks_inside
 from smtp_intercept.app.rundir import Page, RunDir
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.app.signals import ended_by
@@ -51,6 +43,7 @@ from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.postmaster import queue_in
 
 TICK_S = 0.1
+HELPERS = ("resolver", "reader")  # whom sessions ask, to their end
 LET_GO_S = 15.0  # a graceful stop takes at most so much longer than limits.drain_s
 SETTLE_S = 0.5  # handshakes that were let in before the switch opened may still complete
 STP_EVERY_S, STP_TIMEOUT_S = 2.0, 6
@@ -220,7 +213,7 @@ class Daemon:
         self._remade = remade
         _LOG.error("the mail lane was taken away and has been made again: its processes start anew")
         for child in children:
-            if child.kind not in ("mta", "resolver", *BESIDE) and child.process is not None:
+            if child.kind not in ("mta", *UNSEEING) and child.process is not None:
                 child.process.kill()
 
     def _follow_stp(self, now: float) -> None:
@@ -258,8 +251,10 @@ class Daemon:
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
         needed = self._outside and (not config.intercept.hidden or over_tcp(config))
         outwards = [lending.pair() for _ in workers] if needed else []
+        consulted = [consulting.pair() for _ in (*workers, *handing[:1])] if asks_dns(config) else []
+        looked = [consulting.pair() for _ in (*workers, *handing[:1])] if looks_inside(config) else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (*proving, *serving, *handing, *naming, *inwards, *outwards)
+        self._ends = (*proving, *serving, *handing, *naming, *inwards, *outwards, *consulted, *looked)
         heard = zip(proving, serving, strict=True)
         children = [self._diverter(common, queue, *(end for _, end in ends)) for queue, ends in enumerate(heard)]
         ours = [("prove", tell) for tell, _ in proving]
@@ -268,13 +263,21 @@ class Daemon:
             ends += [("give", handing[worker][0])] if handing else []
             ends += [("lend", lends) for lends, _ in inwards]
             ends += [("borrow", outwards[worker][1])] if outwards else []
+            ends += [("ask", consulted[worker][1])] if consulted else []
+            ends += [("look", looked[worker][1])] if looked else []
             children.append(self._interceptor(common, worker, log, ends))
         tell = [("servers", tell) for tell, _ in serving] + [("names", tell) for tell, _ in naming]
         tell += [("lend", lends) for lends, _ in outwards]
+        tell += [("answer", answers) for answers, _ in consulted]
         children.append(self._outsider("resolver", common, tell, ()))
         if handing:
             takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]
+            takes += [("ask", asker) for _, asker in consulted[len(workers) :]]
+            takes += [("look", asker) for _, asker in looked[len(workers) :]]
             children.append(self._outsider("mta", [*common, "--log", str(log)], takes, (log,)))
+        if looked:
+            looks = [("look", look) for look, _ in looked]
+            children.append(make_child("reader", "reader", [*common, *handed(looks)], descriptors(looks)))
         self._beside = Beside(config, common, log, None if self._outside is None else self._outside.fd)
         return [*children, *self._beside.children]
 
@@ -317,7 +320,8 @@ class Daemon:
         """First no new connection, then those that run come to their end."""
         self._notify.stopping((self._config.limits.drain_s or 0) + LET_GO_S)
         diverters = [child for child in children if child.kind == "diverter"]
-        sessions = [child for child in children if child.kind != "diverter"]
+        sessions = [child for child in children if child.kind not in ("diverter", *HELPERS)]
+        helpers = [child for child in children if child.kind in HELPERS]
         for child in diverters:
             child.ask_to_end()
         for child in diverters:
@@ -335,7 +339,7 @@ class Daemon:
         while self._waits_for(sessions) and time.monotonic() < deadline:
             self._notify.watchdog(time.monotonic())
             time.sleep(TICK_S)
-        for child in sessions:
+        for child in (*sessions, *helpers):
             child.end(timeout_s=1.0)
 
     def _waits_for(self, sessions: list[Child]) -> bool:

@@ -13,7 +13,7 @@ from smtp_intercept.milter.client import Blank, Filter, OnFailure, Settings
 from smtp_intercept.milter.course import Course
 from smtp_intercept.milter.envelope import Visit
 from smtp_intercept.passage import Passage
-from smtp_intercept.policy import Ask
+from smtp_intercept.policy import Decider
 
 
 def settings_of(table: Table) -> Settings:
@@ -46,10 +46,10 @@ class Filtering:
         self.filters: Mapping[str, Filter] = {table.name: Filter(settings_of(table), blank) for table in config.filter}
         self._fresh_body = lambda: NewBody(spill, most_bytes)
 
-    def course(self, passage: Passage, ask: Ask) -> Course:
+    def course(self, passage: Passage, decider: Decider) -> Course:
         """Of one connection's mail."""
         visit = Visit(passage.name, passage.client, passage.server, self._hostname, passage.arrival.port)
-        return Course(ask, self.filters, visit, self._fresh_body)
+        return Course(decider, self.filters, visit, self._fresh_body)
 
     def page(self) -> list[dict[str, object]]:
         """For `status`: each filter as this process has it."""

@@ -27,6 +27,7 @@ from bridge.privilege import allow_files
 from smtp_intercept import headcount
 from smtp_intercept.accepting import ACCEPT_BATCH
 from smtp_intercept.app import channel, config, lending, listening, processlog
+from smtp_intercept.app.asked import Asked
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import OnFailure, OnOverload
@@ -87,6 +88,7 @@ class Interceptor:
         blank, spill = _blank(arguments.borrow), _spill(settings, arguments)
         process = f"interceptor-{self._worker + 1}" if arguments.seats is not None else "interceptor"
         self._filtering = Filtering(settings, process, spill, settings.inspect.size_bytes, blank)
+        self._asked = Asked(arguments.ask, arguments.look)
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
         self._untaken = 0
@@ -103,7 +105,7 @@ class Interceptor:
             shares=config.shares(settings),
             budget=config.budget(settings, settings.interceptor.workers),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
-            rules=_rules(settings, self._rulings, self._filtering),
+            rules=_rules(settings, self._rulings, self._asked, self._filtering),
             spill=spill,
             session_idle_s=float(limits.session_idle_s or 1),
             choose=self._choose,
@@ -114,6 +116,7 @@ class Interceptor:
         """Until SIGTERM; then drains."""
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
         loop.add_signal_handler(signal.SIGTERM, ended.set)
+        self._asked.start()
         self._gateway.accept(self._listeners)
         chores = [
             asyncio.create_task(every(channel.PROVE_EVERY_S, self._prove)),
@@ -158,7 +161,7 @@ class Interceptor:
 
     def _report(self) -> None:
         self._log.turn()
-        counts = {**self._gateway.counters(), "mta_silent": self._untaken, **self._log.counts}
+        counts = {**self._gateway.counters(), "mta_silent": self._untaken, **self._log.counts, **self._asked.counts()}
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
         told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
@@ -180,7 +183,7 @@ def _spill(settings: config.Config, arguments: argparse.Namespace) -> Callable[[
     return held_place(Path(settings.inspect.directory), arguments.uid, arguments.gid) if settings.rule else nowhere
 
 
-def _rules(settings: config.Config, rulings: Rulings, filtering: Filtering) -> Callable[[Passage], Rules]:
+def _rules(settings: config.Config, rulings: Rulings, asked: Asked, filtering: Filtering) -> Callable[[Passage], Rules]:
     """By direction, and by whether the connection is a balancer's; with a judge of its own, where there are rules."""
     usual = {direction: config.rules(settings, direction) for direction in Direction}
     balanced = {direction: replace(rules, balancer=True) for direction, rules in usual.items()}
@@ -190,10 +193,10 @@ def _rules(settings: config.Config, rulings: Rulings, filtering: Filtering) -> C
         return (balanced if balancer(passage.client[0]) else usual)[passage.arrival.direction]
 
     def judged(passage: Passage) -> Rules:
-        ask = rulings.judge(passage).ask
+        decider = rulings.decider(passage, asked.look_up, asked.look_in)
         if not filters:
-            return replace(of(passage), ask=ask)
-        course = filtering.course(passage, ask)
+            return replace(of(passage), ask=decider.ask, later=decider.later)
+        course = filtering.course(passage, decider)
         return replace(of(passage), ask=course.ask, later=course.later, over=course.over)
 
     return judged if settings.rule else of
@@ -215,7 +218,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         "log",
         "names",
-        optional=("give", "worker", "seats", "borrow"),
+        optional=("give", "worker", "seats", "borrow", "ask", "look"),
         many=("prove", "listener", "lend"),
     )
     settings = config.load(arguments.effective)

@@ -26,6 +26,7 @@ import uvloop
 from bridge.links import Links
 from bridge.privilege import allow_files
 from smtp_intercept.app import channel, config, processlog
+from smtp_intercept.app.asked import Asked
 from smtp_intercept.app.certificate import certificate
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.chores import every
@@ -107,9 +108,12 @@ class Mta:
             served = replace(served, verify=self._call_ahead)
         self._rulings = Rulings(settings, links)
         self._filtering: Filtering | None = None
+        self._asked = asked = Asked(arguments.ask, arguments.look)
         if settings.rule:
             spill = held_place(Path(settings.mta.spool) / "held", os.geteuid(), os.getegid())
-            served = replace(served, judge=lambda passage: self._rulings.judge(passage).ask, spill=spill)
+            served = replace(
+                served, judge=lambda each: self._rulings.decider(each, asked.look_up, asked.look_in), spill=spill
+            )
             if asks_filters(settings):
                 self._filtering = Filtering(settings, "mta", spill, settings.mta.size_bytes)
                 served = replace(served, course=self._filtering.course)
@@ -131,6 +135,7 @@ class Mta:
         loop.add_signal_handler(signal.SIGTERM, ended.set)
         for taking in self._taking:
             loop.add_reader(taking.fileno(), self._take, taking)
+        self._asked.start()
         running = asyncio.create_task(self._runner.run())
         running.add_done_callback(lambda _: ended.set())  # without it mail would be taken and never delivered
         chores = [
@@ -166,6 +171,7 @@ class Mta:
     def _report(self) -> None:
         self._log.turn()
         counts = {**self._receiving.counters(), "in_hand": self._runner.in_hand, **self._log.counts}
+        counts |= self._asked.counts()
         if self._call_ahead is not None:
             counts |= {f"recipients_{verdict}": count for verdict, count in self._call_ahead.counts.items()}
         rules: dict[str, Any] = (
@@ -276,7 +282,7 @@ def _settling(settings: config.Config, spool: Spool, log: Callable[[dict[str, An
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels and the open log."""
     processlog.begin()
-    arguments = read_arguments("mta", argv, "log", optional=("borrow",), many=("take",))
+    arguments = read_arguments("mta", argv, "log", optional=("borrow", "ask", "look"), many=("take",))
     settings = config.load(arguments.effective)
     allow_files(FILES_PER_SESSION * (settings.limits.sessions or 1) + 2 * settings.mta.connections + FILES_BESIDE)
     try:

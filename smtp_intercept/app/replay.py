@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -22,7 +22,7 @@ from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.rules_shown import verdict_text
 from smtp_intercept.app.rulings import Rulings, minute_of
 from smtp_intercept.direction import Direction, Protection, message_direction
-from smtp_intercept.inspect.facts import Connection, Content, Facts, Known
+from smtp_intercept.inspect.facts import NOBODY, Connection, Content, Facts, Known, Outside
 from smtp_intercept.inspect.lists import ListError
 from smtp_intercept.inspect.patterns import mailbox
 from smtp_intercept.inspect.rule import Answer, Rule, all_of, answer
@@ -66,12 +66,14 @@ def replay(arguments: argparse.Namespace) -> int:
     """The verb: what would change, and how often each rule holds."""
     config = naming.load(arguments.config)
     try:
-        rules = Rulings(config).ruleset.rules
+        rulings = Rulings(config)
     except ListError as error:
         raise FailedError(str(error)) from None
     path = arguments.log or Path(config.log.mail)
     since = datetime.fromtimestamp(time.time() - arguments.since, UTC).isoformat()[:19]
-    found = list(replayed(rules, _records(path), configuration.protection(config), since))
+    found = list(
+        replayed(rulings.ruleset.rules, _records(path), configuration.protection(config), since, rulings.outside)
+    )
     if arguments.json:
         for each in found:
             print(json.dumps(each.as_json()))
@@ -96,7 +98,11 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def replayed(
-    rules: tuple[Rule, ...], records: Iterable[Mapping[str, Any]], protection: Protection, since: str = ""
+    rules: tuple[Rule, ...],
+    records: Iterable[Mapping[str, Any]],
+    protection: Protection,
+    since: str = "",
+    outside: Outside = NOBODY,
 ) -> Iterator[Replayed]:
     """Each message since a time (as the log has it) whose session is in the records too."""
     told = list(records)
@@ -105,7 +111,7 @@ def replayed(
         if record.get("type") != "message" or record["time"] < since or record["session"] not in sessions:
             continue
         recipients = tuple(each["address"] for each in record["recipients"])
-        facts = _facts(sessions[record["session"]], record)
+        facts = replace(_facts(sessions[record["session"]], record), outside=outside)
         on = protection.on(sessions[record["session"]]["server"]["address"], facts.connection.direction)
         found = [_find(rules, facts, path, on) for path in recipients]
         decided = [each for each in found if each.verdict is not None]

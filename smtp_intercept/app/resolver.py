@@ -1,4 +1,5 @@
-"""The unprivileged process that asks the DNS what the names of protected servers stand for, and tells who must know.
+"""The unprivileged process that asks the DNS what the names of protected servers stand for, and tells who must know;
+and what rules ask about clients.
 
 Lives where the host's resolvers can be reached, and keeps no capability. Lends sockets of that place to who has none.
 """
@@ -13,16 +14,23 @@ from typing import Any
 
 import uvloop
 
+from bridge.privilege import allow_files
 from smtp_intercept.app import channel, config, lending, processlog
 from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.chores import every
+from smtp_intercept.app.consulting import Answering
 from smtp_intercept.app.sandbox import myself
+from smtp_intercept.inspect.lookups import Lookups
 from smtp_intercept.lookup import read_nameservers, stub_resolver
 from smtp_intercept.names import Limits
 from smtp_intercept.protected import NameState, ProtectedServers
+from smtp_intercept.questions import QUERIES, Questions
 
 AGAIN_S = 1.0  # who was started again knows the table by then
 SHOWN = 64
+QUEUE_S = 5.0  # who waits longer for a turn has gone on without
+OF_NAMES = 3  # the groups of questions that are not a list's
+FILES_BESIDE = 256
 AT_A_TIME = 16  # names of 64 addresses of IPv6 are less than `channel.DATAGRAM_OCTETS`
 
 
@@ -40,6 +48,11 @@ class Telling:
         self._diverters = [*map(channel.adopt, arguments.servers)]
         self._interceptors = [*map(channel.adopt, arguments.names)]
         self._lends = [*map(channel.adopt, arguments.lend)]
+        questions = Questions(
+            tuple(map(str, config.resolvers(settings))), timeout_s=float(settings.dns.timeout_s), queue_s=QUEUE_S
+        )
+        lookups = Lookups(questions)
+        self._answering = [Answering(channel.adopt(end), lookups) for end in arguments.answer]
         self._reports = channel.adopt(arguments.reports)
 
     async def run(self) -> None:
@@ -48,6 +61,8 @@ class Telling:
         loop.add_signal_handler(signal.SIGTERM, ended.set)
         for end in self._lends:
             loop.add_reader(end.fileno(), lending.lend, end)
+        for answering in self._answering:
+            loop.add_reader(answering.end.fileno(), answering.hear)
         chores = [
             asyncio.create_task(self._servers.run()),
             asyncio.create_task(every(AGAIN_S, self._tell)),
@@ -85,8 +100,10 @@ def _shown(name: NameState) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
     processlog.begin()
-    arguments = read_arguments("resolver", argv, many=("servers", "names", "lend"))
+    arguments = read_arguments("resolver", argv, many=("servers", "names", "lend", "answer"))
     settings = config.load(arguments.effective)
+    if arguments.answer:
+        allow_files(QUERIES * (OF_NAMES + len(settings.dns.list)) + FILES_BESIDE)
     telling = Telling(settings, arguments)
     settle_in("resolver", arguments, settings)
     uvloop.run(telling.run())

@@ -11,7 +11,7 @@ from typing import Any
 from smtp_intercept.app.fields import FROM_PROFILE
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.rule_schema import Filter, Inspect, Mode, Rule, Then
-from smtp_intercept.app.schema import Bridge, Config
+from smtp_intercept.app.schema import Bridge, Config, Dns
 from smtp_intercept.inspect.actions import EDITS, ENDING
 from smtp_intercept.inspect.criteria import CRITERIA
 from smtp_intercept.inspect.facts import Known
@@ -75,11 +75,21 @@ def _ports(bridge: Bridge, rule: tuple[Rule, ...]) -> Iterator[Mistake]:
                     yield Mistake(("rule", index, "when", key, number), reason, remedy)
 
 
+def _dns_lists(dns: Dns, rule: tuple[Rule, ...]) -> Iterator[Mistake]:
+    for index, each in enumerate(rule):
+        for key in ("dns_list", "dns_list_not"):
+            for number, name in enumerate(getattr(each.when, key) or ()):
+                if name not in dns.list:
+                    reason, remedy = f"there is no list {name!r}", f'add [dns.list.{name}] with zone = "…"'
+                    yield Mistake(("rule", index, "when", key, number), reason, remedy)
+
+
 CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("rule",), _names),
     (("rule",), _actions),
     (("bridge", "rule"), _ports),
     (("rule", "filter"), _filters),
+    (("dns", "rule"), _dns_lists),
 )
 
 

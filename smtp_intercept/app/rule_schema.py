@@ -5,7 +5,7 @@ Data only. What a word means is said in `inspect`; here is how it is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import PurePosixPath
 from types import MappingProxyType
@@ -19,7 +19,9 @@ from hwprofiles.validation import mistake
 from smtp_intercept.app import fields
 from smtp_intercept.app.defaults import HELD
 from smtp_intercept.inspect import actions, criteria
-from smtp_intercept.inspect.criteria import DIRECTIONS, HOURS, MAILBOXES, NETWORKS, TEXTS, WEEKDAYS, Kind
+from smtp_intercept.inspect.actions import Unknown
+from smtp_intercept.inspect.criteria import DIRECTIONS, HOURS, LISTS, MAILBOXES, NETWORKS, TEXTS, WEEKDAYS, Kind
+from smtp_intercept.inspect.dns import read_answer, read_zone
 from smtp_intercept.inspect.written import Written, edits, is_file, path_of
 from smtp_intercept.limits import DEFAULT_LIMITS
 from smtp_intercept.milter.address import read_address
@@ -81,6 +83,19 @@ def _one_or_more(kind: Kind) -> BeforeValidator:
     return BeforeValidator(several)
 
 
+def _text(read: Callable[[str], Any], example: str) -> BeforeValidator:
+    def checked(value: Any) -> Any:
+        try:
+            if not isinstance(value, str):
+                raise ValueError(f"{shown(value)} is not a text")
+            read(value)
+        except ValueError as error:
+            raise mistake(str(error), f'write it like "{example}"') from None
+        return value
+
+    return BeforeValidator(checked)
+
+
 def _port(value: Any) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is not a text")
@@ -119,16 +134,7 @@ def _field_value(value: Any) -> Any:
 
 
 def _reply(action: str, example: str) -> BeforeValidator:
-    def read(value: Any) -> Any:
-        try:
-            if not isinstance(value, str):
-                raise ValueError(f"{shown(value)} is not a text")
-            actions.read_reply(action, value)
-        except ValueError as error:
-            raise mistake(str(error), f'write it like "{example}"') from None
-        return value
-
-    return BeforeValidator(read)
+    return _text(lambda text: actions.read_reply(action, text), example)
 
 
 def _only_true(value: Any) -> Any:
@@ -153,6 +159,8 @@ Texts = Annotated[tuple[Annotated[str, _entry(TEXTS)], ...], _one_or_more(TEXTS)
 Directions = Annotated[tuple[Annotated[str, _entry(DIRECTIONS)], ...], _one_or_more(DIRECTIONS), _INLINE]
 Hours = Annotated[tuple[Annotated[str, _entry(HOURS)], ...], _one_or_more(HOURS), _INLINE]
 Days = Annotated[tuple[Annotated[str, _entry(WEEKDAYS)], ...], _one_or_more(WEEKDAYS), _INLINE]
+ListName = Annotated[str, _entry(LISTS)]
+ListNames = Annotated[tuple[ListName, ...], _one_or_more(LISTS), _INLINE]
 FieldName = Annotated[str, BeforeValidator(_field_name)]
 FieldValue = Annotated[str, BeforeValidator(_field_value)]
 Refused = Annotated[str, _reply("refuse", "550 5.7.1 not accepted here")]
@@ -160,6 +168,7 @@ Deferred = Annotated[str, _reply("defer", "451 4.7.1 come again later")]
 Closed = Annotated[str, _reply("close", "421 4.7.0 not from here")]
 Name = Annotated[str, BeforeValidator(_name)]
 ModeChoice = Annotated[Mode, fields.choice(Mode)]
+UnknownChoice = Annotated[Unknown, fields.choice(Unknown)]
 TooLargeChoice = Annotated[TooLarge, fields.choice(TooLarge)]
 OnSilenceChoice = Annotated[OnSilence, fields.choice(OnSilence)]
 Filters = Annotated[tuple[Name, ...], BeforeValidator(_names), Field(min_length=1, max_length=16)]
@@ -181,28 +190,30 @@ class When(_Table):
     server_not: Networks | None = None
     hours: Hours | None = None
     days: Days | None = None
+    client_name: Texts | None = None
+    client_name_not: Texts | None = None
+    client_named: bool | None = None
+    dns_list: ListNames | None = None
+    dns_list_not: ListNames | None = None
     helo: Texts | None = None
     helo_not: Texts | None = None
+    helo_resolves: bool | None = None
     authenticated: bool | None = None
     sender: Mailboxes | None = None
     sender_not: Mailboxes | None = None
+    sender_resolves: bool | None = None
     message: Directions | None = None
     recipient: Mailboxes | None = None
     recipient_not: Mailboxes | None = None
     recipients_over: int | None = Field(None, ge=0, le=1_000_000, description="of one message")
     header: Mapping[FieldName, Texts] | None = None
     header_not: Mapping[FieldName, Texts] | None = None
+    attachment: Texts | None = None
+    attachment_type: Texts | None = None
     size_over_bytes: int | None = Field(None, ge=0, le=1 << 40, description="as sent")
-    client_name: NotYet = None
-    client_named: NotYet = None
-    dns_list: NotYet = None
-    helo_resolves: NotYet = None
-    sender_resolves: NotYet = None
     user: NotYet = None
     tls_client: NotYet = None
     tls_server: NotYet = None
-    attachment: NotYet = None
-    attachment_type: NotYet = None
     filter_says: NotYet = None
     rate_over: NotYet = None
     greylisted: NotYet = None
@@ -236,6 +247,16 @@ class Rule(_Table):
     when: When = When()
     then: Then
     mode: ModeChoice = Mode.ENFORCE
+    unanswered: UnknownChoice = Unknown.NO
+    unreadable: UnknownChoice = Unknown.DEFER
+
+
+class DnsList(_Table):
+    """[dns.list.NAME]: a list that says of addresses whether they are in it (RFC 5782)."""
+
+    zone: Annotated[str, _text(read_zone, "zen.example.org")]
+    answers: Annotated[tuple[Annotated[str, _text(read_answer, "127.0.0.2")], ...], _INLINE] = ("127.0.0.0/8",)
+    wait_s: int = Field(3, ge=1, le=30, description="a list that is down must not keep a session waiting")
 
 
 class OnFailure(StrEnum):
@@ -288,6 +309,10 @@ class Inspect(_Table):
     )
     on_silence: OnSilenceChoice = OnSilence.DEFER
     directory: fields.FilePath = PurePosixPath(HELD)
+    look_wait_s: int = Field(
+        30, ge=5, le=240, description="a message that is hard to look into must not hold its client; that waits 600"
+    )
+    dns_wait_s: int = Field(5, ge=1, le=30, description="a name server that is slow must not keep a session waiting")
 
 
 # In the order in which `[[rule]]` may have them.
@@ -298,6 +323,7 @@ RuleTables: Mapping[tuple[str, ...], type[_Table]] = MappingProxyType(
         ("rule", "*", "then"): Then,
         ("inspect",): Inspect,
         ("filter", "*"): Filter,
+        ("dns", "list", "*"): DnsList,
     }
 )
 
@@ -315,4 +341,6 @@ def written(rule: Rule) -> Written:
         edits(then.tag_subject, then.add_header or {}, then.replace_header or {}, then.remove_header or ()),
         rule.mode is Mode.OBSERVE,
         then.filter or (),
+        rule.unanswered,
+        rule.unreadable,
     )

@@ -6,9 +6,11 @@ Asks the DNS about protected servers that are given by name, as `explain` does; 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from email.parser import BytesHeaderParser
 from email.policy import compat32
 from email.utils import getaddresses
@@ -26,7 +28,8 @@ from smtp_intercept.app.rulings import Rulings, minute_of
 from smtp_intercept.app.served import protected_table
 from smtp_intercept.app.streams import warn
 from smtp_intercept.direction import connection_direction
-from smtp_intercept.inspect.facts import Connection, Content, Facts, Known
+from smtp_intercept.inspect.criteria import CRITERIA
+from smtp_intercept.inspect.facts import Connection, Content, Facts, Known, Lookup, Reply, Source
 from smtp_intercept.inspect.lists import ListError
 from smtp_intercept.inspect.message import values
 from smtp_intercept.inspect.patterns import mailbox
@@ -56,6 +59,7 @@ def test(arguments: argparse.Namespace) -> int:
         sender=mailbox(sender),
         content=Content(values(header, rulings.ruleset.headers), len(content)),
     )
+    facts = looked_up(config, rulings, facts, content)
     on = configuration.protection(config).on(arguments.server, connection.direction)
     found = list(outcomes(rulings.ruleset, facts, recipients, on, Known.MESSAGE))
     if arguments.json:
@@ -76,11 +80,37 @@ def to_connection(config: Config, explanation: Explanation) -> tuple[list[dict[s
     minute = minute_of(time.localtime())
     connection = Connection(explanation.direction, *addresses, explanation.port, explanation.vlan, minute)
     try:
-        said = at_connect(Rulings(config).ruleset, Facts(connection))
+        rulings = Rulings(config)
+        said = at_connect(rulings.ruleset, Facts(connection, outside=rulings.outside))
     except ListError as error:
         warn([str(error)])
         return [], []
     return [each.as_json() for each in said], list(connection_lines(said))
+
+
+def looked_up(config: Config, rulings: Rulings, facts: Facts, content: bytes) -> Facts:
+    """With what the DNS says to the rules' questions, and what is in the message."""
+    facts = replace(facts, outside=rulings.outside)
+    conditions = (condition for rule in rulings.ruleset.rules for condition in rule.conditions)
+    asking = [(asks, each.entries) for each in conditions if (asks := CRITERIA[each.criterion].asks)]
+    wanted = dict.fromkeys(lookup for asks, entries in asking for lookup in asks(facts, entries))
+    replies = dict[Lookup, Reply]()
+    if inside := [lookup for lookup in wanted if lookup.source is Source.PARTS]:
+        from smtp_intercept.app.reader import answer
+        from smtp_intercept.inspect.parts import look
+
+        replies = dict.fromkeys(inside, tuple(answer(look(content))))
+    if others := [lookup for lookup in wanted if lookup.source is not Source.PARTS]:
+        replies |= asyncio.run(_replies(config, others))
+    return replace(facts, replies=replies)
+
+
+async def _replies(config: Config, wanted: Iterable[Lookup]) -> dict[Lookup, Reply]:
+    from smtp_intercept.inspect.lookups import Lookups  # and a DNS library, which most need not wait for
+    from smtp_intercept.questions import Questions
+
+    lookups = Lookups(Questions(tuple(map(str, configuration.resolvers(config)))))
+    return dict(zip(wanted, await asyncio.gather(*map(lookups.answer, wanted)), strict=True))
 
 
 def octets_of(path: Path) -> bytes:

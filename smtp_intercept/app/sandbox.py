@@ -67,6 +67,7 @@ SANDBOXES: dict[str, Callable[[Config], Sandbox]] = {
     "diverter": lambda _: Sandbox((Capability.NET_ADMIN,)),
     "interceptor": lambda _: Sandbox((Capability.NET_RAW,), (*_IP, AF_UNIX)),
     "resolver": lambda _: Sandbox((), (*_IP, AF_UNIX, AF_NETLINK), names=True),
+    "reader": lambda _: Sandbox((), (AF_UNIX,)),
     "mta": lambda settings: Sandbox(
         (Capability.NET_RAW,) if settings.mta.source is Source.CLIENT else (),
         (*_IP, AF_UNIX, AF_NETLINK),

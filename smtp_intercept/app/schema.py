@@ -29,12 +29,13 @@ from smtp_intercept.app.fields import (
     StartTls,
     VerifyFailure,
 )
-from smtp_intercept.app.rule_schema import MAX_FILTERS, MAX_RULES, Filter, Inspect, Rule
+from smtp_intercept.app.rule_schema import MAX_FILTERS, MAX_RULES, DnsList, Filter, Inspect, ListName, Rule
 from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, RFC_SECONDS, Phase
 from smtp_intercept.mta.nexthop import Protocol, Security
 
 _DAY_S = 86_400
+MAX_DNS_LISTS = 16
 _MAX_SESSION_IDLE_S = 3600
 assert _MAX_SESSION_IDLE_S < NEXT_HOP_S  # a session must not outlive the MAC addresses that it is sent to
 
@@ -215,6 +216,9 @@ class Dns(Table):
 
     resolvers: tuple[fields.ResolverItem, ...] = ()
     timeout_s: int = Field(5, ge=1, le=60, description="one query with all its retries; after it, mail is tried again")
+    list: Mapping[ListName, DnsList] = Field(
+        default_factory=dict, max_length=MAX_DNS_LISTS, description="each is asked for every client"
+    )
 
 
 class Log(Table):

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from smtp_intercept.app import config as configuration
-from smtp_intercept.app import naming, streams
+from smtp_intercept.app import naming, presets, streams
 from smtp_intercept.app.exits import FailedError
 from smtp_intercept.app.given import text as text_of
 from smtp_intercept.app.ports import Port, found, proposed
 from smtp_intercept.app.reading import MAX_FILE_BYTES
 from smtp_intercept.app.signals import undisturbed
-from smtp_intercept.app.template import KEYS, filled
+from smtp_intercept.app.template import KEYS, adapted, asked, filled
 from smtp_intercept.protected import ProtectedServers
 
 CONFIRM_S = 120
@@ -81,8 +81,10 @@ def setup(arguments: argparse.Namespace) -> int:
     ports, case = found()
     _show_ports(ports)
     defaults = {"ports": " ".join(proposed(ports, case)), "servers": "mx", "handler": "proxy"}
-    answers = {question.key: _answer(question, given, defaults.get(question.key, ""), ask) for question in QUESTIONS}
-    text = filled(configuration.sample(), answers)
+    preset = None if arguments.preset is None else presets.text(arguments.preset)
+    asking = [question for question in QUESTIONS if preset is None or question.key in asked(preset)]
+    answers = {question.key: _answer(question, given, defaults.get(question.key, ""), ask) for question in asking}
+    text = filled(configuration.sample(), answers) if preset is None else adapted(preset, answers)
     config = naming.parse(text, path)
     _show_servers(config)
     streams.warn(configuration.warnings(config))

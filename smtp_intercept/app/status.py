@@ -81,8 +81,9 @@ def read(run_dir: RunDir, spool: Path | None = None, file: Path | None = None) -
 def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, Any]:
     """From where the lanes are."""
     daemon = read_json(run_dir.status) if run_dir.holder("run") else None
-    kinds = ("diverter", "interceptor", "mta", "resolver", "tracker")
-    diverter, interceptor, mta, resolver, tracker = ((daemon or {}).get(name) or {} for name in kinds)
+    kinds = ("diverter", "interceptor", "mta", "resolver", "reader", "tracker")
+    said = {name: (daemon or {}).get(name) or {} for name in kinds}
+    diverter, interceptor, mta, resolver, _, tracker = said.values()
     kernel, live = firewall.counters(), firewall.live()
     queues = sum(name.partition("-")[0] == "diverter" for name in (daemon or {}).get("processes", {}))
     vlans = (daemon or {}).get("vlans", [])
@@ -124,7 +125,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "instead": (instead := read_json(run_dir.instead)),
         "drift": None if instead else _drift(run_dir, daemon, file),
         "watch": (daemon or {}).get("watch", {}),
-        "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, diverter, interceptor, mta, resolver, tracker)),
+        "unsaid": sum(each.get("unsaid", 0) for each in (daemon or {}, *said.values())),
         "unguarded": _unguarded(daemon or {}, kinds),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -16,6 +17,17 @@ from smtp_intercept.policy import MAX_TEXT_CHARACTERS, Close, Defer, Discard, Pa
 _REPLY = re.compile(r"([0-9]{3})(?: (?:([0-9])\.[0-9]{1,3}\.[0-9]{1,3} )?(?=\S).*)", re.DOTALL)
 _FIELD_NAME = re.compile(r"[!-9;-~]{1,76}")  # RFC 5322 §2.2
 MAX_VALUE_CHARACTERS = 900  # RFC 5322 §2.1.1: a line of 998 with the name
+
+
+class Unknown(StrEnum):
+    """What a rule makes of a criterion that nobody can tell: it does not hold, it does, or the client comes again."""
+
+    NO = "no"
+    YES = "yes"
+    DEFER = "defer"
+
+
+CANNOT_TELL = Defer(451, "4.4.3 Cannot be decided now, come again later")
 
 
 @dataclass(frozen=True, slots=True)

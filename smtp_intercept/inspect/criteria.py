@@ -5,13 +5,15 @@ Pure data. Those that nothing answers yet are here too, so that a configuration 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from smtp_intercept.direction import Direction
-from smtp_intercept.inspect.facts import DAYS, MINUTES_A_DAY, Facts, Known
+from smtp_intercept.inspect import dns, inside
+from smtp_intercept.inspect.facts import DAYS, MINUTES_A_DAY, Facts, Known, Lookup
 from smtp_intercept.inspect.patterns import read_mailbox, read_network, read_text
 
 FILE = "@/"  # an entry that begins so is the path of a list
@@ -31,12 +33,14 @@ class Kind:
 @dataclass(frozen=True, slots=True)
 class Criterion:
     """``look`` gives what a rule's entries are laid against, None if it is not known. ``early``: a number that only
-    grows, which may be too large before it is known whole."""
+    grows, which may be too large before it is known whole. ``asks``: what must be looked up for these entries; then
+    ``look`` gives a `Told`."""
 
     kind: Kind
     known: Known
     look: Callable[[Facts], Any]
     early: Callable[[Facts], int] | None = None
+    asks: Callable[[Facts, Iterable[Any]], tuple[Lookup, ...]] | None = None
 
 
 def _read_direction(text: Any) -> Direction:
@@ -69,8 +73,18 @@ def _read_day(text: Any) -> int:
     return DAYS.index(text)
 
 
+def read_list_name(text: Any) -> str:
+    """Of a list in the DNS. ValueError says why not."""
+    if not isinstance(text, str) or not _LIST_NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is not the name of a list")
+    return text
+
+
 def _itself(value: Any) -> Any:
     return value
+
+
+_LIST_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 NETWORKS = Kind(read_network, '"10.0.0.0/8", "2001:db8::/32" or "@/etc/tollbridge/networks.txt"', listed=True)
@@ -81,6 +95,7 @@ TEXTS = Kind(read_text, '"*.example.com" or "@/etc/tollbridge/names.txt"', liste
 DIRECTIONS = Kind(_read_direction, '"incoming" or "outgoing"')
 HOURS = Kind(_read_hours, '"08:00-18:00" or "22:00-06:00"')
 WEEKDAYS = Kind(_read_day, '["sat", "sun"]')
+LISTS = Kind(read_list_name, '"zen", for which there is a [dns.list.zen]')
 VALUES = Kind(_itself, "true", texts=False)
 NUMBERS = Kind(_itself, "100", texts=False)
 
@@ -93,15 +108,22 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         "server": Criterion(NETWORKS, Known.CONNECT, lambda facts: facts.connection.server),
         "hours": Criterion(HOURS, Known.CONNECT, lambda facts: facts.connection.minute % MINUTES_A_DAY),
         "days": Criterion(WEEKDAYS, Known.CONNECT, lambda facts: facts.connection.minute // MINUTES_A_DAY),
+        "client_name": Criterion(TEXTS, Known.CONNECT, dns.client_names, asks=dns.client_lookups),
+        "client_named": Criterion(VALUES, Known.CONNECT, dns.client_named, asks=dns.client_lookups),
+        "dns_list": Criterion(LISTS, Known.CONNECT, dns.listed, asks=dns.list_lookups),
         "helo": Criterion(TEXTS, Known.HELO, lambda facts: facts.helo),
+        "helo_resolves": Criterion(VALUES, Known.HELO, dns.helo_resolves, asks=dns.helo_lookups),
         "authenticated": Criterion(VALUES, Known.MAIL, lambda facts: facts.authenticated),
         "sender": Criterion(MAILBOXES, Known.MAIL, lambda facts: facts.sender),
+        "sender_resolves": Criterion(VALUES, Known.MAIL, dns.sender_resolves, asks=dns.sender_lookups),
         "message": Criterion(DIRECTIONS, Known.RCPT, lambda facts: facts.message),
         "recipient": Criterion(MAILBOXES, Known.RCPT, lambda facts: facts.recipient),
         "recipients_over": Criterion(
             NUMBERS, Known.DATA, lambda facts: facts.recipients, lambda facts: facts.recipients or 0
         ),
         "header": Criterion(TEXTS, Known.MESSAGE, lambda facts: facts.content and facts.content.header),
+        "attachment": Criterion(TEXTS, Known.MESSAGE, inside.names, asks=inside.lookups),
+        "attachment_type": Criterion(TEXTS, Known.MESSAGE, inside.types, asks=inside.lookups),
         "size_over_bytes": Criterion(
             NUMBERS,
             Known.MESSAGE,
@@ -111,20 +133,15 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
     }
 )
 # What a rule may also say that it does not hold for.
-NEGATED = ("port", "vlan", "client", "server", "helo", "sender", "recipient", "header")
+NEGATED = (*("port", "vlan", "client", "server", "client_name", "dns_list", "helo", "sender", "recipient", "header"),)
+# Asked of the content, which must be held for it.
+INSIDE = ("attachment", "attachment_type")
 # Known to the language, and asked of nobody yet: what each needs.
 AWAITED: Mapping[str, str] = MappingProxyType(
     {
-        "client_name": "the DNS asked about clients",
-        "client_named": "the DNS asked about clients",
-        "dns_list": "the DNS asked about clients",
-        "helo_resolves": "the DNS asked about names",
-        "sender_resolves": "the DNS asked about names",
         "user": "the names behind AUTH",
         "tls_client": "STARTTLS taken part in",
         "tls_server": "STARTTLS taken part in",
-        "attachment": "a look into the parts of messages",
-        "attachment_type": "a look into the parts of messages",
         "filter_says": "filters",
         "rate_over": "what is remembered between sessions",
         "greylisted": "what is remembered between sessions",

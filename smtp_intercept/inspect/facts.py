@@ -6,10 +6,11 @@ Pure data. What is not known yet is None; nobody guesses it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import IntEnum
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any, NamedTuple, TypeAlias
 
-from smtp_intercept.direction import Direction
+from smtp_intercept.direction import Direction, Network
 from smtp_intercept.inspect.patterns import Mailbox
 
 MINUTES_A_DAY = 24 * 60
@@ -47,10 +48,72 @@ class Content:
     size_bytes: int
 
 
+class Source(Enum):
+    """Who is asked for what a session does not say of itself, and what for. The values name them between processes."""
+
+    CLIENT = "client"  # the forward-confirmed names of an address
+    HOST = "host"  # whether a name has an address
+    MAIL = "mail"  # whether a domain takes mail
+    LIST = "list"  # the addresses of a name in a list's zone
+    PARTS = "parts"  # what is in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """One question. ``wait_s``: without an answer for so long there is none. ``group``: those who may be slow together
+    (a list's zone)."""
+
+    source: Source
+    name: str
+    wait_s: float = field(default=5.0, compare=False)
+    group: str = field(default="", compare=False)
+
+
+# What was found, which may be nothing; None: nobody could say in time.
+Reply: TypeAlias = tuple[str, ...] | None
+
+
+class State(Enum):
+    """Of an answer from outside."""
+
+    KNOWN = "known"
+    UNANSWERED = "not known in time"
+    MISSING = "not asked yet"
+
+
+class Told(NamedTuple):
+    """An answer from outside: the values that there are, and whether there may be more; ``each``: of which entries."""
+
+    values: tuple[Any, ...] = ()
+    state: State = State.KNOWN
+    each: Mapping[Any, State] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class DnsList:
+    """A list in the DNS (RFC 5782). ``answers``: of its addresses those that count."""
+
+    zone: str
+    answers: tuple[Network, ...]
+    wait_s: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Who may be asked: lists by their names. ``wait_s`` is for a name, ``look_s`` for a look into a message."""
+
+    lists: Mapping[str, DnsList] = field(default_factory=dict)
+    wait_s: float = 5.0
+    look_s: float = 30.0
+
+
+NOBODY = Outside()
+
+
 @dataclass(slots=True)  # not frozen: a judge writes down what it learns
 class Facts:
     """``recipient`` and ``message`` (its direction) are of the one recipient that is looked at; ``recipients`` is how
-    many there are; ``declared_bytes`` is MAIL's SIZE."""
+    many there are; ``declared_bytes`` is MAIL's SIZE; ``replies`` are those from ``outside``."""
 
     connection: Connection
     helo: str | None = None
@@ -61,3 +124,5 @@ class Facts:
     message: Direction | None = None
     recipients: int | None = None
     content: Content | None = None
+    outside: Outside = NOBODY
+    replies: Mapping[Lookup, Reply] = field(default_factory=dict)

@@ -6,6 +6,8 @@ sends it again.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,6 +19,7 @@ from smtp_intercept.policy import Body
 # Most mail is smaller; what is larger would be memory that a few clients could use up.
 MEMORY_BYTES = 65_536
 PIECE_BYTES = 65_536
+_READ_ONLY = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _BLANK_LINE = b"\r\n\r\n"
 
 
@@ -84,6 +87,22 @@ class Held:
             at += len(piece)
             yield piece
 
+    def lend(self) -> int:
+        """An open file with what is there, to be read only; the caller's to close. OSError: nothing is any more."""
+        if self._file >= 0:
+            return os.open(f"/proc/self/fd/{self._file}", os.O_RDONLY | os.O_CLOEXEC)
+        if not self.size_bytes:
+            raise OSError(errno.ENOENT, "nothing is held")
+        file = os.memfd_create("held", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            for piece in self._memory:
+                _write(file, piece)
+            fcntl.fcntl(file, fcntl.F_ADD_SEALS, _READ_ONLY)
+        except OSError:
+            os.close(file)
+            raise
+        return file
+
     def close(self) -> None:
         """Nobody will have it any more."""
         self._memory.clear()
@@ -142,4 +161,4 @@ def _dotted(header: bytes) -> bytes:
 
 def nowhere() -> int:
     """Of a process that has no place for files."""
-    raise OSError(28, "there is no place for held content")
+    raise OSError(errno.ENOSPC, "there is no place for held content")

@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from types import MappingProxyType
 
 from smtp_intercept.direction import Protection, message_direction
-from smtp_intercept.inspect.facts import Connection, Content, Facts, Known
+from smtp_intercept.inspect.facts import NOBODY, Connection, Content, Facts, Known, Lookup, Outside, Reply, Source
 from smtp_intercept.inspect.message import editor, values
 from smtp_intercept.inspect.patterns import mailbox
 from smtp_intercept.inspect.ruleset import Finding, Ruleset, Standing, strictest
@@ -21,12 +21,19 @@ from smtp_intercept.policy import PASSED, Discard, Need, Pass, Question, Ruling,
 
 _SIZE = re.compile(rb"\sSIZE=([0-9]{1,18})(?:\s|$)")
 _PASS = Pass()
+# Replies that one session keeps: those of an envelope are fewer, and a client may have any number of envelopes.
+MAX_REPLIES = 64
 
 
 class Judge:
-    """``rules`` gives those in force now; one envelope keeps those that it began with. ``minute`` is of the week."""
+    """``rules`` gives those in force now; one envelope keeps those that it began with. ``minute`` is of the week.
+    ``wanted``: what must be looked up before the last question can be answered; it is to be asked once more then, and
+    what was said to it means nothing."""
 
-    __slots__ = ("_connection", "_facts", "_minute", "_protection", "_rules", "_ruleset", "_standing")
+    __slots__ = (
+        *("_connection", "_facts", "_fresh", "_minute", "_outside", "_protection", "_replies", "_rules", "_ruleset"),
+        *("_standing", "wanted"),
+    )
 
     def __init__(
         self,
@@ -34,14 +41,27 @@ class Judge:
         connection: Connection,
         protection: Protection,
         minute: Callable[[], int] = lambda: 0,
+        outside: Outside = NOBODY,
     ) -> None:
         self._rules, self._connection, self._protection, self._minute = rules, connection, protection, minute
         self._ruleset, self._facts = rules(), Facts(connection)
         self._standing = self._ruleset.start  # at MAIL
+        self._outside, self._replies = outside, dict[Lookup, Reply]()
+        self._fresh = False  # somebody has been asked for this very question
+        self.wanted: tuple[Lookup, ...] = ()
 
     def ask(self, question: Question) -> Ruling:
         """What the rules make of it."""
-        return _STAGES[question.stage](self, question)
+        self.wanted = ()
+        ruling = _STAGES[question.stage](self, question)
+        self._fresh = False
+        return PASSED if self.wanted else ruling
+
+    def learn(self, replies: Mapping[Lookup, Reply]) -> None:
+        """What was wanted."""
+        self._fresh = True
+        kept = [*self._replies.items(), *replies.items()][-MAX_REPLIES:]
+        self._replies = dict(kept)
 
     def _connect(self, question: Question) -> Ruling:
         return self._beforehand(self._begun(question, Known.CONNECT))
@@ -63,10 +83,21 @@ class Judge:
     def _begun(self, question: Question, upto: Known) -> Standing:
         """Anew with the rules of now."""
         self._ruleset = self._rules()
+        if not self._fresh:  # who could not say is asked again, and the next message is another
+            self._replies = {
+                lookup: reply
+                for lookup, reply in self._replies.items()
+                if reply is not None and lookup.source is not Source.PARTS
+            }
         facts, standing = self._known(question), self._ruleset.start
         for stage in _BEGINNING[: upto + 1]:
+            self._want(self._ruleset.lacks(standing, stage, facts))
             standing = self._ruleset.advance(standing, stage, facts)
         return standing
+
+    def _want(self, lookups: list[Lookup]) -> None:
+        if lookups:
+            self.wanted = tuple(dict.fromkeys([*self.wanted, *lookups]))
 
     def _recipient(self, question: Question) -> Ruling:
         facts, path = self._facts, question.recipient
@@ -98,6 +129,11 @@ class Judge:
     def _message(self, question: Question) -> Ruling:
         facts, standings = self._facts, self._with_all(question)
         facts.content = Content(values(question.header, self._ruleset.headers), question.size_bytes)
+        facts.replies = self._replies
+        for each in standings:
+            self._want(self._ruleset.lacks(each, Known.MESSAGE, facts))
+        if self.wanted:
+            return PASSED
         found = [self._ruleset.find(self._ruleset.advance(each, Known.MESSAGE, facts)) for each in standings]
         return _ruling(strictest(found)) if found else PASSED
 
@@ -114,6 +150,8 @@ class Judge:
             authenticated=question.authenticated,
             sender=mailbox(question.sender),
             declared_bytes=int(size[1]) if size else None,
+            outside=self._outside,
+            replies=self._replies,
         )
         return self._facts
 

@@ -15,7 +15,7 @@ from typing import Any
 from smtp_intercept.direction import Network
 from smtp_intercept.inspect.actions import Edit
 from smtp_intercept.inspect.criteria import CRITERIA, HOURS, MAILBOXES, NETWORKS, NUMBERS, TEXTS, Kind
-from smtp_intercept.inspect.facts import Facts, Known
+from smtp_intercept.inspect.facts import Facts, Known, State, Told
 from smtp_intercept.inspect.patterns import Domain, Mailbox, Wild, fold, glob
 from smtp_intercept.policy import Verdict
 
@@ -30,12 +30,14 @@ class Answer(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """``field`` is the name of a header in small letters, else "". Any of the entries will do; ``negated``: none."""
+    """``field`` is the name of a header in small letters, else "". Any of the entries will do; ``negated``: none.
+    ``unanswered``: what it is said to be where nobody could say in time."""
 
     criterion: str
     entries: tuple[Any, ...]
     negated: bool = False
     field: str = ""
+    unanswered: bool = False
 
     @property
     def known(self) -> Known:
@@ -83,11 +85,24 @@ def answer(condition: Condition, facts: Facts, known: Known) -> Answer:
         over = criterion.early is not None and any(criterion.early(facts) > most for most in condition.entries)
         return Answer.YES if over else Answer.UNKNOWN
     value = criterion.look(facts)
+    if criterion.asks:
+        return _answer_told(condition, criterion.kind, value)
     if condition.field:
         held = any(holds(criterion.kind, condition.entries, each) for each in value.get(condition.field, ()))
     else:
         held = holds(criterion.kind, condition.entries, value)
     return Answer.YES if held is not condition.negated else Answer.NO
+
+
+def _answer_told(condition: Condition, kind: Kind, told: Told) -> Answer:
+    """From outside: what may still be found is not known, what nobody has said is as the rule has it."""
+    if any(holds(kind, condition.entries, each) for each in told.values):
+        return Answer.NO if condition.negated else Answer.YES
+    states = {told.state, *(told.each.get(entry, State.KNOWN) for entry in condition.entries)}
+    if State.MISSING in states:
+        return Answer.UNKNOWN
+    held = condition.unanswered if State.UNANSWERED in states else condition.negated
+    return Answer.YES if held else Answer.NO
 
 
 def holds(kind: Kind, entries: tuple[Any, ...], value: Any) -> bool:

@@ -14,18 +14,19 @@ from typing import Any, NamedTuple
 
 from smtp_intercept.inspect.actions import Edit
 from smtp_intercept.inspect.columns import Column, column
-from smtp_intercept.inspect.criteria import CRITERIA
-from smtp_intercept.inspect.facts import Facts, Known
+from smtp_intercept.inspect.criteria import CRITERIA, Criterion
+from smtp_intercept.inspect.facts import Facts, Known, Lookup, State, Told
 from smtp_intercept.inspect.rule import Rule
 from smtp_intercept.policy import Close, Defer, Discard, Need, Pass, Refuse, Verdict
 
 
 class Standing(NamedTuple):  # made at every stage, at a third of a frozen dataclass's cost
     """What is left of the rules for one (message, recipient): those that may hold still, and those of which that cannot
-    be told yet."""
+    be told yet; ``missing`` are of these the ones for which somebody must be asked."""
 
     possible: int
     open: int
+    missing: int = 0
 
 
 class Finding(NamedTuple):
@@ -42,20 +43,26 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """One criterion: the rules that do not ask for it, those that ask to the contrary, and how it is answered."""
+    """One criterion: the rules that do not ask for it, those that ask to the contrary, and how it is answered.
+    ``unanswered``: they hold where nobody could say."""
 
+    criterion: Criterion
     asked: int
     negated: int
-    look: Callable[[Facts], Any]
     fitting: Column
     field: str = ""
-    early: Callable[[Facts], int] | None = None
+    unanswered: bool = False
+    entries: tuple[tuple[Any, int], ...] = ()  # where somebody is asked about them
+
+    @property
+    def early(self) -> Callable[[Facts], int] | None:
+        return self.criterion.early
 
     def narrowed(self, possible: int, facts: Facts) -> int:
         """Without those that it says no to."""
         if not possible & self.asked:
             return possible
-        value = self.look(facts)
+        value = self.criterion.look(facts)
         if self.field:
             fits = 0
             for each in value.get(self.field, ()):
@@ -63,6 +70,33 @@ class _Asked:
         else:
             fits = self.fitting(value)
         return possible & ~(self.asked & ~(fits ^ self.negated))
+
+    def heard(self, possible: int, facts: Facts) -> tuple[int, int]:
+        """The same of what is told from outside, and those for which somebody must be asked."""
+        if not possible & self.asked:
+            return possible, 0
+        told: Told = self.criterion.look(facts)
+        fits = 0
+        for each in told.values:
+            fits |= self.fitting(each)
+        missing = self._in(told, State.MISSING) & ~fits
+        blank = self._in(told, State.UNANSWERED) & ~fits & ~missing
+        holding = ((fits ^ self.negated) & ~blank) | missing | (blank if self.unanswered else 0)
+        return possible & ~(self.asked & ~holding), possible & missing
+
+    def _in(self, told: Told, state: State) -> int:
+        found = self.asked if told.state is state else 0
+        for entry, bits in self.entries if told.each else ():
+            found |= bits if told.each.get(entry) is state else 0
+        return found
+
+    def lacks(self, left: int, facts: Facts) -> tuple[Lookup, ...]:
+        """What must be looked up for these rules."""
+        if not left & self.asked:
+            return ()
+        assert self.criterion.asks is not None
+        lookups = self.criterion.asks(facts, [entry for entry, bits in self.entries if bits & left])
+        return tuple(lookup for lookup in lookups if lookup not in facts.replies)
 
     def still_open(self, facts: Facts) -> int:
         """Those whose number is not too large yet."""
@@ -78,8 +112,11 @@ class Ruleset:
         self.observed = observed
         self.headers = frozenset(c.field for rule in self.rules for c in rule.conditions if c.field)
         self._stages: dict[Known, tuple[_Asked, ...]] = dict.fromkeys(Known, ())
-        for criterion, asked in _columns(self.rules):
-            self._stages[criterion] += (asked,)
+        for asked in _columns(self.rules):
+            self._stages[asked.criterion.known] += (asked,)
+        self._plain = {stage: _asking(asked, others=False) for stage, asked in self._stages.items()}
+        self._outside = {stage: _asking(asked, others=True) for stage, asked in self._stages.items()}
+        self._inside = _union(self._outside[Known.MESSAGE])
         self._later = {stage: self._after(stage) for stage in Known}
         self._ending = _bits(rule.ending is not None and not rule.observed for rule in self.rules)
         # What a filter makes of a message is an edit too.
@@ -90,10 +127,35 @@ class Ruleset:
 
     def advance(self, standing: Standing, stage: Known, facts: Facts) -> Standing:
         """What is known since the stage before. To be asked for each stage, in order."""
-        possible = standing.possible
-        for asked in self._stages[stage]:
+        possible, missing = standing.possible, standing.missing
+        for asked in self._plain[stage]:
             possible = asked.narrowed(possible, facts)
-        return Standing(possible, possible & self._open_after(stage, facts) if possible else 0)
+        for asked in self._outside[stage]:
+            possible, more = asked.heard(possible, facts)
+            missing |= more
+        if not possible:
+            return _NOTHING
+        missing &= possible
+        return Standing(possible, possible & self._open_after(stage, facts) | missing, missing)
+
+    @property
+    def asks(self) -> bool:
+        """Somebody may have to be asked."""
+        return any(self._outside.values())
+
+    def lacks(self, standing: Standing, stage: Known, facts: Facts) -> list[Lookup]:
+        """What must be looked up before `advance` can tell: nothing for rules that are out of it already, or behind the
+        one that decides."""
+        outside = self._outside[stage]
+        if not outside:
+            return []
+        possible = standing.possible
+        for asked in self._plain[stage]:
+            possible = asked.narrowed(possible, facts)
+        waiting = self._open_after(stage, facts) | standing.missing | _union(outside)
+        certain = possible & self._ending & ~waiting
+        left = possible & ((certain & -certain) - 1 if certain else -1)
+        return [lookup for asked in outside for lookup in asked.lacks(left, facts)]
 
     def _after(self, stage: Known) -> tuple[int, tuple[_Asked, ...]]:
         """The rules that ask for something later, and the numbers that may be too large already."""
@@ -137,6 +199,8 @@ class Ruleset:
         deciding = standing.possible & self._ending & ~standing.open
         before = (deciding & -deciding) * 2 - 1 if deciding else -1
         left = standing.possible & before
+        if left & self._inside & standing.open:  # who looks into it needs all of it, whatever comes of it
+            return Need.HOLD
         if (left & self._doing & standing.open) | (left & self._edited):
             return Need.LOOK if self.observed else Need.HOLD
         return Need.LOOK if left & self._watched & standing.open else Need.NOTHING
@@ -157,6 +221,7 @@ def strictest(findings: Iterable[Finding]) -> Finding:
     )
 
 
+_NOTHING = Standing(0, 0)
 _STRICTNESS: Mapping[type, int] = {Discard: 0, Pass: 1, Defer: 2, Refuse: 3, Close: 4}
 
 
@@ -184,20 +249,23 @@ def _union(columns: Iterable[_Asked]) -> int:
     return found
 
 
-def _columns(rules: tuple[Rule, ...]) -> Iterator[tuple[Known, _Asked]]:
-    """One for each criterion, and each header; what is asked to the contrary has its own."""
-    entries: defaultdict[tuple[str, str, bool], list[tuple[Any, int]]] = defaultdict(list)
-    asking: defaultdict[tuple[str, str, bool], int] = defaultdict(int)
+def _asking(columns: tuple[_Asked, ...], *, others: bool) -> tuple[_Asked, ...]:
+    """Those that the session itself answers, or somebody else."""
+    return tuple(asked for asked in columns if (asked.criterion.asks is not None) is others)
+
+
+def _columns(rules: tuple[Rule, ...]) -> Iterator[_Asked]:
+    """One for each criterion, and each header; what is asked to the contrary has its own, and what holds unanswered."""
+    entries: defaultdict[tuple[str, str, bool, bool], list[tuple[Any, int]]] = defaultdict(list)
+    asking: defaultdict[tuple[str, str, bool, bool], int] = defaultdict(int)
     for number, rule in enumerate(rules):
         for condition in rule.conditions:
-            key = condition.criterion, condition.field, condition.negated
+            key = condition.criterion, condition.field, condition.negated, condition.unanswered
             asking[key] |= 1 << number
             entries[key] += [(entry, 1 << number) for entry in condition.entries]
     for key, asked in asking.items():
-        name, field, negated = key
+        name, field, negated, unanswered = key
         criterion = CRITERIA[name]
         fitting = column(criterion.kind, entries[key])
-        yield (
-            criterion.known,
-            _Asked(asked, asked if negated else 0, criterion.look, fitting, field, criterion.early),
-        )
+        told = tuple(entries[key]) if criterion.asks else ()
+        yield _Asked(criterion, asked, asked if negated else 0, fitting, field, unanswered, told)

@@ -6,11 +6,19 @@ Pure. The texts have been looked at before; lists are given.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from smtp_intercept.inspect.actions import AddHeader, Edit, RemoveHeader, ReplaceHeader, TagSubject
-from smtp_intercept.inspect.criteria import CRITERIA, FILE, Kind
+from smtp_intercept.inspect.actions import (
+    CANNOT_TELL,
+    AddHeader,
+    Edit,
+    RemoveHeader,
+    ReplaceHeader,
+    TagSubject,
+    Unknown,
+)
+from smtp_intercept.inspect.criteria import CRITERIA, FILE, INSIDE, Kind
 from smtp_intercept.inspect.rule import Condition, Rule
 from smtp_intercept.policy import Verdict
 
@@ -19,7 +27,8 @@ Listed = Callable[[str, Kind], tuple[Any, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One rule as it stands in the file: ``when`` has entries by criterion, or by header."""
+    """One rule as it stands in the file: ``when`` has entries by criterion, or by header. ``unanswered``: where nobody
+    says in time what is asked; ``unreadable``: where nobody can say what is in a message."""
 
     name: str
     when: Mapping[str, Any]
@@ -27,6 +36,8 @@ class Written:
     edits: tuple[Edit, ...]
     observed: bool
     filters: tuple[str, ...] = ()
+    unanswered: Unknown = Unknown.NO
+    unreadable: Unknown = Unknown.DEFER
 
 
 def files(rules: Iterable[Written]) -> Iterator[tuple[str, Kind]]:
@@ -38,14 +49,28 @@ def files(rules: Iterable[Written]) -> Iterator[tuple[str, Kind]]:
 
 
 def read_rules(rules: Iterable[Written], listed: Listed) -> tuple[Rule, ...]:
-    """``listed`` gives the entries of a list."""
-    return tuple(
-        Rule(rule.name, tuple(_read(rule.when, listed)), rule.ending, rule.edits, rule.observed, rule.filters)
-        for rule in rules
-    )
+    """``listed`` gives the entries of a list. A rule that puts off what nobody can tell is two: itself, and behind it
+    one for what may hold."""
+    return tuple(each for rule in rules for each in _read(rule, listed))
 
 
-def _read(when: Mapping[str, Any], listed: Listed) -> Iterator[Condition]:
+def _read(rule: Written, listed: Listed) -> Iterator[Rule]:
+    conditions = tuple(_read_conditions(rule.when, listed))
+    sure = tuple(replace(each, unanswered=_unknown(rule, each) is Unknown.YES) for each in conditions)
+    yield Rule(rule.name, sure, rule.ending, rule.edits, rule.observed, rule.filters)
+    if any(_unknown(rule, each) is Unknown.DEFER for each in conditions):
+        perhaps = tuple(replace(each, unanswered=_unknown(rule, each) is not Unknown.NO) for each in conditions)
+        yield Rule(rule.name, perhaps, CANNOT_TELL, (), rule.observed)
+
+
+def _unknown(rule: Written, condition: Condition) -> Unknown:
+    """What cannot be unknown is never."""
+    if condition.criterion in INSIDE:
+        return rule.unreadable
+    return rule.unanswered if CRITERIA[condition.criterion].asks else Unknown.NO
+
+
+def _read_conditions(when: Mapping[str, Any], listed: Listed) -> Iterator[Condition]:
     for criterion, negated, field, texts in _conditions(when):
         kind = CRITERIA[criterion].kind
         entries: list[Any] = []

@@ -19,7 +19,7 @@ from smtp_intercept.milter.client import FailureError, Filter, OnFailure
 from smtp_intercept.milter.envelope import Envelope, Path, Visit
 from smtp_intercept.milter.replies import Change, ReplyCode, Word
 from smtp_intercept.milter.visit import Content, Result, Said, Visiting
-from smtp_intercept.policy import Ask, Close, Defer, Discard, Pass, Question, Refuse, Ruling, Stage, Verdict
+from smtp_intercept.policy import Close, Decider, Defer, Discard, Pass, Question, Refuse, Ruling, Stage, Verdict
 
 # In Postfix's words (milter8.c).
 UNAVAILABLE = Defer(451, "4.7.1 Service unavailable - try again later")
@@ -53,13 +53,15 @@ class Named:
 
 
 class Course:
-    """``judge`` are the rules alone; ``filters`` all that there are, by name. ``visit`` is what is known of the
-    connection; ``fresh_body`` makes a place for another body."""
+    """``rules`` decide alone, and may have to ask others themselves; ``filters`` are all that there are, by name.
+    ``visit`` is what is known of the connection; ``fresh_body`` makes a place for another body."""
 
     def __init__(
-        self, judge: Ask, filters: Mapping[str, Filter], visit: Visit, fresh_body: Callable[[], NewBody]
+        self, rules: Decider, filters: Mapping[str, Filter], visit: Visit, fresh_body: Callable[[], NewBody]
     ) -> None:
-        self._judge, self._filters, self._visit, self._fresh_body = judge, filters, visit, fresh_body
+        self._rules, self._filters, self._visit, self._fresh_body = rules, filters, visit, fresh_body
+        self._question: Question | None = None  # that nobody has answered yet
+        self._rules_wait = False
         self._visiting: dict[str, Visiting] = {}
         self._sender = Path(b"")
         self._named: list[Named] = []
@@ -72,8 +74,13 @@ class Course:
         if question.stage in _BEGINS:
             self._begin(question)
         self.give_up()
-        ruling = self._judge(replace(question, tokens=_own(question.tokens)) if question.tokens else question)
-        if ruling is None or not isinstance(ruling.verdict, Pass):
+        ruling = self._rules.ask(_of_rules(question))
+        self._question, self._rules_wait = question, ruling is None
+        return None if ruling is None else self._heard(question, ruling)
+
+    def _heard(self, question: Question, ruling: Ruling) -> Ruling | None:
+        """From the rules; None while filters are to be asked."""
+        if not isinstance(ruling.verdict, Pass):
             return ruling
         if question.stage is Stage.RCPT:
             self._number += 1
@@ -84,7 +91,7 @@ class Course:
 
     def rules_alone(self, question: Question) -> Ruling | None:
         """What they say without any filter, of the same."""
-        return self._judge(replace(question, tokens=_own(question.tokens)))
+        return self._rules.ask(_of_rules(question))
 
     def _begin(self, question: Question) -> None:
         """No message is under way but the one that begins."""
@@ -94,7 +101,24 @@ class Course:
         self._message += question.stage is Stage.MAIL
 
     def later(self, question: Question, told: Callable[[Ruling], None]) -> None:
-        """What the filters say."""
+        """What the rules say that wait for others, and then the filters."""
+        if not self._rules_wait:
+            self._start(question, told)
+            return
+        assert self._rules.later is not None
+
+        def heard(ruling: Ruling) -> None:
+            if self._question is question:  # or nobody waits for it any more
+                self._rules_wait = False
+                known = self._heard(question, ruling)
+                if known is None:
+                    self._start(question, told)
+                else:
+                    told(known)
+
+        self._rules.later(_of_rules(question), heard)
+
+    def _start(self, question: Question, told: Callable[[Ruling], None]) -> None:
         self._task = asyncio.get_running_loop().create_task(self._work(question, self._ruling, told))
 
     async def _work(self, question: Question, ruling: Ruling, told: Callable[[Ruling], None]) -> None:
@@ -110,6 +134,7 @@ class Course:
 
     def give_up(self) -> None:
         """Nobody waits for the answer any more."""
+        self._question = None
         if self._task is not None:
             self._task.cancel()
             self._task = None
@@ -198,6 +223,11 @@ class Course:
             return verdict
         made.take(name, result, leading_space=visiting.leading_space)
         return _PASS
+
+
+def _of_rules(question: Question) -> Question:
+    """With their own tokens."""
+    return replace(question, tokens=_own(question.tokens)) if question.tokens else question
 
 
 def _own(tokens: frozenset[Hashable]) -> frozenset[Hashable]:

@@ -7,6 +7,7 @@ message whose recipients fare differently those go for whom it is thrown away, b
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -89,6 +90,12 @@ class Kept:
         for piece in self._held.pieces(edit, body=body)[1]:
             self.draft.write(piece)
         self._held.close()
+
+    def lend(self) -> int:
+        """As `Held.lend`."""
+        if self._held is None:
+            raise OSError(errno.ENOENT, "nothing is held")
+        return self._held.lend()
 
     def abandon(self) -> None:
         """As `Draft.abandon`."""
@@ -246,7 +253,8 @@ class Judged(Receiver):
         if header is None:
             return HEADER_TOO_LARGE if self.envelope.need is Need.HOLD else None
         known = {"header": header, "size_bytes": self.envelope.told.size_bytes, "tokens": self.envelope.tokens}
-        answer = await self._judge(Stage.MESSAGE, self.envelope.told.notes, content=kept.octets, **known)
+        content = {"content": kept.octets, "lend": kept.lend}
+        answer = await self._judge(Stage.MESSAGE, self.envelope.told.notes, **content, **known)
         if answer is None and self._ruling.envelope is not None:
             try:
                 self._rewrite(self._ruling.envelope)

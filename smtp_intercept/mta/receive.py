@@ -231,10 +231,10 @@ class Receiving:
 def _judging(services: Services, passage: Passage) -> dict[str, Any]:
     """Who decides about a connection."""
     assert services.judge is not None
-    ask = services.judge(passage)
+    decider = services.judge(passage)
     if services.course is None:
-        return {"ask": ask, "later": services.later}
-    course = services.course(passage, ask)
+        return {"ask": decider.ask, "later": decider.later}
+    course = services.course(passage, decider)
     return {"ask": course.ask, "later": course.later, "alone": course.rules_alone, "over": course.over}
 
 

@@ -11,31 +11,21 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
-import dns.asyncresolver
 import dns.exception
-import dns.flags
 import dns.name
 import dns.rdatatype
-import dns.resolver
 from dns.rdtypes.ANY.MX import MX
 from dns.rdtypes.IN.A import A
 from dns.rdtypes.IN.AAAA import AAAA
 
 from smtp_intercept.direction import Servers
-from smtp_intercept.lookup import Records, ask, outcome_of, read_nameservers, reason_of, stub_resolver
+from smtp_intercept.lookup import Records, outcome_of, reason_of
 from smtp_intercept.mta import mx
 from smtp_intercept.mta.failure import Failure, for_good, for_now
 from smtp_intercept.mta.mx import Exchange, Host, Target
 from smtp_intercept.names import Limits, Outcome
-
-# Answers kept, the least lately used forgotten first: some 2 KB each.
-CACHED_ANSWERS = 10_000
-# Queries at once over all domains: a resolver limits the rate of those who ask for more.
-QUERIES = 64
-# /etc/resolv.conf may appear or change while we run.
-REREAD_S = 30.0
+from smtp_intercept.questions import Questions
 
 
 class Resolver:
@@ -50,16 +40,9 @@ class Resolver:
         chance: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``nameservers`` are addresses, optionally with a port ("192.0.2.53", "192.0.2.53:5353", "[2001:db8::53]:53");
-        none: those of /etc/resolv.conf. ValueError for another spelling. ``own``: the box's addresses. ``timeout_s``:
-        of one query with its retries. ``chance``: in [0, 1)."""
-        self._nameservers = read_nameservers(nameservers)
-        self._own, self._timeout_s, self._chance, self._clock = own or Servers(), timeout_s, chance, clock
-        self._queries, self._limits = asyncio.Semaphore(QUERIES), Limits()
-        self._cache = dns.resolver.LRUCache(CACHED_ANSWERS)
-        self._stub: dns.asyncresolver.Resolver | None = None
-        self._read_at = 0.0
-        self._under_way: dict[tuple[dns.name.Name, int], asyncio.Task[Records]] = {}
+        """``nameservers`` and ``timeout_s`` as of `Questions`. ``own``: the box's addresses. ``chance``: in [0, 1)."""
+        self._questions = Questions(nameservers, timeout_s=timeout_s, clock=clock)
+        self._own, self._chance, self._limits = own or Servers(), chance, Limits()
 
     async def targets(self, domain: str) -> tuple[Target, ...] | Failure:
         """The hosts that take mail for ``domain`` (a name or an address literal "[192.0.2.1]"), best first."""
@@ -67,7 +50,7 @@ class Resolver:
             host = Host(Outcome.ANSWERED, (address,))
             return mx.usable(domain, (Exchange(0, address),), {address: host}, self._own, self._chance)
         try:
-            found = await self._ask(domain, dns.rdatatype.MX)
+            found = await self._questions.ask(domain, dns.rdatatype.MX)
         except _ERRORS as error:
             return _failure(domain, error)
         records = [rdata for rdata in found.records if isinstance(rdata, MX)]
@@ -109,39 +92,9 @@ class Resolver:
 
     async def _try(self, name: str, rdtype: dns.rdatatype.RdataType) -> Records | Exception:
         try:
-            return await self._ask(name, rdtype)
+            return await self._questions.ask(name, rdtype)
         except _ERRORS as error:
             return error
-
-    async def _ask(self, name: str, rdtype: dns.rdatatype.RdataType) -> Records:
-        """Those who ask the same at the same time share one query; one of them who leaves does not end it."""
-        key = dns.name.from_text(name), int(rdtype)
-        task = self._under_way.get(key)
-        if task is None:
-            task = self._under_way[key] = asyncio.create_task(self._query(key[0], rdtype))
-            task.add_done_callback(lambda done: self._answered(key, done))
-        return await asyncio.shield(task)
-
-    async def _query(self, name: dns.name.Name, rdtype: dns.rdatatype.RdataType) -> Records:
-        async with self._queries:
-            return await ask(self._current(), name, rdtype, self._timeout_s)
-
-    def _answered(self, key: tuple[dns.name.Name, int], task: asyncio.Task[Any]) -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # seen, also if nobody waits any more
-
-    def _current(self) -> dns.asyncresolver.Resolver:
-        now = self._clock()
-        if self._stub is None or (not self._nameservers and now >= self._read_at + REREAD_S):
-            self._stub, self._read_at = self._fresh(), now
-        return self._stub
-
-    def _fresh(self) -> dns.asyncresolver.Resolver:
-        stub = stub_resolver(self._nameservers)
-        stub.cache = self._cache
-        stub.flags = dns.flags.RD | dns.flags.AD  # tell us what you have verified: RFC 6840 §5.7
-        return stub
 
 
 # A name is text from strangers: one that cannot be asked for (a label of 64 octets) is a `DNSException` as well.

@@ -15,7 +15,7 @@ from smtp_intercept.limits import DEFAULT_LIMITS, Limits
 from smtp_intercept.milter.course import Course
 from smtp_intercept.mta.envelope import Envelope, Origin
 from smtp_intercept.passage import Passage
-from smtp_intercept.policy import NOT_DECIDED, Ask, Later, Ruling
+from smtp_intercept.policy import NOT_DECIDED, Decider, Ruling
 
 
 class Draft(Protocol):
@@ -62,9 +62,9 @@ class Services:
     """What a session needs. ``admission``: the refusal of a recipient, None if it is taken; ``verify``: that of one
     which is, by the server that would get it. ``direction`` of a message
     to one, for the log. ``room_bytes``: how large a message would still fit. ``balancer``: this client's PROXY
-    protocol is believed. ``clock`` gives UTC seconds. ``judge`` decides about a connection's mail, ``later`` answers
-    what it does not at once, or its ``silence`` does; ``course`` adds the filters that it names; ``spill`` opens a file
-    for content that it must see first."""
+    protocol is believed. ``clock`` gives UTC seconds. ``judge`` gives who decides about a connection's mail,
+    ``silence`` is their answer that does not come; ``course`` adds the filters that they name; ``spill`` opens a file
+    for content that must be seen first."""
 
     spool: Spool
     admission: Callable[[Origin, str], Answer | None]
@@ -78,8 +78,7 @@ class Services:
     limits: Limits = DEFAULT_LIMITS
     clock: Callable[[], float] = time.time
     verify: Callable[[Origin, str], Awaitable[Answer | None]] = _unverified
-    judge: Callable[[Passage], Ask] | None = None
-    later: Later | None = None
+    judge: Callable[[Passage], Decider] | None = None
     silence: Ruling = NOT_DECIDED
-    course: Callable[[Passage, Ask], Course] | None = None
+    course: Callable[[Passage, Decider], Course] | None = None
     spill: Callable[[], int] = nowhere

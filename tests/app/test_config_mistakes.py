@@ -574,8 +574,20 @@ FILTER = "[[filter]]\nname = 'f'\n"
         (f"{RULE}when = {{ vlan = 7 }}", "5: rule[0].when.vlan[0]: 7 is not in bridge.vlans, so its mail is never pi"),
         (f"{RULE}when = {{ port = 'x' }}", "5: rule[0].when.port[0]: 'x' is not a port of the bridge; name one of"),
         (
+            f"{RULE}when = {{ greylisted = true }}",
+            "5: rule[0].when.greylisted: is not available yet: it needs what is remembered",
+        ),
+        (
             f"{RULE}when = {{ dns_list = 'x' }}",
-            "5: rule[0].when.dns_list: is not available yet: it needs the DNS asked",
+            "5: rule[0].when.dns_list[0]: there is no list 'x'; add [dns.list.x] with zone",
+        ),
+        (f"{RULE}when = {{ dns_list = 'x y' }}", "5: rule[0].when.dns_list: 'x y' is not the name of a list; write it"),
+        (f"{RULE}unanswered = 'perhaps'", "5: rule[0].unanswered: 'perhaps' is not one of no, yes, defer"),
+        ("[dns.list.x]\nzone = 'x'", "4: dns.list.x.zone: 'x' is not the zone of a list; write it like"),
+        ("[dns.list.x]", "3: dns.list.x.zone: is missing; add zone = … to dns.list.x"),
+        (
+            "[dns.list.x]\nzone = 'x.example'\nanswers = ['192.0.2.1']",
+            "5: dns.list.x.answers[0]: '192.0.2.1' is not an answer of a list: they are in 127.0.0.0/8",
         ),
         (f"{RULE}when = {{ recipients_over = -1 }}", "5: rule[0].when.recipients_over: -1 is too low; the least is 0"),
     ],

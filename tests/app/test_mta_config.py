@@ -75,7 +75,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         "dsn_give_up_s": 5 * 86_400,
     }
     assert config.relay is None
-    assert config.dns.model_dump() == {"resolvers": (), "timeout_s": 5}
+    assert config.dns.model_dump() == {"resolvers": (), "timeout_s": 5, "list": {}}
     least = parse(LEAST + RELAY).relay
     assert least is not None
     assert least.model_dump() == {

@@ -106,3 +106,31 @@ def test_explain_says_what_they_say_to_a_connection(files: list[str], capsys: py
         "rule        lottery: not yet known: message, header.subject",
         "rule        tag: not yet known: size_over_bytes",
     ]
+
+
+INSIDE = """
+[[rule]]
+name = "programs"
+when.attachment = "*.exe"
+then = { refuse = "550 5.7.1 no programs" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("name=evil.exe", ["  programs  yes: refuse 550 5.7.1 no programs"]),
+        ("name=nice.txt", ["  programs  no: attachment"]),
+        # What cannot be seen to its end is the rule's twin's, which puts it off.
+        ("boundary=''", ["  programs  no: attachment", "  programs  yes: defer 451 4.4.3 Cannot be decided now, come"]),
+    ],
+)
+def test_what_is_inside(files: list[str], part: str, said: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    config, message = Path(files[1]), Path(files[-1])
+    config.write_text(f"{CONFIG.partition('[[rule]]')[0]}{INSIDE}")
+    message.write_text(MESSAGE.replace("To:", f"Content-Type: multipart/mixed; boundary=B; {part}\nTo:"))
+    if "boundary" in part:
+        message.write_text(MESSAGE.replace("To:", "Content-Type: multipart/mixed\nTo:"))
+    assert cli.main([*files, *WHERE, "--rcpt", "b@example.com"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  programs")]
+    assert [line[: len(wanted)] for line, wanted in zip(lines, said, strict=False)] == said

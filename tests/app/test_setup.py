@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 
 from hwprofiles.case import Case
-from smtp_intercept.app import cli, setup
-from smtp_intercept.app.config import load, parse, sample
+from smtp_intercept.app import cli, presets, setup
+from smtp_intercept.app.config import load, parse, sample, warnings
 from smtp_intercept.app.ports import Port, default_links, proposed
+from smtp_intercept.app.presets import PRESETS
 from smtp_intercept.app.template import filled
 
 PORTS = (
@@ -186,3 +188,28 @@ def test_uncommented_it_is_the_sample_again() -> None:
     assert tomllib.loads(text) == {}
     lines = [line.removeprefix("#") if not line.startswith("# ") else line for line in text.splitlines()]
     assert tomllib.loads("\n".join(lines)) == tomllib.loads(sample())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_with_answers(name: str, path: Path, tmp_path: Path) -> None:
+    """All that is asked is in force, all else as it is shipped; and what is shipped is sound."""
+    assert parse(presets.text(name)).rule
+    assert not [warning for warning in warnings(parse(presets.text(name))) if warning.startswith("rule")]
+    answers = tmp_path / "answers.toml"
+    said: dict[str, Any] = {"ports": ["eth7", "eth8"], "management": ["192.0.2.2/24"]}
+    said |= {} if name == "isp-outbound" else {"domain": "example.org", "servers": ["192.0.2.30"]}
+    answers.write_text(tomli_w.dumps(said))
+    assert run(path, "--answers", str(answers), "--preset", name, "--yes") == 0
+    written, shipped = parse(path.read_text()), parse(presets.text(name))
+    assert written.bridge.ports == ("eth7", "eth8")
+    assert [str(each) for each in written.bridge.management] == said["management"]
+    assert [(each.domain, each.servers) for each in written.protected] == (
+        [("example.org", ("192.0.2.30",))] if shipped.protected else []
+    )
+    assert (written.rule, written.pickup, written.intercept) == (shipped.rule, shipped.pickup, shipped.intercept)
+
+
+def test_a_preset_that_there_is_not(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(path, "--preset", "what", "--yes")
+    assert "protect-servers" in capsys.readouterr().err

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from smtp_intercept.direction import Direction, Domains, Protection, message_direction
 from smtp_intercept.inspect.actions import TagSubject
 from smtp_intercept.inspect.criteria import CRITERIA
-from smtp_intercept.inspect.facts import Connection, Content, Facts, Known
+from smtp_intercept.inspect.facts import Connection, Content, Facts, Known, Lookup, Reply, Source
 from smtp_intercept.inspect.judge import Judge
 from smtp_intercept.inspect.message import values
 from smtp_intercept.inspect.patterns import mailbox
 from smtp_intercept.inspect.rule import Condition, Rule
 from smtp_intercept.inspect.ruleset import Finding, Ruleset, strictest
 from smtp_intercept.policy import PASSED, Discard, Need, Pass, Question, Refuse, Ruling, Stage
-from tests.inspect.worlds import CLIENTS, PATHS, rules
+from tests.inspect.worlds import CLIENTS, OUTSIDE, PATHS, REPLIES, lookups, rules
 
 PROTECTION = Protection(Domains.of([("example.com", True)]))
 HEADERS = st.sampled_from([b"", b"Subject: Lottery!\r\n\r\n", b"X-Spam: yes\r\nSubject: x\r\n\r\n"])
@@ -43,17 +43,28 @@ def test_stage_by_stage_is_the_whole(made: tuple[Rule, ...], data: st.DataObject
     )
     recipients = data.draw(st.lists(st.sampled_from(PATHS[1:]), min_size=1, max_size=3))
     header, size = data.draw(HEADERS), data.draw(st.sampled_from([10, 101, 5000]))
-    judge = Judge(lambda: ruleset, connection, PROTECTION)
+    judge, replies = Judge(lambda: ruleset, connection, PROTECTION, outside=OUTSIDE), dict[Lookup, Reply]()
+    for source in Source:
+        replies |= {Lookup(source, "", 0): data.draw(st.sampled_from(REPLIES[source]))}
+
+    def ask(question: Question) -> Ruling:
+        """As `Waiting` does."""
+        ruling = judge.ask(question)
+        while judge.wanted:
+            judge.learn({each: replies[Lookup(each.source, "")] for each in judge.wanted})
+            ruling = judge.ask(question)
+        return ruling
+
     # What a session makes of the verdicts.
     for stage in (Stage.CONNECT, Stage.HELO, Stage.MAIL):
-        ruling = judge.ask(replace(asked, stage=stage))
+        ruling = ask(replace(asked, stage=stage))
         if not isinstance(ruling.verdict, Pass):
             break
     left: dict[str, Ruling] = {}
     early = ruling.verdict
     if isinstance(early, Pass):
         for number, path in enumerate(recipients, 1):
-            left[path] = judge.ask(replace(asked, stage=Stage.RCPT, recipient=path, recipients=number))
+            left[path] = ask(replace(asked, stage=Stage.RCPT, recipient=path, recipients=number))
     facts = Facts(
         connection,
         asked.helo,
@@ -62,7 +73,9 @@ def test_stage_by_stage_is_the_whole(made: tuple[Rule, ...], data: st.DataObject
         5000 if b"5000" in asked.parameters else 5 if asked.parameters else None,
         recipients=len(recipients),
         content=Content(values(header, ruleset.headers), size),
+        outside=OUTSIDE,
     )
+    facts.replies = {each: replies[Lookup(each.source, "")] for each in lookups(facts)}
     whole = {path: find(ruleset, facts, path) for path in recipients}
     event(type(early).__name__)
     if not isinstance(early, Pass):
@@ -75,13 +88,13 @@ def test_stage_by_stage_is_the_whole(made: tuple[Rule, ...], data: st.DataObject
         return
     tokens = frozenset(ruling.token for ruling in passed.values())
     last = replace(asked, recipients=len(recipients), tokens=tokens)
-    at_data = judge.ask(replace(last, stage=Stage.DATA))
+    at_data = ask(replace(last, stage=Stage.DATA))
     wanted = strictest(whole[path] for path in passed)
     event(at_data.need.name)
     if not isinstance(at_data.verdict, Pass):
         assert at_data.verdict == wanted.verdict
         return
-    ruling = judge.ask(replace(last, stage=Stage.MESSAGE, header=header, size_bytes=size))
+    ruling = ask(replace(last, stage=Stage.MESSAGE, header=header, size_bytes=size))
     assert ruling.verdict == wanted.verdict
     assert set(ruling.by) == set(wanted.by)
     assert set(ruling.would) == set(wanted.would)

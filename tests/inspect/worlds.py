@@ -11,7 +11,19 @@ from hypothesis import strategies as st
 from smtp_intercept.direction import Direction
 from smtp_intercept.inspect.actions import AddHeader
 from smtp_intercept.inspect.criteria import CRITERIA, NEGATED
-from smtp_intercept.inspect.facts import MINUTES_A_DAY, Connection, Content, Facts, Known
+from smtp_intercept.inspect.dns import LISTED
+from smtp_intercept.inspect.facts import (
+    MINUTES_A_DAY,
+    Connection,
+    Content,
+    DnsList,
+    Facts,
+    Known,
+    Lookup,
+    Outside,
+    Reply,
+    Source,
+)
 from smtp_intercept.inspect.patterns import mailbox
 from smtp_intercept.inspect.rule import Condition, Rule
 from smtp_intercept.policy import Close, Defer, Discard, Pass, Refuse
@@ -34,6 +46,28 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     "recipients_over": (0, 1, 2),
     "header": ("*lottery*", "yes", "*"),
     "size_over_bytes": (0, 100, 1000),
+    "client_name": ("*.isp.example", "mx.example.com"),
+    "client_named": (True, False),
+    "dns_list": ("one", "two"),
+    "helo_resolves": (True, False),
+    "sender_resolves": (True, False),
+    "attachment": ("*.exe", "a.txt"),
+    "attachment_type": ("application/*",),
+}
+OUTSIDE = Outside({name: DnsList(f"{name}.example", (LISTED,)) for name in ("one", "two")})
+# What a look-up may bring, by whom it asks.
+REPLIES: dict[Source, tuple[Reply, ...]] = {
+    Source.CLIENT: ((), ("a.isp.example",), ("mx.example.com", "b.isp.example"), None),
+    Source.HOST: ((), ("yes",), None),
+    Source.MAIL: ((), ("yes",), None),
+    Source.PARTS: (
+        (),
+        ("n:evil.exe", "t:text/plain"),
+        ("t:application/zip", "n:a.txt"),
+        ("?too many", "n:A.TXT"),
+        None,
+    ),
+    Source.LIST: ((), ("127.0.0.2",), ("192.0.2.7",), ("127.0.0.1",), ("127.255.255.254",), None),
 }
 ENDINGS = (
     None,
@@ -51,15 +85,16 @@ def conditions(draw: st.DrawFn) -> Condition:
     name = draw(st.sampled_from(sorted(ENTRIES)))
     texts = draw(st.lists(st.sampled_from(ENTRIES[name]), min_size=1, max_size=3, unique=True))
     negated = name in NEGATED and draw(st.booleans())
+    unanswered = CRITERIA[name].asks is not None and draw(st.booleans())
     field = draw(st.sampled_from(["subject", "x-spam"])) if name == "header" else ""
-    return Condition(name, tuple(CRITERIA[name].kind.read(text) for text in texts), negated, field)
+    return Condition(name, tuple(CRITERIA[name].kind.read(text) for text in texts), negated, field, unanswered)
 
 
 @st.composite
 def rules(draw: st.DrawFn, *, most: int = 6) -> tuple[Rule, ...]:
     made = []
     for number in range(draw(st.integers(0, most))):
-        asked = {(c.criterion, c.field, c.negated): c for c in draw(st.lists(conditions(), max_size=3))}
+        asked = {(c.criterion, c.field, c.negated, c.unanswered): c for c in draw(st.lists(conditions(), max_size=3))}
         ending = draw(st.sampled_from(ENDINGS))
         edited = draw(st.booleans()) if ending in (None, Pass()) else False
         edits = (AddHeader(f"X-{number}", "yes"),) if edited else ()
@@ -85,7 +120,7 @@ def facts(draw: st.DrawFn) -> Facts:
         )
     )
     size_bytes = draw(st.sampled_from([1, 100, 101, 5000]))
-    return Facts(
+    made = Facts(
         connection,
         draw(st.sampled_from(["mx.example.com", "MX.EXAMPLE.com", "", "ax"])),
         draw(st.booleans()),
@@ -95,7 +130,22 @@ def facts(draw: st.DrawFn) -> Facts:
         draw(st.sampled_from([Direction.INCOMING, Direction.OUTGOING])),
         draw(st.integers(1, 3)),
         Content(header, size_bytes),
+        OUTSIDE,
     )
+    return replace(made, replies=draw(replies(made, missing=draw(st.booleans()))))
+
+
+def lookups(facts: Facts) -> list[Lookup]:
+    """All that may be asked about these."""
+    asking = [(criterion.asks, ENTRIES[name]) for name, criterion in CRITERIA.items() if name in ENTRIES]
+    return [*dict.fromkeys(lookup for asks, entries in asking if asks for lookup in asks(facts, entries))]
+
+
+@st.composite
+def replies(draw: st.DrawFn, facts: Facts, *, missing: bool = False) -> dict[Lookup, Reply]:
+    """To all of them or, ``missing``, to some."""
+    asked = [each for each in lookups(facts) if not missing or draw(st.booleans())]
+    return {each: draw(st.sampled_from(REPLIES[each.source])) for each in asked}
 
 
 def by(stage: Known, whole: Facts) -> Facts:

@@ -25,7 +25,7 @@ from smtp_intercept.app.lab.network import Lab
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
 SERVER, MAILBOX = "192.0.2.20", "192.0.2.21"
-KINDS = ("diverter", "interceptor", "resolver", "mta", "tracker", "exporter")
+KINDS = ("diverter", "interceptor", "resolver", "reader", "mta", "tracker", "exporter")
 
 ATTACK = """
 import argparse, ctypes, json, os, signal, socket, sys, threading
@@ -113,14 +113,19 @@ def lab() -> Iterator[Lab]:
             {"domain": "example.com", "servers": [SERVER]},
             {"domain": "example.org", "servers": [MAILBOX], "handler": "mta"},
         ]
-        lab.gateway.configure(
+        tables: dict[str, Any] = {"protected": protected, "mta": {"spool": spool, "hostname": "gateway.example.com"}}
+        tables["inspect"] = {"directory": str(lab.gateway.directory / "held")}
+        tables["rule"] = [
             {
-                "protected": protected,
-                "mta": {"spool": spool, "hostname": "gateway.example.com"},
-                "tracking": {"index": str(lab.gateway.directory / "index")},
-                "metrics": {"listen": str(lab.gateway.directory / "metrics.sock")},
+                "name": "r",
+                "when": {"attachment": "*.exe", "dns_list": "x"},
+                "then": {"discard": True},
+                "mode": "observe",
             }
-        )
+        ]
+        tables["tracking"] = {"index": str(lab.gateway.directory / "index")}
+        tables["metrics"] = {"listen": str(lab.gateway.directory / "metrics.sock")}
+        lab.gateway.configure({**tables, "dns": {"list": {"x": {"zone": "x.example", "wait_s": 1}}}})
         lab.gateway.start()
         yield lab
 

@@ -24,7 +24,7 @@ from smtp_intercept.milter.client import Filter, Settings
 from smtp_intercept.milter.course import Course
 from smtp_intercept.milter.envelope import Visit
 from smtp_intercept.passage import Passage
-from smtp_intercept.policy import Ask
+from smtp_intercept.policy import Decider
 from smtp_intercept.rules import Rules
 from tests.mta.receiving import RULE, house
 from tests.smtp.box import Box, box, connected
@@ -136,12 +136,12 @@ async def town(
     it = Town(filters)
     ruleset, spill = Ruleset(rules), held_place(tmp_path / "held", 0, 0)
 
-    def ask(passage: Passage) -> Ask:
+    def ask(passage: Passage) -> Decider:
         client, server = (ip_address(address[0]).packed for address in (passage.client, passage.server))
         connection = Connection(passage.arrival.direction, client, server, passage.arrival.port)
-        return Judge(lambda: ruleset, connection, RULE.protection).ask
+        return Decider(Judge(lambda: ruleset, connection, RULE.protection).ask)
 
-    def course(passage: Passage, judge: Ask) -> Course:
+    def course(passage: Passage, judge: Decider) -> Course:
         visit = Visit(passage.name, passage.client, passage.server, "box.example")
         return Course(judge, filters, visit, lambda: NewBody(spill, MOST_BYTES))
 

@@ -22,7 +22,7 @@ from smtp_intercept.inspect.ruleset import Ruleset
 from smtp_intercept.limits import DEFAULT_LIMITS
 from smtp_intercept.mta.faults import SpoolFullError
 from smtp_intercept.passage import Passage
-from smtp_intercept.policy import Ask, Close, Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage
+from smtp_intercept.policy import Close, Decider, Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage
 from tests.mta.receiving import RULE, House, Shelf, everything, house, replies, send
 from tests.smtp.box import Run
 
@@ -35,13 +35,13 @@ def said(name: str, *texts: Any, field: str = "") -> Condition:
     return Condition(name, tuple(map(CRITERIA[name].kind.read, texts)), False, field)
 
 
-def judging(*rules: Rule, observed: bool = False) -> Callable[[Passage], Ask]:
+def judging(*rules: Rule, observed: bool = False) -> Callable[[Passage], Decider]:
     ruleset = Ruleset(rules, observed=observed)
 
-    def of(passage: Passage) -> Ask:
+    def of(passage: Passage) -> Decider:
         client, server = (ip_address(address[0]).packed for address in (passage.client, passage.server))
         connection = Connection(passage.arrival.direction, client, server, passage.arrival.port)
-        return Judge(lambda: ruleset, connection, RULE.protection).ask
+        return Decider(Judge(lambda: ruleset, connection, RULE.protection).ask)
 
     return of
 
@@ -187,7 +187,7 @@ def test_an_answer_may_come_later(run: Run, late: Stage, verdict: Any) -> None:
         asyncio.get_running_loop().call_later(0.01, told, ruling)
 
     async def work() -> None:
-        async with house(judge=lambda passage: ask, later=later) as it:
+        async with house(judge=lambda passage: Decider(ask, later)) as it:
             sock = it.enter()
             await send(sock, HELLO + MAIL % b"a@c.example" + RCPT % b"b@example.com" + b"DATA\r\n")
             await asyncio.sleep(0.1)
