@@ -25,7 +25,7 @@ from smtp_intercept.app.tracker import REBUILD, TakenError, Tracker, make_direct
 from smtp_intercept.app.writable import as_user
 from smtp_intercept.timestamp import timestamp
 from smtp_intercept.watch import story, terms
-from smtp_intercept.watch.index import Found, Index, volumes_in
+from smtp_intercept.watch.index import LOCK, Found, Index, volumes_in
 from smtp_intercept.watch.terms import Field, Kind, Question, Value
 
 POLL_S = 0.5
@@ -82,7 +82,7 @@ def _directory(arguments: argparse.Namespace) -> Path:
     else:
         raise FailedError("there is no tracking index: set tracking.index, then restart `tollbridge run`")
     try:
-        there = bool(volumes_in(directory))
+        there = (directory / LOCK).exists() or bool(volumes_in(directory))
     except FileNotFoundError:
         there = False
     if not there:

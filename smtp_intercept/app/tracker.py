@@ -21,13 +21,13 @@ from smtp_intercept.app.child import read_arguments, settle_in
 from smtp_intercept.app.lentlogs import Borrowed
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.watch.follow import Ask, Follower
-from smtp_intercept.watch.index import Keep, Writer, remove, volumes_in
+from smtp_intercept.watch.index import LOCK, Keep, Writer, remove, volumes_in
 
 NICE = 15
 IDLE_S = 0.25  # between two looks at a log to which nothing was added
 AGAIN_S = 5.0  # a disk that is full is asked again so often
 TIDY_S = 10.0
-LOCK, REBUILD = "lock", "rebuild"  # files in the index's directory
+REBUILD = "rebuild"  # a file in the index's directory
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _LOG = logging.getLogger("tollbridge")
 

@@ -33,6 +33,7 @@ from smtp_intercept.watch.terms import (
 from smtp_intercept.watch.volume import Batch, Stored, Volume
 
 DAY_MS = 86_400_000
+LOCK = "lock"  # a file in the directory: a writer has been there, though there may have been no mail yet
 MOST_RECORDS = 1_000_000  # in one volume: its tree stays in a small box's memory while it is written
 PARTS = 30  # in which the age that is kept is given up, and the size
 LEAST_BYTES = 1 << 20  # of a volume

@@ -13,6 +13,7 @@ def test_both_processes_count() -> None:
         "rules": {"a": {"done": 4, "would": 0}, "b": {"done": 0, "would": 2}},
         "rules_cut": False,
         "list_errors": ["x", "y"],
+        "filters": [],
     }
     assert rules_status.warnings(page) == [f"a list of the rules is used as it was: {name}" for name in "xy"]
 

@@ -21,7 +21,7 @@ from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lentlogs import logs as opened
 from smtp_intercept.app.trace import fitting
 from smtp_intercept.app.tracker import REBUILD, TakenError, Tracker
-from smtp_intercept.watch.index import Index, Keep, volumes_in
+from smtp_intercept.watch.index import LOCK, Index, Keep, volumes_in
 from smtp_intercept.watch.terms import Field
 from tests.watch import logs
 from tests.watch.logs import delivery, line, message, notice, session
@@ -128,6 +128,12 @@ def test_strangers_command_neither_terminal_nor_reader(box: Box, capsys: pytest.
     for words in ([], ["--from", HOSTILE.replace("\x00", "")], ["--json"]):
         assert box.run("trace", *words) == Exit.DONE
         assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+def test_before_the_first_mail_there_is_none(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    (box.directory / LOCK).touch()
+    assert box.run("trace") == Exit.DONE
+    assert capsys.readouterr().out == "no mail fits\n"
 
 
 def test_without_an_index_it_says_what_to_do(box: Box, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from smtp_intercept.app.lab.gateway import Gateway
 from smtp_intercept.app.lab.host import patient
 from smtp_intercept.app.lab.network import Lab
 from smtp_intercept.app.signals import ASKS
-from smtp_intercept.watch.index import volumes_in
+from smtp_intercept.watch.index import LOCK
 from tests.app.test_cli import leaves
 from tests.kernel.relay_card import Card
 from tests.mta.spools import put, spool_in, wait
@@ -150,7 +150,7 @@ def test_done(box: Gateway) -> None:
     assert box.run(line(box, "status"), check=False).returncode == Exit.NOT_INSPECTING
     daemon = box.spawn_daemon()
     deadline_at = time.monotonic() + patient(10.0)
-    while not volumes_in(box.directory / "index"):  # the tracker begins behind all others
+    while not (box.directory / "index" / LOCK).exists():  # the tracker begins behind all others
         assert time.monotonic() < deadline_at, daemon.stderr
         time.sleep(0.1)
     for words in RUNNING:
