@@ -41,6 +41,7 @@ PURE = {
     "smtp_intercept.inspect": (
         *("patterns", "facts", "criteria", "actions", "rule", "columns", "ruleset", "written", "judge", "message"),
     ),
+    "smtp_intercept.tls": ("hello", "names", "manners", "left_alone", "certificates"),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),
