@@ -15,10 +15,11 @@ from smtp_intercept.policy import Ask, Later
 @dataclass(frozen=True, slots=True)
 class Rules:
     """``ask`` decides about mail; the questions that it does not answer at once are for ``later``. ``strip_starttls``:
-    the keyword leaves EHLO replies, the command is answered 502. ``reject_bare_newline``: a message that servers could
-    end elsewhere is refused. A dialogue that cannot be followed any more ends if the server is to blame and
-    ``close_in_doubt``, or the client and not ``pass_client_doubt``; else it crosses unread. ``balancer``: the client
-    may begin with the PROXY protocol. ``too_large`` is said of content that must be held and is more than may be."""
+    the keyword leaves EHLO replies, the command is answered 502. ``takes_part``: whoever encrypts is asked to do so
+    with the box. ``reject_bare_newline``: a message that servers could end elsewhere is refused. A dialogue that cannot
+    be followed any more ends if the server is to blame and ``close_in_doubt``, or the client and not
+    ``pass_client_doubt``; else it crosses unread. ``balancer``: the client may begin with the PROXY protocol.
+    ``too_large`` is said of content that must be held and is more than may be."""
 
     ask: Ask | None = None
     later: Later | None = None
@@ -29,11 +30,12 @@ class Rules:
     balancer: bool = False
     limits: Limits = DEFAULT_LIMITS
     too_large: Answer = MESSAGE_TOO_LARGE
+    takes_part: bool = False
 
     @property
     def guarded(self) -> bool:
         """Some commands must not cross, so none may before it is understood."""
-        return self.ask is not None or self.strip_starttls
+        return self.ask is not None or self.strip_starttls or self.takes_part
 
 
 TRANSPARENT = Rules()

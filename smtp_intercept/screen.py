@@ -36,12 +36,13 @@ _NONE, _CROSSED, _REFUSED, _DISCARDED, _HELD = Fate
 
 class Screen:
     """One session's. ``gone`` is set when the server's leg is: the answer to everything but QUIT. ``question`` is the
-    last one asked, the next one's ground; ``ruling`` the last answer, None while it is waited for. ``notes`` are of the
-    envelope under way, ``session_notes`` of what came before any."""
+    last one asked, the next one's ground; ``ruling`` the last answer, None while it is waited for. ``sealed``: in TLS
+    whose other end is the box; ``unverified``: and whose server may be anybody. ``notes`` are of the envelope under
+    way, ``session_notes`` of what came before any."""
 
     __slots__ = (
         *("_chunks", "_crossed", "_discarded", "_idle", "_mail", "_recipients", "_rules", "_told", "_tokens"),
-        *("gone", "need", "notes", "question", "ruling", "session_notes"),
+        *("gone", "need", "sealed", "unverified", "notes", "question", "ruling", "session_notes"),
     )
 
     def __init__(self, rules: Rules) -> None:
@@ -50,6 +51,7 @@ class Screen:
         self.ruling: Ruling | None = None
         self._told: Ruling | None = None  # later; for the question that is asked once more
         self.gone: Answer | None = None
+        self.sealed = self.unverified = False
         self._idle = 0  # commands since the last mail
         self.session_notes = self.notes = Notes()
         self.forget()
@@ -97,6 +99,12 @@ class Screen:
         self.notes.take(ruling)
         return answer_to(ruling.verdict, stage)
 
+    def seal(self, *, verified: bool) -> None:
+        """The dialogue is encrypted from here on, and nothing that was said before counts (RFC 3207 §4.2)."""
+        self.forget()
+        self.question = Question(Stage.CONNECT, client=self.question.client)
+        self.sealed, self.unverified = True, not verified
+
     def authenticated(self) -> None:
         """The client is somebody."""
         self.question = replace(self.question, authenticated=True)
@@ -117,8 +125,8 @@ class Screen:
         self._idle += 1
         if 0 < self._rules.limits.commands_without_mail < self._idle:
             return answers.TOO_MANY_COMMANDS
-        if self._rules.strip_starttls and command.verb in ENCRYPTING:
-            return answers.NO_STARTTLS
+        if command.verb in ENCRYPTING and (self._rules.strip_starttls or self.sealed):
+            return answers.TLS_ACTIVE if self.sealed else answers.NO_STARTTLS
         return None
 
     def _judge_url(self, command: Command) -> Answer | None:
@@ -151,6 +159,8 @@ class Screen:
         return answer
 
     def _judge_mail(self, command: Command) -> Answer | None:
+        if self.unverified and b"REQUIRETLS" in command.argument.upper().split():
+            return answers.UNVERIFIED
         if self._rules.ask is None:
             self.forget()
             self._mail = _CROSSED

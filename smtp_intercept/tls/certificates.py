@@ -5,7 +5,7 @@ Pure. Never makes a better one of a bad one: what the server's own lacks, the le
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from smtp_intercept.tls.names import Constraints, any_matches
@@ -47,7 +47,7 @@ class Authority:
 
     not_before: float
     not_after: float
-    constraints: Constraints = Constraints()
+    constraints: Constraints = field(default_factory=Constraints)
 
 
 @dataclass(frozen=True, slots=True)

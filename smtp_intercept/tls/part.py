@@ -1,0 +1,133 @@
+"""What one process has for taking part in TLS: identities, an authority, roots, and the memory of who is left alone.
+
+Holds keys and opens nothing. Decides by `manners`; what it shows to a client is never worth more than the server's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TypeVar
+
+from bridge.client import client_of
+from smtp_intercept.passage import Passage
+from smtp_intercept.tls.certificates import Certificate, Verified, leaf_for, verify
+from smtp_intercept.tls.contexts import towards_client, towards_server
+from smtp_intercept.tls.left_alone import LeftAlone
+from smtp_intercept.tls.manners import Asked, Decision, Failure, Identity, Means, Why, decide, lesson
+from smtp_intercept.tls.x509 import Signer, Trust, UnmintableError, read_chain
+
+# Servers whose certificates are remembered, and the leaves made for them; a context has some 50 KB.
+MAX_SHOWN, MAX_READ = 256, 2_048
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """An identity with its key, ready to be shown. ``der`` is its certificate's."""
+
+    identity: Identity
+    context: ssl.SSLContext
+    der: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a client gets to see. ``own``: octet by octet what the server has shown."""
+
+    context: ssl.SSLContext
+    own: bool
+
+
+class Part:
+    """``clock`` gives UTC seconds; ``required``: servers whose certificates are not sound are refused."""
+
+    def __init__(
+        self,
+        means: Means,
+        own: tuple[Own, ...],
+        signer: Signer | None,
+        trust: Trust,
+        *,
+        minimum: ssl.TLSVersion,
+        required: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        self._means, self._own = means, {each.identity.number: each for each in own}
+        self._signer, self._trust, self._minimum, self.required = signer, trust, minimum, required
+        self._clock, self._left = clock, LeftAlone()
+        self.towards_server = towards_server(minimum)
+        self._read: OrderedDict[tuple[bytes, ...], Certificate] = OrderedDict()
+        self._shown: OrderedDict[bytes, ssl.SSLContext] = OrderedDict()
+        self.taken = 0
+        self.left_alone: Counter[str] = Counter()
+
+    def asked(self, passage: Passage, name: str) -> Asked:
+        """One connection, as `manners` has it."""
+        client, server = passage.client[0], passage.server
+        return Asked(
+            direction=passage.arrival.direction,
+            client=ip_address(client).packed,
+            client_network=client_of(client).network,
+            server=ip_address(server[0]).packed,
+            port=server[1],
+            name=name,
+        )
+
+    def decide(self, asked: Asked) -> Decision:
+        """Counted."""
+        decision = decide(asked, self._means, self._left, self._clock())
+        if isinstance(decision, Why):
+            self.left_alone[decision.value] += 1
+        return decision
+
+    def learn(self, failure: Failure, asked: Asked, *, own: bool) -> Why | None:
+        """Why it is left alone from now on, if it is."""
+        learned = lesson(failure, asked, own=own)
+        if learned is not None:
+            self._left.remember(*learned, now=self._clock())
+        return learned and learned[1]
+
+    def judge(self, chain: list[bytes], name: str) -> tuple[Certificate, Verified]:
+        """What a server has shown."""
+        now = self._clock()
+        found = _kept(self._read, tuple(chain), MAX_READ, lambda: read_chain(chain, self._trust, now))
+        return found, verify(found, name, now)
+
+    def show(self, decision: Decision, chain: list[bytes], certificate: Certificate) -> Shown:
+        """What the client gets to see. `UnmintableError`."""
+        if isinstance(decision, Identity):
+            own = self._own[decision.number]
+            return Shown(own.context, own.der in chain[:1])
+        if self._signer is None:
+            raise UnmintableError("there is no authority")
+        signer, leaf = self._signer, leaf_for(certificate, self._signer.authority)
+        if leaf is None:
+            raise UnmintableError("the authority may speak for none of the server's names")
+        key = hashlib.sha256(b"".join(chain) + bytes([certificate.trusted])).digest()
+        made = _kept(
+            self._shown, key, MAX_SHOWN, lambda: towards_client(signer.mint(leaf), signer.leaf_key, self._minimum)
+        )
+        return Shown(made, own=False)
+
+    def report(self) -> dict[str, object]:
+        """For `status`: what was done, and who is left alone now, by reason."""
+        now = self._clock()
+        remembered = Counter(why for _, why, _ in self._left.all(now))
+        return {"taken": self.taken, "left_alone": dict(self.left_alone), "remembered": dict(remembered)}
+
+
+def _kept(kept: OrderedDict[K, V], key: K, most: int, make: Callable[[], V]) -> V:
+    """The one that was used longest ago goes."""
+    if key not in kept:
+        kept[key] = make()
+        if len(kept) > most:
+            kept.popitem(last=False)
+    kept.move_to_end(key)
+    return kept[key]
