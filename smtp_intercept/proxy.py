@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smtp_intercept.accepting import ACCEPT_BATCH, Accepting
 from smtp_intercept.accounts import NO_BUDGET, Account, Accounts, Budget
@@ -35,9 +35,11 @@ from smtp_intercept.shares import ANY_NUMBER, Shares
 from smtp_intercept.tally import count_keywords, count_session, tally
 from smtp_intercept.timestamp import timestamp
 from smtp_intercept.tls.handshakes import taking_part
-from smtp_intercept.tls.part import Part
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close, saved_macs
+
+if TYPE_CHECKING:
+    from smtp_intercept.tls.part import Part
 
 # A server that does not answer is given up before the client is: Postfix waits 30 s for a connection, others longer,
 # and the client has one already and waits for a banner (5 min, RFC 5321 §4.5.3.2.1).

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -33,9 +33,11 @@ from smtp_intercept.app.handover import Giving
 from smtp_intercept.app.heldplace import held_place
 from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.rulings import LOOK_EVERY_S, Rulings
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.app.seats import Seats
+from smtp_intercept.app.tls_checks import takes_part
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
 from smtp_intercept.inspect.held import nowhere
@@ -45,7 +47,11 @@ from smtp_intercept.names import ServedNames
 from smtp_intercept.passage import Passage
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
 from smtp_intercept.rules import Rules
+from smtp_intercept.tls.manners import Way
 from smtp_intercept.transparent import Address, Blank, Dialler
+
+if TYPE_CHECKING:
+    from smtp_intercept.tls.part import Part
 
 FILES_PER_SESSION = 2
 FILES_BESIDE = 64
@@ -81,6 +87,7 @@ class Interceptor:
         self._lends = [channel.adopt(end) for end in arguments.lend]
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         self._rulings = Rulings(settings, links)
+        self._ways, self._part = config.ways(settings, links), _part(settings)
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
         self._untaken = 0
@@ -93,7 +100,8 @@ class Interceptor:
             shares=config.shares(settings),
             budget=config.budget(settings, settings.interceptor.workers),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
-            rules=_rules(settings, self._rulings),
+            rules=self._rules(settings),
+            part=self._part,
             spill=_spill(settings, arguments),
             session_idle_s=float(limits.session_idle_s or 1),
             choose=self._choose,
@@ -120,6 +128,29 @@ class Interceptor:
         await self._gateway.drain(self._drain_s)
         for chore in chores:
             chore.cancel()
+
+    def _rules(self, settings: config.Config) -> Callable[[Passage], Rules]:
+        """By direction, by what becomes of STARTTLS, and by whether the connection is a balancer's; with a judge of its
+        own, where there are rules."""
+        known = {
+            (direction, way, balanced): replace(config.rules(settings, direction, way), balancer=balanced)
+            for direction in Direction
+            for way in self._ways.all
+            for balanced in (False, True)
+        }
+        balancer = config.balancer(settings)
+
+        def of(passage: Passage) -> Rules:
+            return known[passage.arrival.direction, self._way(passage), balancer(passage.client[0])]
+
+        def judged(passage: Passage) -> Rules:
+            return replace(of(passage), ask=self._rulings.judge(passage).ask)
+
+        return judged if settings.rule else of
+
+    def _way(self, passage: Passage) -> Way:
+        served = self._served.serving.by(ip_address(passage.server[0]).packed) if self._ways.by_domain else ()
+        return self._ways.choose(passage.arrival.port, passage.arrival.direction, served)
 
     def _choose(self, sock: socket.socket, client: Address, server: Address, arrival: Arrival) -> Taker:
         """While the MTA is silent its mail goes on live, or waits at the client: as on_failure says."""
@@ -151,10 +182,21 @@ class Interceptor:
         counts = {**self._gateway.counters(), "mta_silent": self._untaken, **self._log.counts}
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
-        told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
+        told: dict[str, Any] = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
         rules = {**self._gateway.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
+        if self._part is not None:
+            told |= self._part.report()
         report = {**myself(), **told, **rules, "counts": counts, "unknown_keywords": unknown}
         channel.tell(self._reports, report)
+
+
+def _part(settings: config.Config) -> Part | None:
+    """What is needed to take part in TLS; None where nobody is to."""
+    if not takes_part(settings):
+        return None
+    from smtp_intercept.app import tls_files  # what it brings is a lot, and seldom needed
+
+    return tls_files.part(settings)
 
 
 def _blank(borrow: int | None) -> Blank | None:
@@ -165,21 +207,6 @@ def _blank(borrow: int | None) -> Blank | None:
 def _spill(settings: config.Config, arguments: argparse.Namespace) -> Callable[[], int]:
     """Where content that rules must see is held."""
     return held_place(Path(settings.inspect.directory), arguments.uid, arguments.gid) if settings.rule else nowhere
-
-
-def _rules(settings: config.Config, rulings: Rulings) -> Callable[[Passage], Rules]:
-    """By direction, and by whether the connection is a balancer's; with a judge of its own, where there are rules."""
-    usual = {direction: config.rules(settings, direction) for direction in Direction}
-    balanced = {direction: replace(rules, balancer=True) for direction, rules in usual.items()}
-    balancer = config.balancer(settings)
-
-    def of(passage: Passage) -> Rules:
-        return (balanced if balancer(passage.client[0]) else usual)[passage.arrival.direction]
-
-    def judged(passage: Passage) -> Rules:
-        return replace(of(passage), ask=rulings.judge(passage).ask)
-
-    return judged if settings.rule else of
 
 
 def _shared(settings: config.Config, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -205,7 +232,7 @@ def main(argv: list[str] | None = None) -> int:
     _allow_sessions(settings.limits.sessions or 1)
     try:
         interceptor = Interceptor(settings, arguments)
-    except ListError as error:
+    except (ListError, MistakeError) as error:
         _LOG.error("%s", error)
         return 1
     except OSError as error:

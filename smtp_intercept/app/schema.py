@@ -26,13 +26,14 @@ from smtp_intercept.app.fields import (
     OnOverload,
     Queue,
     Source,
-    StartTls,
     VerifyFailure,
 )
 from smtp_intercept.app.rule_schema import MAX_RULES, Inspect, Rule
+from smtp_intercept.app.tls_schema import Tls, WaysChoice
 from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, RFC_SECONDS, Phase
 from smtp_intercept.mta.nexthop import Protocol, Security
+from smtp_intercept.tls.manners import Way
 
 _DAY_S = 86_400
 _MAX_SESSION_IDLE_S = 3600
@@ -79,6 +80,7 @@ class PortHandlers(Table):
 
     incoming: fields.HandlerChoice | None = None
     outgoing: fields.HandlerChoice | None = None
+    starttls: fields.WayChoice | None = None
 
 
 class Intercept(Table):
@@ -88,7 +90,7 @@ class Intercept(Table):
     hidden: bool = True
     incoming: fields.HandlerChoice = Handler.PROXY
     outgoing: fields.HandlerChoice = Handler.PROXY
-    starttls: fields.StartTlsChoice = StartTls.PASS
+    starttls: WaysChoice = Way.PASS
     bare_newline: fields.BareNewlineChoice = BareNewline.REJECT
     on_doubt: fields.OnDoubtChoice | None = None  # incoming pass, outgoing close
     on_client_doubt: fields.OnDoubtChoice = OnDoubt.CLOSE
@@ -136,6 +138,7 @@ class Protected(Table):
     subdomains: bool = False
     servers: tuple[fields.ServerItem, ...] = ()
     handler: fields.HandlerChoice | None = None
+    starttls: fields.WayChoice | None = None
     deliver_via_server: bool = False
     deliver_to: tuple[fields.PlaceItem, ...] = ()
 
@@ -333,6 +336,7 @@ class Config(Table):
     protected: tuple[Protected, ...] = ()
     inspect: Inspect = Inspect()
     rule: tuple[Rule, ...] = Field((), max_length=MAX_RULES)
+    tls: Tls = Tls()
     mta: Mta = Mta()
     relay: Relay | None = None
     dns: Dns = Dns()

@@ -36,6 +36,7 @@ from smtp_intercept.app.schema import (
     Protected,
     Relay,
 )
+from smtp_intercept.app.tls_schema import Tls, TlsTables
 
 _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     (): Config,
@@ -48,6 +49,7 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("pickup", "rule", "*"): PickUpRule,
     ("protected", "*"): Protected,
     **RuleTables,
+    **TlsTables,
     ("mta",): Mta,
     ("relay",): Relay,
     ("dns",): Dns,
@@ -64,6 +66,7 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "protected": TypeAdapter(tuple[Protected, ...]),
     "inspect": TypeAdapter(Inspect),
     "rule": TypeAdapter(Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)]),
+    "tls": TypeAdapter(Tls),
     "mta": TypeAdapter(Mta),
     "relay": TypeAdapter(Relay | None),
     "dns": TypeAdapter(Dns),

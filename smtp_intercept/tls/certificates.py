@@ -11,6 +11,10 @@ from enum import Enum
 from smtp_intercept.tls.names import Constraints, any_matches
 
 
+class UnmintableError(Exception):
+    """A leaf cannot be made, or nobody may sign it."""
+
+
 class Verified(Enum):
     """What a server's certificate is worth. UNNAMED: good, but its client has named no server."""
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from smtp_intercept.limits import LOOK_AHEAD_BYTES
 from smtp_intercept.passage import Passage
-from smtp_intercept.tls.certificates import Verified
+from smtp_intercept.tls.certificates import UnmintableError, Verified
 from smtp_intercept.tls.hello import read_client_hello
 from smtp_intercept.tls.layer import BrokenError, Layer, alert
 from smtp_intercept.tls.manners import Asked, Decision, Failure, Why
-from smtp_intercept.tls.part import Part, Shown
-from smtp_intercept.tls.x509 import UnmintableError
+
+if TYPE_CHECKING:
+    from smtp_intercept.tls.part import Part, Shown  # what it brings is a lot, and not everybody's
 
 # Both handshakes together; a client that makes none must not hold a session.
 HANDSHAKE_S = 120.0

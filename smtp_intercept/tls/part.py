@@ -15,14 +15,16 @@ from typing import TypeVar
 
 from bridge.client import client_of
 from smtp_intercept.passage import Passage
-from smtp_intercept.tls.certificates import Certificate, Verified, leaf_for, verify
+from smtp_intercept.tls.certificates import Certificate, UnmintableError, Verified, leaf_for, verify
 from smtp_intercept.tls.contexts import towards_client, towards_server
 from smtp_intercept.tls.left_alone import LeftAlone
 from smtp_intercept.tls.manners import Asked, Decision, Failure, Identity, Means, Why, decide, lesson
-from smtp_intercept.tls.x509 import Signer, Trust, UnmintableError, read_chain
+from smtp_intercept.tls.x509 import Signer, Trust, read_chain
 
 # Servers whose certificates are remembered, and the leaves made for them; a context has some 50 KB.
 MAX_SHOWN, MAX_READ = 256, 2_048
+
+TAKEN = "taken_part_in"  # beside the values of `Why`
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -116,11 +118,10 @@ class Part:
         )
         return Shown(made, own=False)
 
-    def report(self) -> dict[str, object]:
-        """For `status`: what was done, and who is left alone now, by reason."""
-        now = self._clock()
-        remembered = Counter(why for _, why, _ in self._left.all(now))
-        return {"taken": self.taken, "left_alone": dict(self.left_alone), "remembered": dict(remembered)}
+    def report(self) -> dict[str, dict[str, int]]:
+        """For `status`: sessions by what became of them, and who is left alone for now, by reason."""
+        remembered = Counter(why for _, why, _ in self._left.all(self._clock()))
+        return {"tls": {TAKEN: self.taken, **self.left_alone}, "tls_remembered": dict(remembered)}
 
 
 def _kept(kept: OrderedDict[K, V], key: K, most: int, make: Callable[[], V]) -> V:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from smtp_intercept.tls.certificates import Authority, Certificate, Leaf
+from smtp_intercept.tls.certificates import Authority, Certificate, Leaf, UnmintableError
 from smtp_intercept.tls.names import Constraints
 
 Key: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
@@ -34,10 +34,6 @@ _SIGNING = x509.KeyUsage(
 )
 # What a parser says of a stranger's octets.
 _BROKEN = (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-
-
-class UnmintableError(Exception):
-    """A leaf cannot be made, or nobody may sign it."""
 
 
 def certificates_in(pem: bytes) -> list[x509.Certificate]:
@@ -251,6 +247,11 @@ def load_key(pem: bytes) -> Key:
     if not isinstance(key, Key):
         raise ValueError("the key is of a kind that signs no certificate")
     return key
+
+
+def der_of(certificate: x509.Certificate) -> bytes:
+    """As it is on the wire."""
+    return certificate.public_bytes(serialization.Encoding.DER)
 
 
 def fingerprint(der: bytes) -> str:

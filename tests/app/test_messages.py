@@ -63,6 +63,8 @@ FILLED = {
     ("pickup", "rule", "*"): "action = 'pass'",
     ("bypass", "*"): "ports = ['enp1s0', 'enp2s0']\nkind = 'silicom'",
     ("rule", "*"): "name = 'r'\nthen = { refuse = '550 no' }",
+    ("tls", "identity", "*"): "certificate = '/c'\nkey = '/k'",
+    ("tls", "authority"): "certificate = '/c'\nkey = '/k'",
     ("relay",): "host = 'relay.example.net'",
     ("bridge",): "ports = ['enp1s0', 'enp2s0']",
 }

@@ -104,7 +104,10 @@ def test_a_client_that_refuses_is_left_alone_from_then_on(run: Run) -> None:
         assert "failed" in sessions[0]["encryption"]
         assert sessions[1]["encryption"] == {"left_alone": "client_refused"}
         assert sessions[1]["tls"] == "started"
-        assert taking.report() == {"taken": 0, "left_alone": {"client_refused": 1}, "remembered": {"client_refused": 1}}
+        assert taking.report() == {
+            "tls": {"taken_part_in": 0, "client_refused": 1},
+            "tls_remembered": {"client_refused": 1},
+        }
 
     run(work())
 
@@ -119,7 +122,7 @@ def test_who_refuses_the_servers_own_certificate_is_not_passed_for_it(run: Run) 
                 await posted(it, client_context(None), SMALL)
                 await it.over(3)
         assert len(it.messages()) == 1
-        assert taking.report()["left_alone"] == {}
+        assert taking.report() == {"tls": {"taken_part_in": 1}, "tls_remembered": {}}
 
     run(work())
 
@@ -141,7 +144,7 @@ def test_left_alone(run: Run, means: dict[str, object], direction: Direction, wh
                 session = (await it.over())[0]
         assert keeper.mails == [SMALL]
         assert (session["tls"], session["encryption"]) == ("started", {"left_alone": why.value})
-        assert taking.report()["left_alone"] == {why.value: 1}
+        assert taking.report()["tls"] == {"taken_part_in": 0, why.value: 1}
 
     run(work())
 
