@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from bridge.flow import MAX_VLAN
-from smtp_intercept.app import here, hw_words, queue_words, refusals, rules_words, signals, streams
+from smtp_intercept.app import here, hw_words, queue_words, refusals, rules_words, signals, streams, tls_words
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
 from smtp_intercept.app.exits import Exit, listed
 from smtp_intercept.app.signals import Interrupted
@@ -173,6 +173,8 @@ def _add_asking(sub: Subcommands) -> None:
     )
     explain.add_argument("--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated")
     rules_words.add(add_group(sub, "rules", "try the rules of the configuration on a message, sending nothing"))
+    encryption = "make an authority, show what is shown to clients in the name of servers, and who is left alone"
+    tls_words.add(add_group(sub, "tls", encryption))
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(add_group(sub, "queue", queue))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"

@@ -21,7 +21,7 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from bridge.ruleset import PUT_OFF as DROPPED_SYNS
-from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, watching
+from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, tls_status, watching
 from smtp_intercept.app.ended import ended
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.mistakes import ConfigErrors
@@ -116,6 +116,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
         **rules_status.page(interceptor, mta),
+        **tls_status.page(interceptor),
         "protected": resolver.get("protected", []),
         "change": halfmade.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -362,6 +363,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
             odd,
             mail,
             rules_status.table(page["rules"]),
+            tls_status.table(page),
             unknown,
             workers,
             _mta_table(page["mta"]),

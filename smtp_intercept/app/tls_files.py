@@ -20,6 +20,7 @@ from smtp_intercept.app.located import KeyPath
 from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.tls_schema import TlsIdentity
 from smtp_intercept.direction import Servers
+from smtp_intercept.tls.certificates import Certificate
 from smtp_intercept.tls.contexts import towards_client
 from smtp_intercept.tls.manners import Identity, Means
 from smtp_intercept.tls.names import any_matches
@@ -127,6 +128,12 @@ def cautions(config: Config, now: float) -> Iterator[str]:
             yield from _names(key, leaf, entry)
     if config.tls.authority is not None and (leaf := _first(config.tls.authority.certificate)) is not None:
         yield from _dates(f"tls.authority.certificate: {config.tls.authority.certificate}", leaf, now)
+
+
+def facts(path: PurePosixPath) -> Certificate | None:
+    """Of the first certificate in a file; None if it cannot be read."""
+    leaf = _first(path)
+    return None if leaf is None else facts_of(leaf)
 
 
 def _first(path: PurePosixPath) -> x509.Certificate | None:

@@ -89,9 +89,7 @@ class Layer:
 
     def chain(self) -> list[bytes]:
         """The server's certificates, DER, its own first."""
-        inner: Any = getattr(self._tls, "_sslobj", None)
-        found = inner.get_unverified_chain() if inner is not None else None
-        return [each.public_bytes(_DER) for each in found or ()]
+        return chain_of(self._tls)
 
     def fields(self) -> dict[str, object]:
         """For the session's record in the log."""
@@ -110,6 +108,14 @@ def _object(
         return context.wrap_bio(inward, outward, server_side=server_side, server_hostname=name or None)
     except ValueError:  # UnicodeError is one
         return context.wrap_bio(inward, outward, server_side=server_side)
+
+
+def chain_of(peer: Any) -> list[bytes]:
+    """What the peer of an `ssl.SSLObject` or `ssl.SSLSocket` has shown, DER. (Python 3.13 has it without the inner
+    object.)"""
+    inner = getattr(peer, "_sslobj", None)
+    found = inner.get_unverified_chain() if inner is not None else None
+    return [each.public_bytes(_DER) for each in found or ()]
 
 
 def alert(description: int = _HANDSHAKE_FAILURE) -> bytes:

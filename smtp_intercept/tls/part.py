@@ -11,7 +11,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from bridge.client import client_of
 from smtp_intercept.passage import Passage
@@ -23,6 +23,7 @@ from smtp_intercept.tls.x509 import Signer, Trust, read_chain
 
 # Servers whose certificates are remembered, and the leaves made for them; a context has some 50 KB.
 MAX_SHOWN, MAX_READ = 256, 2_048
+MOST_TOLD = 50  # of those who are left alone, the last
 
 TAKEN = "taken_part_in"  # beside the values of `Why`
 
@@ -118,10 +119,27 @@ class Part:
         )
         return Shown(made, own=False)
 
-    def report(self) -> dict[str, dict[str, int]]:
+    def report(self) -> dict[str, Any]:
         """For `status`: sessions by what became of them, and who is left alone for now, by reason."""
-        remembered = Counter(why for _, why, _ in self._left.all(self._clock()))
-        return {"tls": {TAKEN: self.taken, **self.left_alone}, "tls_remembered": dict(remembered)}
+        now = self._clock()
+        left = list(self._left.all(now))
+        told = [
+            {"name": _told(who), "why": why, "until": round(now + left_s)} for who, why, left_s in left[-MOST_TOLD:]
+        ]
+        return {
+            "tls": {TAKEN: self.taken, **self.left_alone},
+            "tls_remembered": dict(Counter(why for _, why, _ in left)),
+            "tls_left": told,
+        }
+
+
+def _told(who: Any) -> str:
+    """As `Asked` names them."""
+    server, port, *more = who
+    words = f"{ip_address(server)} port {port}"
+    if len(more) > 1:
+        return f"{words}, for {more[0]}"
+    return f"{words}, as {more[0] or 'nobody'}" if more else words
 
 
 def _kept(kept: OrderedDict[K, V], key: K, most: int, make: Callable[[], V]) -> V:

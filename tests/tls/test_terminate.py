@@ -12,7 +12,7 @@ import pytest
 
 from smtp_intercept.direction import Direction
 from smtp_intercept.tls.manners import Why
-from tests.smtp.box import Run
+from tests.smtp.box import LOCAL, Run
 from tests.tls.pki import Root, der, issue
 from tests.tls.rig import (
     MINE,
@@ -104,10 +104,10 @@ def test_a_client_that_refuses_is_left_alone_from_then_on(run: Run) -> None:
         assert "failed" in sessions[0]["encryption"]
         assert sessions[1]["encryption"] == {"left_alone": "client_refused"}
         assert sessions[1]["tls"] == "started"
-        assert taking.report() == {
-            "tls": {"taken_part_in": 0, "client_refused": 1},
-            "tls_remembered": {"client_refused": 1},
-        }
+        report = taking.report()
+        assert report["tls"] == {"taken_part_in": 0, "client_refused": 1}
+        assert report["tls_remembered"] == {"client_refused": 1}
+        assert report["tls_left"][0]["name"] == f"{LOCAL} port {it.port}, for 127.0.0.0/24"
 
     run(work())
 
@@ -122,7 +122,7 @@ def test_who_refuses_the_servers_own_certificate_is_not_passed_for_it(run: Run) 
                 await posted(it, client_context(None), SMALL)
                 await it.over(3)
         assert len(it.messages()) == 1
-        assert taking.report() == {"tls": {"taken_part_in": 1}, "tls_remembered": {}}
+        assert taking.report() == {"tls": {"taken_part_in": 1}, "tls_remembered": {}, "tls_left": []}
 
     run(work())
 
