@@ -71,7 +71,7 @@ def _write(path: Path, octets: bytes, mode: int) -> None:
 def show(arguments: argparse.Namespace) -> int:
     """The verb: what is in the configuration, and what the running daemon says."""
     config = naming.load(arguments.config)
-    page = {"identities": list(_identities(config)), "authority": _authority(config)}
+    page: dict[str, Any] = {"identities": list(_identities(config)), "authority": _authority(config)}
     running = read(RunDir(arguments.run_dir))
     page |= {key: running[key] for key in ("tls", "tls_left")}
     if arguments.json:

@@ -70,7 +70,10 @@ async def nothing(client: Peer, server: Peer) -> None:
 
 
 STEPS = [nothing, half_a_hello, hello_only, encrypted, mid_content, whole_content]
-WAYS = {"reset": lambda peer: reset(peer.sock), "close": lambda peer: peer.sock.close()}
+WAYS: dict[str, Callable[[Peer], None]] = {
+    "reset": lambda peer: reset(peer.sock),
+    "close": lambda peer: peer.sock.close(),
+}
 
 
 def first_flight(context: ssl.SSLContext | None = None) -> bytes:
