@@ -107,6 +107,7 @@ def test_a_strangers_octets_are_nobodys(octets: bytes) -> None:
     assert certificates_in(octets) == []
 
 
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
 @given(st.integers(0, 2_000), st.integers(1, 255))
 def test_one_octet_that_is_another(at: int, change: int) -> None:
     spoilt = bytearray(GOOD)
