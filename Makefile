@@ -20,6 +20,8 @@ TEST_DATA = libpython$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.versi
 # Most tests wait for time-outs of others, and one waits for a virtual machine that runs more of them; those that
 # measure or flood run after them, alone.
 JOBS := 4
+# Containers of Python set it; here every process of every gateway would compile its own modules again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -p no:cacheprovider --durations=10
 UNSHOWN := $(TOOLS)/unshown
 # Versions and hashes, of whatever builds, runs and tests: what an index has changed meanwhile is refused.

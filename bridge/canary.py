@@ -12,6 +12,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from math import inf
 from typing import TypeAlias
 
 from bridge import flow
@@ -105,12 +106,13 @@ _TIMES = {False: (EVERY_S, FAILING_S), True: (PASSING_EVERY_S, PASSING_FAILS_S)}
 
 @dataclass(slots=True)
 class Canaries:
-    """Those of one diverter. ``legs`` are the indices of the ports, ``chance`` gives so many secret bits."""
+    """Those of one diverter. ``legs`` are the indices of the ports, ``chance`` gives so many secret bits; before
+    ``began_at`` nobody was there to answer, and none is failing."""
 
     paths: tuple[Path, ...]
     legs: tuple[int, ...]
     chance: Callable[[int], int]
-    began_at: float
+    began_at: float = inf
     _flights: dict[int, Flight] = field(default_factory=dict)
     _last: dict[_Kind, Flight] = field(default_factory=dict)
     _proven: dict[_Kind, float] = field(default_factory=dict)
@@ -119,6 +121,10 @@ class Canaries:
     @property
     def _kinds(self) -> list[_Kind]:
         return [(path, passes) for passes in _TIMES for path in self.paths]
+
+    def begin(self, now: float) -> None:
+        """An interceptor lives: since now, if none did before."""
+        self.began_at = min(self.began_at, now)
 
     def due(self, now: float) -> list[Flight]:
         """Those that start now, each path's from one leg after the other."""

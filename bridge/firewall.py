@@ -227,8 +227,11 @@ class _Feature:
     remedy: str
 
 
+_PROBE = f"{NAME}-probe"
+
+
 def _probe(family: str, hook: str, rule: str, head: str = "") -> str:
-    return f"table {family} {NAME}-probe {{\n{head}\nchain c {{\ntype filter hook {hook};\n{rule}\n}}\n}}\n"
+    return f"table {family} {_PROBE} {{\n{head}\nchain c {{\ntype filter hook {hook};\n{rule}\n}}\n}}\n"
 
 
 _INET, _NETDEV = ("inet", "prerouting priority 0"), ("netdev", 'ingress device "lo" priority 0')
@@ -261,9 +264,11 @@ _FEATURES = (
 )
 
 
-def _works(rules: str) -> bool:
+def _works(*rules: str) -> bool:
+    """Whether all of these, each in a table of its own, are taken in one transaction."""
+    apart = (text.replace(_PROBE, f"{_PROBE}{number}") for number, text in enumerate(rules))
     try:
-        nft(rules, "-c")
+        nft("".join(apart), "-c")
     except FirewallError:
         return False
     return True
@@ -272,9 +277,9 @@ def _works(rules: str) -> bool:
 def probe() -> bool:
     """Whether nft can queue (else iptables does). Raises `MissingFeatureError` naming all that is missing.
 
-    Everything is tried in a table that is never committed: versions and configurations lie, kernels do not.
+    Everything is tried in tables that are never committed: versions and configurations lie, kernels do not.
     """
-    if not all(_works(feature.rules) for feature in _FEATURES):
+    if not _works(*(feature.rules for feature in _FEATURES)):
         missing = [f"{f.name} ({f.remedy})" for f in _FEATURES if not _works(f.rules)]
         raise MissingFeatureError("this kernel lacks: " + "; ".join(missing))
     if _works(_probe(*_INET, f'iifname "{LANE}" queue num 0 bypass')):
@@ -287,7 +292,7 @@ def _probe_iptables() -> None:
     """A chain of our own in the table raw, made and removed; the table too if it was not there."""
     for family in (4, 6):
         program = _program("iptables" if family == 4 else "ip6tables", "iptables")
-        before, chain = has_raw_table(family), f"{NAME}-probe"
+        before, chain = has_raw_table(family), _PROBE
         base = [program, "-w", "-t", "raw"]
         try:
             _run([*base, "-N", chain])

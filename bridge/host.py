@@ -3,7 +3,6 @@ down its inverse, performs it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from bridge.hands import modprobe
 from bridge.lane import HOST_LEG, LANE, Wanted
 from bridge.ledger import Ledger, original
 from bridge.links import Links
+from bridge.machine import seed
 from bridge.moves import RemoveRoom
 from bridge.namespace import Namespace, ask_fresh
 from bridge.places import Places
@@ -322,15 +322,6 @@ def _said(error: StepError) -> str:
             return words
         case _:
             return error.reason
-
-
-def seed() -> int:
-    """32 bits of this machine's own, the same until it is installed anew (machine-id(5) asks for a hash)."""
-    try:
-        machine = Path("/etc/machine-id").read_bytes()
-    except OSError:
-        machine = b""
-    return int.from_bytes(hashlib.sha256(b"tollbridge" + machine).digest()[:4], "big")
 
 
 def has_dot1q() -> bool:

@@ -60,6 +60,8 @@ class Prover:
         return self._taps.filenos()
 
     def tick(self, now: float) -> None:
+        if self._alive(now):
+            self.canaries.begin(now)
         for leg, seen in self._taps.heard():
             flight = self.canaries.hear(seen, leg, now)
             if flight is not None and flight.passes:

@@ -31,7 +31,7 @@ QUICK_S, WHOLE_S = 1.0, 5.0
 # Those who change much at once, a firewall that is started, are waited for …
 SETTLE_S = 0.05
 # … and who never stops is followed with a twentieth of a processor, but within the two seconds that are promised.
-SHARE, REST_S = 20, (0.2, 1.5)
+SHARE, REST_S = 20, (0.2, 1.2)
 # A thing put right so often, with never so long a time between, is somebody else's too.
 OFTEN, QUIET_S = 5, 120.0
 # It is put right no more often than this: with "pass" mail is bridged meanwhile, with "block" it must not cross.

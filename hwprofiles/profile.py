@@ -6,101 +6,23 @@ every box needs must be whole, and what a table of tuning leaves out stays as th
 
 from __future__ import annotations
 
-import re
+import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum
+from typing import Any, cast, get_type_hints
 
-from hwprofiles.source import ProfileError, Source
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from hwprofiles.schema import NO_BYPASS, NO_PORTS, Bypass, Limits, Match, Order, Ports, ProfileFile, Spread, Sysctls
+from hwprofiles.validation import told
 
 __all__ = ["Bypass", "Limits", "Match", "Order", "Ports", "Profile", "ProfileError", "Spread", "Sysctls", "read"]
 
 
-LABEL_BYTES = 15  # a label stands where the name of a link may stand, and keeps to its rules
-
-
-class Order(Enum):
-    """What the ports of the case are counted by."""
-
-    BUS = "bus"
-    MAC = "mac"
-    PATH = "path"  # each by the bus path that the profile gives
-
-
-class Spread(Enum):
-    """Which CPUs serve a queue or an interrupt."""
-
-    KEEP = "keep"  # as the kernel, the driver or irqbalance has it
-    ALL = "all"  # every CPU serves every queue
-    EACH = "each"  # one CPU each, in turn
-
-
-@dataclass(frozen=True, slots=True)
-class Sysctls:
-    """Floors under the kernel's own settings, in its names: raised to this where they are lower."""
-
-    somaxconn: int  # net.core, entries: backlog of the listener; SYN cookies begin where it ends
-    tcp_max_syn_backlog: int  # net.ipv4, entries: half-open connections of one listener
-    netdev_max_backlog: int  # net.core, packets per CPU that wait between the two ends of a veth
-    netdev_budget: int  # net.core, packets that one round of polling takes
-    netdev_budget_usecs: int  # net.core, µs that it takes at most
-    rmem_max: int  # net.core, bytes: what a program may ask for; TCP sizes its own
-    wmem_max: int  # net.core, bytes
-
-    def by_name(self) -> Mapping[str, int]:
-        """The same by the names that sysctl(8) uses."""
-        return {f"{_TREE.get(f.name, 'net.core')}.{f.name}": getattr(self, f.name) for f in fields(self)}
-
-
-_TREE = {"tcp_max_syn_backlog": "net.ipv4"}
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the configuration's [limits] are when it is silent."""
-
-    new_connections_per_s: int
-    new_connections_per_s_per_network: int
-    sessions: int
-    session_idle_s: int
-    drain_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """What a box must have for the profile to be for it: each key that is given must fit, by any of its patterns
-    (``*`` and ``?`` as in a shell, capitals or not). ``drivers`` must be those of every port, ``pci`` and
-    ``subsystem`` (vendor:device) fit one port at least."""
-
-    vendor: frozenset[str] = frozenset()
-    product: frozenset[str] = frozenset()
-    board: frozenset[str] = frozenset()
-    pci: frozenset[str] = frozenset()
-    subsystem: frozenset[str] = frozenset()
-    drivers: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """What is printed on the case. ``labels`` in ``order``; ``paths`` are theirs on the bus where that is the order.
-    ``pairs`` are what a bridge joins, unless the configuration says otherwise."""
-
-    order: Order = Order.BUS
-    labels: tuple[str, ...] = ()
-    paths: tuple[str, ...] = ()
-    management: str = ""
-    pairs: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Bypass:
-    """Relays that join the two ports of a pair when nobody keeps them apart."""
-
-    kind: str = "none"  # none, silicom, lanner, gpio
-    driven_by: str = ""  # the program or the driver in words; gpio: the file of the line
-    pairs: tuple[tuple[str, str], ...] = ()
-    watchdog_ms: int = 0
+class ProfileError(ValueError):
+    """A profile that cannot be used; the text names the profile, the key and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +37,8 @@ class Profile:
     sysctls: Sysctls
     queue_length: int
     limits: Limits
-    ports: Ports = Ports()
-    bypass: Bypass = Bypass()
+    ports: Ports = NO_PORTS
+    bypass: Bypass = NO_BYPASS
     rings: Mapping[str, int] = field(default_factory=dict)
     channels: Mapping[str, int] = field(default_factory=dict)
     coalesce: Mapping[str, int] = field(default_factory=dict)
@@ -145,77 +67,71 @@ class Profile:
         return replace(fit, limits=replace(self.limits, sessions=max(1, min(self.limits.sessions, room))))
 
 
+_FILE = TypeAdapter(ProfileFile)
+
+
 def read(name: str, text: str) -> Profile:
     """The profile in ``text`` (TOML), which is called ``name``; `ProfileError` for anything but a whole profile."""
     try:
-        raw = tomllib.loads(text)
+        file = _FILE.validate_python(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise ProfileError(f"profile {name}: {error}") from None
-    source = Source(name, raw)
-    source.check()
+    except ValidationError as error:
+        raise ProfileError(f"profile {name}: {'; '.join(map(_told, error.errors()))}") from None
+    for key, reason in _at_odds(file):
+        raise ProfileError(f"profile {name}: {key}: {reason}")
+    return _profile(name, file)
+
+
+def _told(details: ErrorDetails) -> str:
+    """The key, what is wrong with it, and the remedy."""
+    path = [str(part) for part in details["loc"] if not isinstance(part, int) and part != "[key]"]
+    reason, remedy = told(details)
+    if not remedy:
+        known = _known(path[:-1])
+        near = difflib.get_close_matches(path[-1], known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"known here are {', '.join(sorted(known))}"
+    return f"{'.'.join(path)}: {reason}; {remedy}"
+
+
+def _known(path: Sequence[str]) -> tuple[str, ...]:
+    """The keys of the file, or of a table of it."""
+    of_file = get_type_hints(ProfileFile)
+    return tuple(get_type_hints(of_file[path[0]] if path else ProfileFile).keys() - {"__pydantic_config__"})
+
+
+def _at_odds(file: ProfileFile) -> Iterator[tuple[str, str]]:
+    """What is sound by itself, and not together with the rest."""
+    ports, bypass = file.ports, file.bypass
+    if len(set(ports.labels)) < len(ports.labels):
+        yield "ports.labels", "names a port twice"
+    if len(ports.paths) != (len(ports.labels) if ports.order is Order.PATH else 0):
+        yield "ports.paths", 'needs one for each label where order = "path", and only there'
+    managed = [(ports.management,)] if ports.management else []
+    for key, groups in (("ports.pairs", ports.pairs), ("ports.management", managed), ("bypass.pairs", bypass.pairs)):
+        for label in (label for group in groups for label in group if label not in ports.labels):
+            yield key, f"{label!r} is not one of ports.labels"
+    if bypass.kind == "gpio" and (not bypass.driven_by.startswith("/") or len(bypass.pairs) != 1):
+        yield "bypass.driven_by", "is the absolute path of the one pair's line"
+
+
+def _profile(name: str, file: ProfileFile) -> Profile:
+    numbers: dict[str, Any] = {}
+    for table in (file.diverter, file.interceptor, file.memory, file.affinity):
+        numbers |= {f.name: getattr(table, f.name) for f in fields(table)}
     return Profile(
         name=name,
-        description=source.text("description"),
-        sources=source.texts("", "sources"),
-        match=Match(**{key: frozenset(source.texts("match", key)) for key in source.table("match")}),
-        sysctls=Sysctls(**source.numbers("sysctl")),
-        limits=Limits(**source.numbers("limits")),
-        ports=_ports(source),
-        bypass=_bypass(source),
-        rings=source.numbers("rings"),
-        channels=source.numbers("channels"),
-        coalesce=source.numbers("coalesce"),
-        features=source.switches("features"),
-        rps=_spread(source, "rps"),
-        xps=_spread(source, "xps"),
-        irq=_spread(source, "irq"),
-        mtu_max_bytes=source.numbers("mtu")["max_bytes"],
-        queue_length=source.numbers("diverter")["queue_length"],
-        queues=source.numbers("diverter")["queues"],
-        workers=source.numbers("interceptor")["workers"],
-        per_session_kib=source.numbers("memory")["per_session_kib"],
-        sessions_percent=source.numbers("memory")["sessions_percent"],
+        description=file.description,
+        sources=file.sources,
+        match=file.match,
+        sysctls=file.sysctl,
+        limits=file.limits,
+        ports=file.ports,
+        bypass=file.bypass,
+        rings=cast(Mapping[str, int], file.rings),
+        channels=cast(Mapping[str, int], file.channels),
+        coalesce=cast(Mapping[str, int], file.coalesce),
+        features=file.features,
+        mtu_max_bytes=file.mtu.max_bytes,
+        **numbers,
     )
-
-
-def _spread(source: Source, key: str) -> Spread:
-    among = [spread.value for spread in Spread]
-    return Spread(source.choice("affinity", key, among)) if key in source.table("affinity") else Spread.KEEP
-
-
-def _ports(source: Source) -> Ports:
-    table = source.table("ports")
-    ports = Ports(
-        order=Order(source.choice("ports", "order", [o.value for o in Order])) if table else Order.BUS,
-        labels=source.texts("ports", "labels"),
-        paths=source.texts("ports", "paths"),
-        management=source.text("ports.management") if "management" in table else "",
-        pairs=source.pairs("ports"),
-    )
-    if len(set(ports.labels)) < len(ports.labels):
-        raise source.error("ports.labels", "names a port twice")
-    for label in ports.labels:
-        if re.search(r"[/:\s]", label) or len(label.encode()) > LABEL_BYTES:
-            raise source.error("ports.labels", f"{label!r} is not 1-{LABEL_BYTES} octets without '/', ':' and spaces")
-    if len(ports.paths) != (len(ports.labels) if ports.order is Order.PATH else 0):
-        raise source.error("ports.paths", 'needs one for each label where order = "path", and only there')
-    source.known_labels("ports.pairs", ports.labels, [label for pair in ports.pairs for label in pair])
-    source.known_labels("ports.management", ports.labels, [ports.management] if ports.management else [])
-    return ports
-
-
-def _bypass(source: Source) -> Bypass:
-    table = source.table("bypass")
-    if not table:
-        return Bypass()
-    bypass = Bypass(
-        kind=source.choice("bypass", "kind", ["silicom", "lanner", "gpio"]),
-        driven_by=source.text("bypass.driven_by"),
-        pairs=source.pairs("bypass"),
-        watchdog_ms=source.number("bypass.watchdog_ms", table["watchdog_ms"]),
-    )
-    labels = source.texts("ports", "labels")
-    source.known_labels("bypass.pairs", labels, [label for pair in bypass.pairs for label in pair])
-    if bypass.kind == "gpio" and (not bypass.driven_by.startswith("/") or len(bypass.pairs) != 1):
-        raise source.error("bypass.driven_by", "is the absolute path of the one pair's line")
-    return bypass

@@ -37,6 +37,7 @@ from smtp_intercept.wire import (
 _CANCEL = b"*\r\n"  # RFC 4954 §4
 # Asked for with every command: see `session`.
 _PARTS = frozenset({Verb.BDAT, Verb.BURL})  # of a message
+_ENVELOPE = frozenset({Verb.MAIL, Verb.RCPT, Verb.DATA})
 _COMMAND = Reading.COMMAND
 _BDAT, _BURL, _AUTH, _AFTER = Verb.BDAT, Verb.BURL, Verb.AUTH, dict(AFTER)
 _AUTH_VERBS = tuple(name for name, verb in VERBS.items() if verb is Verb.AUTH)
@@ -144,6 +145,9 @@ class Conversation(Transfer):
         part = owed.verb is _BDAT or owed.verb is _BURL
         if part and not self._part_may_cross(now):
             return position
+        if self._rules.ask is not None and owed.verb in _ENVELOPE and any(each.last for each in self._owed):
+            self.reading = self.wait()  # whether the transaction before is over
+            return position
         self.moved_at = now
         # Every server reads these octets as one command: no CR but before the LF, no NUL, not so long that it is cut.
         plain = 0 <= line.find(b"\r") == end - position - 2 < PLAIN_BYTES and b"\0" not in line
@@ -155,7 +159,9 @@ class Conversation(Transfer):
             if answer is answers.ASKED:
                 self._wait_for_judge()
                 return position
-            self._annotate(owed, now)
+            self._annotate(owed, answer, now)
+            if answer is None and self._screen.unsure and owed.verb is Verb.MAIL:
+                self._reset_server(position, now)
         if answer is not None:
             self.cuts.append((position, end, b""))
             self._answer(owed, answer, end, now)
@@ -165,7 +171,7 @@ class Conversation(Transfer):
             self._cross(owed, command, line, plain)
         return end
 
-    def _annotate(self, owed: Owed, now: float) -> None:
+    def _annotate(self, owed: Owed, answer: Answer | None, now: float) -> None:
         """With what the judge has said besides."""
         screen = self._screen
         if owed.verb is Verb.MAIL:
@@ -174,8 +180,10 @@ class Conversation(Transfer):
             owed.token = screen.token
         if self._look is not None and not screen.chunking:
             self.drop_held()
-        elif self._look is None and owed.verb is _BDAT and screen.need is not Need.NOTHING:
-            self.begin_look(now, held=screen.need is Need.HOLD)
+        elif self._look is None and owed.verb is _BDAT:
+            held = answer is answers.CHUNK_HELD
+            if held or (answer is None and screen.need is Need.LOOK):
+                self.begin_look(now, held=held)
 
     def _open(self, buffer: bytes, position: int, now: float) -> int | None:
         """Before the banner: the position behind what is no line; None: a line begins there."""
@@ -254,6 +262,8 @@ class Conversation(Transfer):
         passes = answer is None or answer is answers.CHUNK_HELD
         if passes and owed.verb in _PARTS and not (self._transaction and self._transaction.at_server):
             return answers.NO_RECIPIENTS
+        if passes and owed.verb is _BURL and owed.last:  # the message ends with it
+            self._screen.forget()
         return answer
 
     def _judge_chunk(self, owed: Owed, command: Command, line: bytes) -> Answer | None:
@@ -294,6 +304,8 @@ class Conversation(Transfer):
             self.reading = after
             if owed.verb is _AUTH:
                 self._exchange = Exchange(command.argument)
+        elif self._screen.undecided is not None:
+            self.reading = self.wait()
         else:
             # Most often nothing is owed but this: what `next_command` would say.
             self.reading = _COMMAND if plain and len(self._owed) < MAX_LONG_OUTSTANDING else self._next(owed, plain)

@@ -26,6 +26,7 @@ class Holding(Replies):
 
     def begin_look(self, now: float, *, held: bool) -> None:
         """Content begins that somebody must have seen."""
+        self.drop_held()
         self._look = Look(self._rules.limits.header_bytes)
         self._held, self._no_room, self._server_at = held, False, now
 
@@ -143,6 +144,7 @@ class Holding(Replies):
         if self._screen.server_waits and not self.alone:
             self.orders.append(ToServer(_RSET))
             self._owed.append(Owed(Verb.RSET, now, silent=True))
+        self._screen.unsure = False
         self._screen.forget()
 
     def _let_go(self) -> None:

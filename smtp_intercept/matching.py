@@ -220,8 +220,6 @@ class Matching:
             self.spoken += answer.line
             if self.reading not in CONTENT:
                 self.moved_at = now
-            if self._transaction and answer.discards:
-                self._transaction.discarded = True
             self._apply(owed, answer.reply, now)
             if answer.closes:
                 self._leave_client(answer, now)
@@ -293,10 +291,12 @@ class Matching:
 
     # The transaction's end.
 
-    def _end(self, reply: ReplyLine, now: float) -> None:
+    def _end(self, reply: ReplyLine, now: float, answer: Answer | None = None) -> None:
+        """``answer``: ours, if it is that."""
         if reply.code < 300:
             self.mail_at, self._lag_s = now, 0.0
         if self._transaction:
+            self._transaction.discarded = answer is not None and answer.discards
             self._tell(self._transaction.end(self.messages + 1, now, reply))
 
     def leave(self, now: float) -> None:

@@ -31,11 +31,23 @@ class Replies(Matching):
 
     def _perform(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         _effect_of(owed.verb, reply.code)(self, owed, reply, now)
+        if self._screen.undecided is not None and not self._owed:
+            self._decide(reply.code < 300)
+
+    def _decide(self, accepted: bool) -> None:
+        """Whether everything begins anew; nothing has been read behind the command that asked for it."""
+        self._screen.decided(accepted)
+        if accepted and self._look is not None:
+            self.drop_held()
 
     # What `holding` does with content that is kept.
 
     def begin_look(self, now: float, *, held: bool) -> None:
         """Content begins that somebody must have seen."""
+        raise NotImplementedError
+
+    def drop_held(self) -> None:
+        """The client has begun anew in the middle of it."""
         raise NotImplementedError
 
     def _release(self, now: float, owed: Owed) -> None:
@@ -76,7 +88,7 @@ class Replies(Matching):
         """A MAIL refused inside a transaction (503) leaves that one as it is."""
         accepted = reply.code < 300
         if owed.answer is None:
-            self._screen.mail_answered(accepted)
+            self._screen.mail_answered(reply.code, owed.notes)
         if accepted or self._transaction is None or not self._transaction.opened:
             self.leave(now)
             self._transaction = Transaction(owed.name, owed.sent_at, accepted, None if accepted else reply)
@@ -120,8 +132,8 @@ class Replies(Matching):
             return
         if self._transaction:
             self._transaction.refuse(reply)
-        if owed.answer is None:
-            self._screen.mail_answered(False)  # whether the server still has its transaction is not known
+        if owed.answer is None and self._screen.server_waits:
+            self._screen.doubt_server()
         self.reading = self.next_command()
         if self.cut:  # was that DATA's own reply, or is the server waiting for content?
             self.give_up(Doubt.CUT, now)
@@ -132,7 +144,7 @@ class Replies(Matching):
         if self._lmtp and self._transaction:
             reply = self._transaction.judge(reply)
         if self.reading is _COMMAND or not self._under_way():
-            self._end(reply, now)
+            self._end(reply, now, owed.answer)
         elif reply.code < 300:
             self._end(reply, now)
             self.give_up(Doubt.EARLY, now)
@@ -179,6 +191,8 @@ class Replies(Matching):
         """The message has failed (RFC 3030 §2), with the first refusal; the transaction is there until RSET. To some
         servers the octets of a refused chunk were commands."""
         self.ambiguous = True
+        if owed.answer is None:
+            self._screen.doubt_server()
         if self._transaction and self._transaction.refusal is None:
             self._transaction.refuse(reply)
 

@@ -36,18 +36,23 @@ _NONE, _CROSSED, _REFUSED, _DISCARDED, _HELD = Fate
 
 class Screen:
     """One session's. ``gone`` is set when the server's leg is: the answer to everything but QUIT. ``question`` is the
-    last one asked, the next one's ground; ``ruling`` the last answer, None while it is waited for. ``sealed``: in TLS
-    whose other end is the box; ``unverified``: and whose server may be anybody. ``notes`` are of the envelope under
-    way, ``session_notes`` of what came before any."""
+    last one asked; ``ruling`` the last answer, None while it is waited for. ``sealed``: in TLS whose other end is the
+    box; ``unverified``: and whose server may be anybody. ``notes`` are of the envelope under way, ``session_notes`` of
+    what came before any. ``undecided`` is what is known if the server takes the greeting or reset that has just
+    crossed: until it does, its transaction goes on, and with it what was asked about that. ``unsure``: whether the
+    server has a transaction is not known, after what it refused; only where somebody judges."""
 
     __slots__ = (
-        *("_chunks", "_crossed", "_discarded", "_idle", "_mail", "_recipients", "_rules", "_told", "_tokens"),
-        *("gone", "need", "sealed", "unverified", "notes", "question", "ruling", "session_notes"),
+        *("_chunks", "_crossed", "_discarded", "_ground", "_idle", "_mail", "_recipients", "_rules", "_told"),
+        *("_tokens", "gone", "need", "notes", "question", "ruling", "sealed", "session_notes", "undecided"),
+        *("unsure", "unverified"),
     )
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self.question = Question(Stage.CONNECT)
+        self.question = self._ground = Question(Stage.CONNECT)  # of the next one
+        self.undecided: Question | None = None
+        self.unsure = False
         self.ruling: Ruling | None = None
         self._told: Ruling | None = None  # later; for the question that is asked once more
         self.gone: Answer | None = None
@@ -71,12 +76,28 @@ class Screen:
     def leave(self, gone: Answer) -> None:
         """The server's leg is gone."""
         self.forget()
-        self.gone = gone
+        self.gone, self.unsure = gone, False
 
     @property
     def server_waits(self) -> bool:
         """The server has a transaction that the client believes to be over."""
-        return self._mail is _CROSSED
+        return self._mail is _CROSSED or self.unsure
+
+    @property
+    def _lost(self) -> bool:
+        """The server may have a transaction that nobody knows anything about any more."""
+        return self.unsure and self._mail is _NONE
+
+    def decided(self, accepted: bool) -> None:
+        """What the server said to the greeting or reset that was ``undecided``."""
+        if accepted and self.undecided is not None:
+            self._ground, self.notes, self.unsure = self.undecided, self.session_notes, False
+            self.forget()
+        self.undecided = None
+
+    def doubt_server(self) -> None:
+        """It has refused what not all servers refuse alike: some keep the transaction then."""
+        self.unsure = self._rules.ask is not None
 
     def told(self, ruling: Ruling) -> None:
         """The answer to the last question, which will be asked once more."""
@@ -88,30 +109,34 @@ class Screen:
         if self._rules.ask is None:
             return None
         ruling, self._told = self._told, None
-        if ruling is None:
-            self.question = _next(self.question, stage, known)
-            ruling = self._rules.ask(self.question)
+        question = _next(self._ground, stage, known)
+        if ruling is None or question != self.question:  # what the server has said meanwhile may have changed it
+            self.question = question
+            # The name holds though nobody likes it, or a client that was refused would have said none.
+            self._ground = replace(self._ground, helo=question.helo) if stage is Stage.HELO else question
+            ruling = self._rules.ask(question)
         self.ruling = ruling
         if ruling is None:
             return answers.ASKED
         if stage is Stage.MAIL:
             self.notes = Notes()
-        self.notes.take(ruling)
+        (self.session_notes if stage is Stage.HELO else self.notes).take(ruling)
         return answer_to(ruling.verdict, stage)
 
     def seal(self, *, verified: bool) -> None:
         """The dialogue is encrypted from here on, and nothing that was said before counts (RFC 3207 §4.2)."""
         self.forget()
-        self.question = Question(Stage.CONNECT, client=self.question.client)
+        self._ground = Question(Stage.CONNECT, client=self._ground.client)
+        self.undecided, self.unsure = None, False
         self.sealed, self.unverified = True, not verified
 
     def authenticated(self) -> None:
         """The client is somebody."""
-        self.question = replace(self.question, authenticated=True)
+        self._ground = replace(self._ground, authenticated=True)
 
     def speaks_for(self, client: str) -> None:
         """A balancer has named its client."""
-        self.question = replace(self.question, client=client)
+        self._ground = replace(self._ground, client=client)
 
     def judge(self, verb: Verb, command: Command) -> Answer | None:
         """What the client is told instead of the server; None: the command crosses."""
@@ -130,10 +155,11 @@ class Screen:
         return None
 
     def _judge_url(self, command: Command) -> Answer | None:
-        """Of content that comes from elsewhere a judge who needs it sees nothing."""
+        """Of content that comes from elsewhere a judge who needs it sees nothing. It completes none that the server
+        does not have."""
+        if self.chunking and self._chunks is not _CROSSED:
+            return answers.NO_BURL
         answer = self._judge_data(command) if self._rules.ask else None
-        if answer is None and command.argument.upper().split()[1:] == [b"LAST"]:  # the message ends with it
-            self.forget()
         return answers.NO_BURL if answer is answers.HOLD_CONTENT or answer is answers.SEND_CONTENT else answer
 
     def _judge_octets(self, command: Command) -> Answer | None:
@@ -143,19 +169,24 @@ class Screen:
         return None
 
     def _judge_reset(self, command: Command) -> Answer | None:
-        self.forget()
-        return self._judge_other(command)
+        """RSET does always what it says (RFC 5321 §4.1.1.5), or none of ours would; the others may be refused."""
+        answer = self._judge_other(command)
+        if answer is None and command == _RSET:
+            self.forget()
+            self.unsure = False
+        elif answer is None and self._rules.ask:
+            self.undecided = replace(self._ground, **_NO_ENVELOPE)
+        return answer
 
     def _judge_helo(self, command: Command) -> Answer | None:
         answer = None
         if self._rules.ask:
-            self.notes = self.session_notes
             answer = self.ask(Stage.HELO, helo=safe_text(command.argument), **_NO_ENVELOPE)
             if answer is answers.ASKED:
                 return answer
         answer = self._judge_other(command) or answer
-        if answer is None:
-            self.forget()
+        if answer is None and self._rules.ask:
+            self.undecided = self.question
         return answer
 
     def _judge_mail(self, command: Command) -> Answer | None:
@@ -165,7 +196,7 @@ class Screen:
             self.forget()
             self._mail = _CROSSED
             return None
-        if self._mail is _CROSSED:
+        if self._mail is _CROSSED and not self.unsure:
             return answers.NESTED_MAIL  # the server would pair the next recipients with another sender than we
         self.forget()
         named = {"sender": parse_path(command.argument), "parameters": command.argument.upper()}
@@ -174,15 +205,17 @@ class Screen:
             self._mail = _fate(answer)
         return answer
 
-    def mail_answered(self, accepted: bool) -> None:
-        """What the server said."""
-        if accepted:
+    def mail_answered(self, code: int, notes: Notes | None) -> None:
+        """What the server said; ``notes`` are that envelope's: another may have begun meanwhile."""
+        if code == _BAD_SEQUENCE:
+            self.doubt_server()
+        if code < 300:
             self._idle = 0
-        else:
+        elif notes is None or notes is self.notes:
             self._mail = _NONE
 
     def _judge_recipient(self, command: Command) -> Answer | None:
-        if self._mail is _REFUSED:
+        if self._mail is _REFUSED or self._lost:
             return answers.NO_MAIL
         answer = self._admit(command, self._recipients + 1)
         if answer is answers.ASKED:
@@ -208,13 +241,18 @@ class Screen:
             return None
         return self.ask(Stage.RCPT, recipient=parse_path(command.argument), recipients=number)
 
+    def _judge_whole(self, command: Command) -> Answer | None:
+        """RFC 3030 §2: DATA behind BDAT is out of order. The server has not seen chunks that are held."""
+        return answers.NO_BLOB if self.chunking and self._rules.ask else self._judge_data(command)
+
     def _judge_data(self, command: Command) -> Answer | None:
-        if self._mail is _REFUSED:
+        if self._mail is _REFUSED or self._lost:
             return answers.NO_MAIL
         if self._mail is _DISCARDED or (self._recipients and not self._crossed):
             return answers.SEND_CONTENT if self._discarded else answers.NO_RECIPIENTS
         if self._rules.ask is None:
             return None
+        self.need = Need.NOTHING
         answer = self.ask(Stage.DATA, recipient="", tokens=self._tokens)
         if answer is None and self.ruling is not None:
             self.need = self.ruling.need
@@ -266,6 +304,8 @@ _NEXT_CHUNK: Mapping[Fate, Answer | None] = MappingProxyType(
 _CONTENT_FATES: Mapping[Answer | None, Fate] = MappingProxyType(
     {answers.SEND_CONTENT: _DISCARDED, answers.HOLD_CONTENT: _HELD}
 )
+_RSET = Command(b"RSET", b"")
+_BAD_SEQUENCE = 503  # RFC 5321 §4.1.4: to MAIL, there is a transaction
 _NO_ENVELOPE: Mapping[str, Any] = MappingProxyType(
     {"sender": "", "parameters": b"", "recipient": "", "recipients": 0, "tokens": frozenset()}
 )
@@ -274,7 +314,7 @@ _JUDGES: Mapping[Verb, Callable[[Screen, Command], Answer | None]] = {
     Verb.EHLO: Screen._judge_helo,
     Verb.MAIL: Screen._judge_mail,
     Verb.RCPT: Screen._judge_recipient,
-    Verb.DATA: Screen._judge_data,
+    Verb.DATA: Screen._judge_whole,
     Verb.BDAT: Screen._judge_chunk,
     Verb.LHLO: Screen._judge_helo,
     Verb.BURL: Screen._judge_url,

@@ -101,9 +101,14 @@ class Transfer(Holding):
     def _forget_at(self, end: int, now: float) -> None:
         """The client believes the transaction to be over: so must the server, or the next MAIL is a mistake to it."""
         if self._screen.server_waits:
-            self.cuts.append((end, end, _FORGET))
-            self._owed.append(Owed(Verb.RSET, now, silent=True))
+            self._reset_server(end, now)
         self._screen.forget()
+
+    def _reset_server(self, at: int, now: float) -> None:
+        """Whatever transaction it has, there is none for the client."""
+        self.cuts.append((at, at, _FORGET))
+        self._owed.append(Owed(Verb.RSET, now, silent=True))
+        self._screen.unsure = False
 
     # Chunks.
 

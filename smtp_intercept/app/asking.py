@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable
 from ipaddress import ip_address
 
 from smtp_intercept.app import config as configuration
@@ -16,10 +15,8 @@ from smtp_intercept.app.explain import Mail
 from smtp_intercept.app.explain import explain as explain_connection
 from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.served import protected_table
 from smtp_intercept.app.streams import warn
-from smtp_intercept.direction import Servers, Serving
-from smtp_intercept.names import serving, split
-from smtp_intercept.names import table as table_of
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -66,28 +63,6 @@ def explain(arguments: argparse.Namespace) -> int:
     told |= {"running": arguments.running, "drift": drift}
     print(json.dumps(told) if arguments.json else text)
     return 0
-
-
-def protected_table(config: Config) -> tuple[Servers, Serving]:
-    """The protected servers, and which domain's each is; the DNS is asked about those that are given by name."""
-    given = configuration.protected_servers(config)
-    literals, questions = split(given)
-    if not questions:
-        return table_of(literals, ()), serving(given, ())
-    return _looked_up(given)
-
-
-def _looked_up(given: Iterable[tuple[str, Iterable[str]]]) -> tuple[Servers, Serving]:
-    import asyncio
-    import logging
-
-    from smtp_intercept import protected  # and a DNS library, which addresses alone need not wait for
-
-    logging.getLogger(protected.__name__).setLevel(logging.ERROR)  # said below, once
-    servers = protected.ProtectedServers(given)
-    table = asyncio.run(servers.resolve_once())
-    warn(f"{known.name}: {known.error}" for known in servers.state() if known.error)
-    return table, servers.serving
 
 
 def _in_force(run_dir: RunDir) -> Config:

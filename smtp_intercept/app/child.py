@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.namespace import Namespace
@@ -47,10 +46,3 @@ def settle_in(kind: str, arguments: argparse.Namespace, settings: Config) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     hangup.ignore()
     sandbox.shut(box)
-
-
-async def every(seconds: float, work: Callable[[], None]) -> None:
-    """Until cancelled, and at once."""
-    while True:
-        work()
-        await asyncio.sleep(seconds)

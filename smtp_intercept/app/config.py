@@ -20,12 +20,13 @@ import tomli_w
 from bridge.flow import Action
 from hwprofiles import profile as hardware
 from hwprofiles.shown import cut
+from hwprofiles.validation import MOST_REASON
 from smtp_intercept import pickup
 from smtp_intercept.accounts import LEAST_HELD_BYTES, LEAST_OF_SESSION, Budget
 from smtp_intercept.answers import LARGE_FOR_NOW, MESSAGE_TOO_LARGE
 from smtp_intercept.app.checks import warnings
 from smtp_intercept.app.defaults import CONFIG
-from smtp_intercept.app.fields import MOST_REASON, BareNewline, LocalAction, OnDoubt
+from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt
 from smtp_intercept.app.located import line_of
 from smtp_intercept.app.maillog import Bounds
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake

@@ -130,7 +130,8 @@ class Daemon:
                     raise StartError(f"the {child.name} ended while starting; what it said stands above")
                 child.watch(now)
             if not ready and all_up(children):
-                ready = True
+                ready, written_at = True, now
+                page.write(self._status(children, ready))  # whoever hears of it asks for the status at once
                 self._notify.ready(
                     "" if self._keep else f"inspecting mail with {self._source}, the last good configuration"
                 )

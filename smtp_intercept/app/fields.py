@@ -23,11 +23,11 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import PydanticCustomError
 
 from bridge.flow import MAX_VLAN, Action
 from bridge.lane import LANE
-from hwprofiles.shown import cut, shown
+from hwprofiles.shown import shown
+from hwprofiles.validation import mistake
 from smtp_intercept.direction import Direction
 from smtp_intercept.handling import Handler
 from smtp_intercept.mta.nexthop import Protocol, Security, place_of
@@ -35,7 +35,6 @@ from smtp_intercept.names import Question, read_domain, read_host, read_server
 from smtp_intercept.tls.manners import Way
 
 DNS_PORT = 53
-MOST_REASON = 300  # letters; a value of a megabyte must not hide what is wrong with it
 IFNAMSIZ = 16  # linux/if.h, with the final NUL
 _MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 FROM_PROFILE = ("profile",)  # what bridge.ports is for the word: the pair that the hardware profile has for a bridge
@@ -125,11 +124,6 @@ class LocalAction(StrEnum):
 
     ALLOW = "allow"
     DROP = "drop"
-
-
-def mistake(reason: str, remedy: str) -> PydanticCustomError:
-    """An operator's mistake in one value."""
-    return PydanticCustomError("mistake", "{reason}", {"reason": cut(reason, MOST_REASON), "remedy": remedy})
 
 
 def choice(kind: type[Enum]) -> BeforeValidator:

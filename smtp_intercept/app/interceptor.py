@@ -27,7 +27,8 @@ from bridge.privilege import allow_files
 from smtp_intercept import headcount
 from smtp_intercept.accepting import ACCEPT_BATCH
 from smtp_intercept.app import channel, config, lending, listening, processlog
-from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.child import read_arguments, settle_in
+from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import OnFailure, OnOverload
 from smtp_intercept.app.handover import Giving
 from smtp_intercept.app.heldplace import held_place

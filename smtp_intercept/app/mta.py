@@ -27,7 +27,8 @@ from bridge.links import Links
 from bridge.privilege import allow_files
 from smtp_intercept.app import channel, config, processlog
 from smtp_intercept.app.certificate import certificate
-from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.child import read_arguments, settle_in
+from smtp_intercept.app.chores import every
 from smtp_intercept.app.fields import BareNewline, Queue, VerifyFailure
 from smtp_intercept.app.handover import SIGN_EVERY_S, Taking
 from smtp_intercept.app.heldplace import held_place

@@ -11,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Flag, auto
+from functools import cache
 from pathlib import Path
 
 from bridge import firewall, namespace
@@ -72,8 +73,13 @@ class Objection:
 
 
 def probe(want: Wanted) -> bool:
-    """`firewall.probe`, in a network namespace like the one that the lanes will have."""
-    return namespace.ask_fresh(firewall.probe) if want.room else firewall.probe()
+    """`firewall.probe`, in a network namespace like the one that the lanes will have; once for a command."""
+    return _probed(apart=bool(want.room))
+
+
+@cache
+def _probed(*, apart: bool) -> bool:
+    return namespace.ask_fresh(firewall.probe) if apart else firewall.probe()
 
 
 def _features(asked: Asked) -> Iterator[Mistake]:

@@ -14,7 +14,8 @@ from typing import Any
 import uvloop
 
 from smtp_intercept.app import channel, config, lending, processlog
-from smtp_intercept.app.child import every, read_arguments, settle_in
+from smtp_intercept.app.child import read_arguments, settle_in
+from smtp_intercept.app.chores import every
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.lookup import read_nameservers, stub_resolver
 from smtp_intercept.names import Limits

@@ -15,9 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from bridge.flow import MAX_VLAN
 from hwprofiles.shown import shown
+from hwprofiles.validation import mistake
 from smtp_intercept.app import fields
 from smtp_intercept.app.defaults import HELD
-from smtp_intercept.app.fields import mistake
 from smtp_intercept.inspect import actions, criteria
 from smtp_intercept.inspect.criteria import DIRECTIONS, HOURS, MAILBOXES, NETWORKS, TEXTS, WEEKDAYS, Kind
 from smtp_intercept.inspect.written import Written, edits, is_file, path_of

@@ -17,13 +17,13 @@ from pathlib import Path
 
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import given, naming
-from smtp_intercept.app.asking import protected_table
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.explain import Explanation
 from smtp_intercept.app.own import own_addresses
 from smtp_intercept.app.rules_shown import at_connect, connection_lines, lines, outcomes
 from smtp_intercept.app.rulings import Rulings, minute_of
+from smtp_intercept.app.served import protected_table
 from smtp_intercept.app.streams import warn
 from smtp_intercept.direction import connection_direction
 from smtp_intercept.inspect.facts import Connection, Content, Facts, Known
@@ -41,9 +41,9 @@ def test(arguments: argparse.Namespace) -> int:
         rulings = Rulings(config)
     except ListError as error:
         raise FailedError(str(error)) from None
-    content = _octets(arguments.file)
+    content = octets_of(arguments.file)
     header = content.partition(b"\r\n\r\n")[0] + b"\r\n"
-    sender, recipients = _envelope(header)
+    sender, recipients = envelope_of(header)
     sender = sender if arguments.sender is None else arguments.sender
     recipients = arguments.rcpt or recipients
     if not recipients:
@@ -83,7 +83,7 @@ def to_connection(config: Config, explanation: Explanation) -> tuple[list[dict[s
     return [each.as_json() for each in said], list(connection_lines(said))
 
 
-def _octets(path: Path) -> bytes:
+def octets_of(path: Path) -> bytes:
     """With the line ends that mail has."""
     try:
         content = given.octets(path, MOST_BYTES)
@@ -92,7 +92,7 @@ def _octets(path: Path) -> bytes:
     return content if b"\r\n" in content else content.replace(b"\n", b"\r\n")
 
 
-def _envelope(header: bytes) -> tuple[str, list[str]]:
+def envelope_of(header: bytes) -> tuple[str, list[str]]:
     """What a message's own header says of it, for who has no envelope."""
     message = BytesHeaderParser(policy=compat32).parsebytes(header)
 

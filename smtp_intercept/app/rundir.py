@@ -123,7 +123,7 @@ class RunDir:
         """Held by one process at a time, and let go by the kernel however it ends. Raises `AlreadyRunningError`."""
         self.make()
         with (self.path / f"{name}.lock").open("a+", encoding="ascii") as file:
-            if not _locked(file) and not (self._watched(name) and _locked(file, WATCH_S)):
+            if not _locked(file) and not (self._passing(name) and _locked(file, WATCH_S)):
                 raise AlreadyRunningError(name, self.holder(name))
             file.truncate(0)
             with suppress(OSError):  # whose it is is not worth failing for on a full disk
@@ -131,9 +131,11 @@ class RunDir:
             yield
             file.truncate(0)
 
-    def _watched(self, name: str) -> bool:
-        """It is the daemon that holds the lock of `up`, for as long as putting something right takes."""
-        return name == "up" and self.holder("up") in {self.holder("run"), 0} - {os.getpid()}
+    def _passing(self, name: str) -> bool:
+        """Who holds the lock lets go of it soon: one that only asks for the holder, and stands still meanwhile; or the
+        daemon that of `up`, for as long as putting something right takes."""
+        holder = self.holder(name)
+        return not holder or (name == "up" and holder == self.holder("run") != os.getpid())
 
     def holder(self, name: str) -> int:
         """The process that holds the lock, or 0. A number left by a dead one is not believed."""

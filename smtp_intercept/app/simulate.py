@@ -173,11 +173,28 @@ def _send(run_dir: RunDir, kind: str, number: signal.Signals, *, needed: bool) -
 def _kill(run_dir: RunDir, kind: str) -> None:
     until, killed = time.monotonic() + LASTING_S, set[int]()
     while time.monotonic() < until:
-        for pid in _pids(run_dir, kind) - killed:
+        for pid in (_pids(run_dir, kind) | _started(run_dir, kind)) - killed:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
             killed.add(pid)
         time.sleep(0.02)
+
+
+def _started(run_dir: RunDir, kind: str) -> set[int]:
+    """The daemon's children of this kind, before it has told of them."""
+    found, program = set[int](), f"{__package__}.{kind}".encode()
+    for daemon in _pids(run_dir, "supervisor"):
+        with suppress(OSError):
+            children = Path(f"/proc/{daemon}/task/{daemon}/children").read_text(encoding="ascii").split()
+            found |= {int(pid) for pid in children if program in _command(pid)}
+    return found
+
+
+def _command(pid: str) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # it has ended
+        return []
 
 
 def _unplug(run_dir: RunDir) -> None:

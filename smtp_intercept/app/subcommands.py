@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn, TypeAlias
 
 from hwprofiles.shown import on_one_line, shown
@@ -89,10 +92,22 @@ def named(place: str) -> Verb:
 
     def run(arguments: argparse.Namespace) -> int:
         module, _, function = place.rpartition(".")
-        verb: Verb = getattr(import_module(f"{__package__}.{module}"), function)
+        verb: Verb = getattr(_loaded(f"{__package__}.{module}"), function)
         return verb(arguments)
 
     return run
+
+
+def _loaded(name: str) -> ModuleType:
+    """Without the collector: it would walk, again and again, what stays to the end."""
+    if (module := sys.modules.get(name)) is not None:
+        return module
+    gc.disable()
+    try:
+        return import_module(name)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def add_verb(verbs: Subcommands, name: str, run: str, text: str, *, json: bool = False) -> Parser:

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TypeVar
 
 from cryptography import x509
@@ -18,7 +20,7 @@ from smtp_intercept.app import given
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.located import KeyPath
 from smtp_intercept.app.mistakes import Mistake, MistakeError
-from smtp_intercept.app.tls_schema import TlsIdentity
+from smtp_intercept.app.tls_schema import Minimum, TlsIdentity
 from smtp_intercept.direction import Servers
 from smtp_intercept.tls.certificates import Certificate
 from smtp_intercept.tls.contexts import towards_client
@@ -29,6 +31,15 @@ from smtp_intercept.tls.x509 import Signer, Trust, certificates_in, der_of, fact
 
 MOST_BYTES = 16_777_216  # all roots of a system have 200 KB
 SOON_S = 30 * 86_400.0
+
+VERSIONS: Mapping[Minimum, ssl.TLSVersion] = MappingProxyType(
+    {
+        Minimum.V10: ssl.TLSVersion.TLSv1,
+        Minimum.V11: ssl.TLSVersion.TLSv1_1,
+        Minimum.V12: ssl.TLSVersion.TLSv1_2,
+        Minimum.V13: ssl.TLSVersion.TLSv1_3,
+    }
+)
 
 T = TypeVar("T")
 
@@ -50,7 +61,7 @@ def part(config: Config, clock: Callable[[], float] = time.time) -> Part:
         exempt_names=tls.exempt_names,
     )
     required = tls.verify is tls.verify.REQUIRE
-    return Part(means, tuple(own), signer, roots, minimum=tls.minimum.version, required=required, clock=clock)
+    return Part(means, tuple(own), signer, roots, minimum=VERSIONS[tls.minimum], required=required, clock=clock)
 
 
 def _or_mistakes(read: Callable[[], T]) -> T | list[Mistake]:
@@ -65,7 +76,7 @@ def identity(config: Config, number: int) -> Own:
     at, entry = ("tls", "identity", number), config.tls.identity[number]
     chain, key = _pair(at, entry.certificate, entry.key)
     try:
-        context = towards_client(chain, key, config.tls.minimum.version)
+        context = towards_client(chain, key, VERSIONS[config.tls.minimum])
     except (OSError, ValueError) as error:
         raise _unusable(at, entry.certificate, entry.key, error) from None
     leaf = certificates_in(chain)[0]

@@ -5,7 +5,6 @@ Data only. What becomes of each connection is said in `tls.manners`.
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Mapping
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -15,8 +14,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from hwprofiles.shown import shown
+from hwprofiles.validation import mistake
 from smtp_intercept.app import fields
-from smtp_intercept.app.fields import mistake
 from smtp_intercept.names import read_host
 from smtp_intercept.tls.manners import Way
 
@@ -39,10 +38,6 @@ class Minimum(StrEnum):
     V11 = "1.1"
     V12 = "1.2"
     V13 = "1.3"
-
-    @property
-    def version(self) -> ssl.TLSVersion:
-        return ssl.TLSVersion[f"TLSv1_{self.value[2]}" if self is not Minimum.V10 else "TLSv1"]
 
 
 class _Table(BaseModel):

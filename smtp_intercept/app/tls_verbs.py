@@ -18,11 +18,11 @@ from typing import Any
 
 from hwprofiles.shown import shown
 from smtp_intercept.app import naming, tls_files
-from smtp_intercept.app.asking import protected_table
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.exits import FailedError, UsageError
 from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.served import protected_table
 from smtp_intercept.app.status import read
 from smtp_intercept.app.tls_status import WORDS
 from smtp_intercept.direction import Direction, connection_direction
@@ -150,7 +150,7 @@ def _ask(arguments: argparse.Namespace, name: str, config: Config) -> tuple[str,
             assert server.sock is not None
             address = str(server.sock.getpeername()[0])
             server._host = name or arguments.host  # type: ignore[attr-defined] # what STARTTLS asks for
-            server.starttls(context=towards_server(config.tls.minimum.version))
+            server.starttls(context=towards_server(tls_files.VERSIONS[config.tls.minimum]))
             secured: Any = server.sock
             chain = chain_of(secured)
             asked_back = bool(getattr(secured, "certificate_asked", False))

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from hwprofiles.shown import shown
+from hwprofiles.validation import told
 from smtp_intercept.app.checks import CHECKS
 from smtp_intercept.app.located import KeyPath, spelled
 from smtp_intercept.app.mistakes import Mistake
@@ -75,14 +75,6 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "interceptor": TypeAdapter(Interceptor),
     "diverter": TypeAdapter(Diverter),
 }
-_TYPES = {
-    "string_type": ("a text", 'put it in quotes: "…"'),
-    "bool_type": ("true or false", "write true or false, without quotes"),
-    "int_type": ("a whole number", "write it without quotes and without a fraction"),
-    "tuple_type": ("a list", "put it in brackets: [ … ]"),
-    "model_type": ("a table", "write it as a [table]"),
-    "dict_type": ("a table", "write it as a [table]"),
-}
 
 
 def validated(raw: Mapping[str, Any]) -> tuple[Config | None, list[Mistake]]:
@@ -115,28 +107,15 @@ def _frozen(value: Any) -> Any:
 
 def _told(at: KeyPath, details: ErrorDetails) -> Mistake:
     at = tuple(part for part in at if part != "[key]")
-    context, value = details.get("ctx", {}), details["input"]
+    reason, remedy = told(details)
     match details["type"]:
-        case "mistake":
-            return Mistake(at, context["reason"], context["remedy"])
         case "missing":
-            return Mistake(at, "is missing", f"add {at[-1]} = … to {spelled(at[:-1])}")
+            remedy = f"add {at[-1]} = … to {spelled(at[:-1])}"
         case "extra_forbidden":
             return _unknown(at)
-        case "greater_than_equal":
-            return Mistake(at, f"{value} is too low", f"the least is {context['ge']}")
-        case "too_long":
-            return Mistake(at, f"has {context['actual_length']}, more than {context['max_length']}", "give fewer")
-        case "too_short":
-            return Mistake(at, "is an empty list", "leave it out, or name one")
-        case "less_than_equal":
-            return Mistake(at, f"{value} is too high", f"the most is {context['le']}")
-        case kind if kind in _TYPES:
-            wanted, remedy = _TYPES[kind]
-            if kind == "tuple_type" and isinstance(value, dict):
-                remedy = f"write it as [[{spelled(at)}]]"
-            return Mistake(at, f"{shown(value)} is not {wanted}", remedy)
-    return Mistake(at, details["msg"], "see the sample configuration")
+        case "tuple_type" if isinstance(details["input"], dict):
+            remedy = f"write it as [[{spelled(at)}]]"
+    return Mistake(at, reason, remedy)
 
 
 def _unknown(at: KeyPath) -> Mistake:

@@ -26,7 +26,6 @@ from hwprofiles.case import Case
 from hwprofiles.nic import Nics
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import (
-    flights,
     hangup,
     inforce,
     lastgood,
@@ -36,6 +35,7 @@ from smtp_intercept.app import (
     processlog,
     relays,
     streams,
+    trial,
     unfinished,
     watcher,
 )
@@ -135,7 +135,7 @@ def up(arguments: argparse.Namespace) -> int:
         _say_up(made, want, run_dir)
         if not arguments.boot and not run_dir.holder("run"):
             with host.within(want.room):
-                warn(flights.in_the_way(found.config, made.legs, made.vlans))
+                warn(trial.in_the_way(found.config, made.legs, made.vlans))
         warn(
             f"{arguments.config}: {each}: restart `tollbridge run`"
             for each in inforce.of_run(run_dir, arguments.config)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from email.errors import HeaderParseError
-from email.header import decode_header
 from functools import partial
 
 from smtp_intercept.inspect.actions import AddHeader, Edit, RemoveHeader, ReplaceHeader, TagSubject
+from smtp_intercept.inspect.words import decoded, words
 
 # Of one value; what people see is in its beginning, and a rule's pattern is laid against all of it.
 MAX_VALUE_BYTES = 65_536
@@ -53,25 +52,7 @@ def _decoded(field: bytes) -> str:
     found = _NAME.match(field)
     assert found is not None
     octets = field[found.end() : found.end() + MAX_VALUE_BYTES].replace(b"\0", b"").rstrip(b"\r\n")
-    text = _FOLDS.sub(" ", _text(octets, "utf-8"))
-    if "=?" not in text:
-        return text.strip()
-    try:
-        return "".join(_word(word, charset) for word, charset in decode_header(text)).strip()
-    except (HeaderParseError, ValueError):  # binascii.Error is one
-        return text.strip()
-
-
-def _word(word: bytes | str, charset: str | None) -> str:
-    """What is not encoded comes in Python's own encoding, if anything else is."""
-    return word if isinstance(word, str) else _text(word, charset or "raw-unicode-escape")
-
-
-def _text(octets: bytes, charset: str) -> str:
-    try:
-        return octets.decode(charset)
-    except (LookupError, ValueError):
-        return octets.decode("latin-1")
+    return words(_FOLDS.sub(" ", decoded(octets, "utf-8"))).strip()
 
 
 def edited(header: bytes, edits: Iterable[Edit]) -> bytes:

@@ -133,7 +133,7 @@ def test_ctrl_c_on_a_terminal() -> None:
     text = b""
     while b"Ports to bridge" not in text:
         text += os.read(ours, 4096)
-    deadline_at = time.monotonic() + 20
+    deadline_at = time.monotonic() + 60
     while (
         process.poll() is None and time.monotonic() < deadline_at
     ):  # one that comes just before it reads waits for more
@@ -159,7 +159,7 @@ def test_ctrl_c_while_python_loads() -> None:
             process.send_signal(signal.SIGINT)
             break
     assert "Traceback" not in process.stderr.read()
-    assert process.wait(20) in (-signal.SIGINT, 130)
+    assert process.wait(60) in (-signal.SIGINT, 130)
 
 
 # --- the piece itself ------------------------------------------------------------------------------------------

@@ -5,14 +5,14 @@ A shell stands for the machine: as sshd does, it takes one word apart.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
 
 import pytest
 
-from smtp_intercept.app.lab import remote
+from smtp_intercept.app.ended import lives
+from smtp_intercept.app.lab import hung, remote
 from smtp_intercept.app.lab.host import LabError
 from smtp_intercept.app.lab.remote import RemoteHost
 
@@ -41,8 +41,7 @@ def test_it_is_ended_over_there(host: RemoteHost, program: str, number: signal.S
     process = host.spawn([sys.executable, "-c", program])
     process.wait_for("\n")
     process.end(grace_s=0.5)
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(process.stdout), 0)
+    hung.wait_until(lambda: not lives(int(process.stdout)), "it has ended")
 
 
 def test_one_that_is_late_is_killed(host: RemoteHost) -> None:

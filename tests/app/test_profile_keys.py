@@ -21,10 +21,11 @@ from hwprofiles.box import Box, Cpu, Firmware, Nic
 from hwprofiles.case import case
 from hwprofiles.match import scores
 from hwprofiles.profile import Profile, read
-from hwprofiles.source import BOUNDS, FEATURES, TABLES
+from hwprofiles.schema import FEATURES
 from smtp_intercept.app import config as configuration
 from smtp_intercept.app import wanted
 from smtp_intercept.app.relays import relays
+from tests.hwprofiles.keys import BOUNDS, TABLES
 
 NAME = "generic"  # one that may be named
 ROOT = Path(__file__).parents[2]

@@ -59,6 +59,27 @@ def test_nobody_holds_what_was_never_made(run_dir: RunDir) -> None:
     assert not run_dir.path.exists()
 
 
+ASK = """
+import fcntl, sys, time
+with open(sys.argv[1]) as file:
+    fcntl.flock(file, fcntl.LOCK_SH)
+    print("asks", flush=True)
+    time.sleep(1)
+"""
+
+
+def test_who_asks_and_stands_still_meanwhile_keeps_nobody_out(run_dir: RunDir) -> None:
+    """A `status` on a busy machine, between the two system calls of its question."""
+    with run_dir.lock("run"):
+        pass
+    command = [sys.executable, "-c", ASK, str(run_dir.path / "run.lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout
+        assert asking.stdout.readline() == "asks\n"
+        with run_dir.lock("run"):
+            assert run_dir.holder("run") == os.getpid()
+
+
 def test_asking_who_holds_it_keeps_nobody_out(run_dir: RunDir) -> None:
     """`status` asks at any moment, and `run` must not meet it by chance."""
     with run_dir.lock("run"):

@@ -52,6 +52,17 @@ def come_back(birds: Canaries, flight: Flight, now: float) -> Flight | None:
     return birds.hear(seen(flight.dial()), 1 - flight.leg, now)
 
 
+def test_none_fails_before_there_is_an_interceptor_to_answer() -> None:
+    """On a busy machine that starts seconds after the diverter."""
+    birds = Canaries((V4,), (0, 1), lambda bits: 1000)
+    birds.due(0.0)
+    assert birds.failing(60.0) == []
+    for now in (60.0, 61.0):
+        birds.begin(now)
+    assert birds.failing(60.0 + FAILING_S) == []
+    assert birds.failing(60.0 + FAILING_S + 0.1) != []
+
+
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("vlan", [0, 10])
 def test_its_frames_are_ethernets_and_their_sums_are_right(version: int, vlan: int) -> None:

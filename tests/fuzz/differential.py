@@ -7,18 +7,36 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from smtp_intercept.direction import Domains, Protection
-from smtp_intercept.events import Abort, DropServer, EndServer, Leave, MessageDone, Out, Side, ToClient, ToServer
+from smtp_intercept.events import (
+    Abort,
+    Asking,
+    DropServer,
+    EndServer,
+    Forget,
+    Hold,
+    Leave,
+    MessageDone,
+    Out,
+    Release,
+    Side,
+    ToClient,
+    ToServer,
+)
+from smtp_intercept.policy import Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage, Verdict
 from smtp_intercept.rules import Rules
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import Message, Outcome
 from tests.fuzz.hostile import End, Hostile
 from tests.fuzz.loose import TRAP, LooseServer, Quirks
+from tests.smtp.script import released
 
 PROTECTION = Protection(Domains.of([("example.com", False)]))
+VERDICTS: tuple[Verdict, ...] = (*[Pass()] * 9, Refuse(550, "5.7.1 no"), Defer(450, "4.7.1 later"), Discard())
+REFUSED = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.MESSAGE})
 
 
 Envelope = tuple[str, tuple[str, ...]]
@@ -26,7 +44,7 @@ Envelope = tuple[str, tuple[str, ...]]
 
 def envelope(message: Message) -> Envelope:
     """Of a message that was accepted: with those of its recipients that were."""
-    return message.sender, tuple(r.address for r in message.recipients if r.reply.code < 300)
+    return message.sender, tuple(r.address for r in message.recipients if r.reply.code < 300 and not r.thrown_away)
 
 
 def kept(envelopes: Iterable[Envelope]) -> Counter[Envelope]:
@@ -35,13 +53,27 @@ def kept(envelopes: Iterable[Envelope]) -> Counter[Envelope]:
     return Counter(each for each in found if each[1])
 
 
+def judging(chance: random.Random) -> Callable[[Question], Ruling]:
+    """A judge that has content held, all of it or any, and some of the mail refused, deferred or thrown away."""
+    needs = chance.choice([[Need.HOLD], list(Need)])
+
+    def ask(question: Question) -> Ruling:
+        verdict = chance.choice(VERDICTS) if question.stage in REFUSED else Pass()
+        return Ruling(verdict, need=chance.choice(needs), token="r")
+
+    return ask
+
+
 @dataclass
 class Meeting:
-    """One session."""
+    """One session. ``judge``: who answers in his own time, if anybody is asked."""
 
     session: Session
     server: LooseServer
     chance: random.Random
+    judge: Callable[[Question], Ruling] | None = None
+    asked: list[Question] = field(default_factory=list)
+    held: bytes = b""
     to_server: bytes = b""
     to_box: bytes = b""
     told: list[Message] = field(default_factory=list)
@@ -57,6 +89,14 @@ class Meeting:
                     self.told.append(message)
                 case Abort() | Leave():
                     self.over = True
+                case Hold(data):
+                    self.held += data
+                case Forget():
+                    self.held = b""
+                case Release():
+                    self.to_server, self.held = self.to_server + released(self.held, out), b""
+                case Asking(question):
+                    self.asked.append(question)
                 case EndServer() | DropServer() | ToClient():
                     pass
 
@@ -64,8 +104,9 @@ class Meeting:
         return len(octets) if self.chance.random() < 0.7 else self.chance.randint(1, len(octets))
 
     def move(self) -> bool:
-        """One of the two ways goes on; False if there is nothing to go."""
-        ways = [way for waits, way in ((self.to_server, self.server_hears), (self.to_box, self.box_hears)) if waits]
+        """One of the two ways goes on, or the judge speaks; False if there is nothing to go."""
+        waiting = ((self.to_server, self.server_hears), (self.to_box, self.box_hears), (self.asked, self.judge_speaks))
+        ways = [way for waits, way in waiting if waits]
         if ways:
             self.chance.choice(ways)()
         return bool(ways)
@@ -81,18 +122,27 @@ class Meeting:
         if not self.over and (not self.gone or self.session.owes_word):
             self.take(self.session.server_sent(heard, 0.0))
 
+    def judge_speaks(self) -> None:
+        assert self.judge is not None
+        question = self.asked.pop()
+        if not self.over and not self.gone:
+            self.take(self.session.told(self.judge(question), 0.0))
+
     def settle(self) -> None:
         while self.move():
             pass
 
 
-def meet(seed: str, rules: Rules | None = None) -> tuple[Meeting, Hostile, Quirks]:
-    """One session, to its end."""
+def meet(seed: str, rules: Rules | None = None, *, judged: bool = False) -> tuple[Meeting, Hostile, Quirks]:
+    """One session, to its end. ``judged``: by somebody, at once or in his own time."""
     chance = random.Random(f"meet {seed}")
     quirks = Quirks.by(chance)
     client = Hostile(seed, "example.com")
     rules = rules or Rules(reject_bare_newline=True, strip_starttls=chance.random() < 0.3)
-    it = Meeting(Session(PROTECTION, rules), LooseServer(quirks), chance)
+    judge = judging(chance) if judged else None
+    if judge is not None:
+        rules = replace(rules, ask=judge if chance.random() < 0.5 else lambda question: None)
+    it = Meeting(Session(PROTECTION, rules), LooseServer(quirks), chance, judge)
     it.take(it.session.opened(0.0))
     greeted = False
     for step in client.steps:
@@ -123,9 +173,9 @@ def accepted(it: Meeting) -> Counter[Envelope]:
     return kept(envelope(message) for message in it.told if message.outcome is Outcome.ACCEPTED)
 
 
-def check(seed: str) -> Meeting:
+def check(seed: str, *, judged: bool = False) -> Meeting:
     """AssertionError with all that is needed to play it again."""
-    it, client, quirks = meet(seed)
+    it, client, quirks = meet(seed, judged=judged)
     logged, stored = accepted(it), kept(it.server.taken)
     assert logged == stored, (seed, stored - logged, logged - stored, quirks, client.steps)
     assert not it.session.unread or it.session.doubted is Side.SERVER, (seed, it.session.doubt, quirks, client.steps)

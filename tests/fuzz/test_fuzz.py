@@ -21,6 +21,12 @@ def test_what_a_loose_server_stores_is_logged_envelope_by_envelope() -> None:
     assert len(unread) > SESSIONS // 200
 
 
+def test_what_a_judge_has_held_and_refused_changes_nothing_of_that() -> None:
+    """Whoever decides, at once or in his own time, about an envelope that server and client do not see alike."""
+    for seed in range(SESSIONS):
+        check(str(seed), judged=True)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_target(name: str) -> None:
     @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck))

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from bridge.watch import REST_S
+from smtp_intercept.app.lab.host import SOON_S
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import THREE_WIRES, Lab
 from tests.kernel.pace import slowness
@@ -56,15 +58,17 @@ def test_mail_of_ports_that_are_not_listed_crosses_and_is_counted(gateway_lab: L
         sender = f"{source}-{to}-{version}@example.net"
         (delivery,) = send(gateway_lab.host(source), gateway_lab.host(to).of_version(version)[0], sender=sender)
         assert delivery["accepted"], sender
-        assert bool(gateway_lab.gateway.wait_log(type="message", sender=sender, timeout_s=1)) is inspected, sender
+        found = gateway_lab.gateway.wait_log(type="message", sender=sender, timeout_s=SOON_S if inspected else 0.5)
+        assert bool(found) is inspected, sender
     after = gateway_lab.gateway.status()["not_inspected"]
     assert after["elsewhere"] - before["elsewhere"] >= 3
     assert after["past"] == before["past"]
 
 
+@pytest.mark.alone
 def test_one_that_begins_to_filter_vlans_is_left_alone(gateway_lab: Lab) -> None:
-    """Within two seconds, with its sessions cut: the lane joins what the bridge keeps apart. It is told in the
-    log and by `status`; neither `run` nor `up` goes on before it is a plain bridge again."""
+    """Within a second of the watch's next look, with its sessions cut: the lane joins what the bridge keeps apart. It
+    is told in the log and by `status`; neither `run` nor `up` goes on before it is a plain bridge again."""
     gateway = gateway_lab.gateway
     gateway.stop()
     before, gateway.product = gateway.product, "tests.kernel.filtering"
@@ -74,9 +78,8 @@ def test_one_that_begins_to_filter_vlans_is_left_alone(gateway_lab: Lab) -> None
         (gateway.run_dir / "filters").touch()
         gateway.run(["ip", "link", "set", "brx", "alias", "filtering"])  # an event, as the real one is
         began_at = time.monotonic()
-        call.cut_after(began_at)
-        assert daemon.wait(10).returncode == 1
-        assert time.monotonic() - began_at < 2.0 * slowness()
+        assert call.cut_after(began_at) < (max(REST_S) + 1.0) * slowness()
+        assert daemon.wait(10).returncode == 1  # its processes have their own time to end
         assert "brx filters VLANs now" in daemon.stderr
         assert gateway.tollbridge("status", check=False).returncode == 3
         for verb in ("run", "up"):

@@ -17,11 +17,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from smtp_intercept.app.ended import lives
 from smtp_intercept.app.lab.gateway import Gateway
 from smtp_intercept.app.lab.network import MAC, PORT_MACS_FROM, Lab
 from smtp_intercept.app.lab.snapshot import settled_difference, snapshot
@@ -144,8 +146,10 @@ def test_a_dead_or_hung_gateway_is_a_bridge_and_no_link_goes_down(lab: Lab, box:
     configure(box, card)
     box.start()
     told = len(card.told())
-    os.kill(box.pids()["supervisor"], signal.SIGKILL)
+    pids = box.pids()
+    os.kill(pids["supervisor"], signal.SIGKILL)
     assert crosses(lab)
+    assert until(lambda: not any(map(lives, pids.values()))), "its children end with it"
     box.spawn_daemon()
     pids = box.pids()
     for pid in pids.values():
@@ -250,7 +254,8 @@ def test_with_gateway_the_relay_follows_the_dead_mans_switch(lab: Lab, box: Gate
     box.spawn_daemon()
     assert card.becomes(joined=False)
     for pid in box.pids().values():
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the others end with the supervisor
+            os.kill(pid, signal.SIGKILL)
     assert card.becomes(joined=True)
     assert crosses(lab)
 

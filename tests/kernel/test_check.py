@@ -66,6 +66,7 @@ def files(box: Lab) -> Path:
     (there / "empty").touch()
     (there / "password").write_text("secret\n")
     (there / "password").chmod(0o600)
+    (there / "mistaken").write_text("example.com\n@\n")
     (there / "open").write_text("secret\n")
     (there / "open").chmod(0o644)
     os.mkfifo(there / "pipe")
@@ -83,6 +84,10 @@ def with_mta(**mta: Any) -> dict[str, Any]:
 def relayed(password: str) -> dict[str, Any]:
     relay = {"host": "192.0.2.25", "username": "u", "password_file": f"FILES/{password}", "tls": "verified"}
     return {**with_mta(spool="FILES/spool"), "relay": relay}
+
+
+def ruled(file: str) -> dict[str, Any]:
+    return {"rule": [{"name": "r", "when": {"sender": f"@FILES/{file}"}, "then": {"accept": True}}]}
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,12 @@ ROWS = {
             ("ip tuntap add t0 mode tun",),
         ),
         Row("run", {"bridge": {"adopt": True, "namespace": "host"}}, r"bridge\.adopt: there is no bridge br0 to adopt"),
+    ],
+    "_lists": [
+        Row("run", ruled("none"), r"rule\[0\]\.when: .*/none"),
+        Row("run", ruled("pipe"), r"rule\[0\]\.when: .*/pipe"),
+        Row("run", ruled("mistaken"), r"rule\[0\]\.when: .*/mistaken:2: "),
+        Row("run", ruled("password"), r"rule\[0\]\.when: .*/password is not for every user to read; chmod o\+r "),
     ],
     "_mail_log": [
         Row("run", {"log": {"mail": "/var/log"}}, r"log\.mail: /var/log is a directory; choose another file"),

@@ -52,7 +52,7 @@ class Box:
     """A gateway of one policy."""
 
     def __init__(self, lab: Lab, policy: str) -> None:
-        self.lab, self.gateway = lab, lab.gateway
+        self.lab, self.gateway, self.policy = lab, lab.gateway, policy
         self.server = MailServer.start(lab.host("server"))
         self.gateway.run_dir.mkdir()
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tollbridge", self.gateway.run_dir], check=True)
@@ -118,6 +118,16 @@ class Box:
         )
         return entry["accepted"], bool(self.gateway.wait_log(sender=sender, timeout_s=0.5))
 
+    def counts_at_rest(self) -> dict[str, int]:
+        """Of what was before: each process tells of it once a second."""
+        earlier, counts = dict[str, int](), self.counts()
+        deadline_at = time.monotonic() + AGAIN_S
+        while earlier != counts:
+            assert time.monotonic() < deadline_at, f"{earlier}\n{counts}"
+            time.sleep(patient(1.5))
+            earlier, counts = counts, self.counts()
+        return counts
+
     def counts(self) -> dict[str, int]:
         status = self.gateway.tollbridge("status", "--json", check=False).json()
         lost = {name: status["mail"].get(name, 0) for name in ("mta_silent", "log_lines_lost")}
@@ -150,7 +160,9 @@ class Box:
             time.sleep(POLL_S)
 
     def try_out(self, name: str) -> Found:
-        before, messages = self.counts(), self.messages()
+        cell = CELLS[name][POLICIES.index(self.policy)]
+        before = self.counts() if all(cell.counted or ("",)) else self.counts_at_rest()
+        messages = self.messages()
         with self.simulated(name):
             time.sleep(LASTED_S)
             to = MAILBOX if name == "mta-hung" else SERVER
@@ -158,10 +170,10 @@ class Box:
             accepted, inspected = self.mail(to, retries=3)
             # Who was told to come again was spoken to, and has no message.
             inspected = inspected or (name == "mta-hung" and len(self.gateway.mail_log("session")) > sessions)
-            # Reports come once a second; what lies in the way of a stopped gateway is looked for less often.
-            time.sleep(patient(8.0 if name == "foreign-forward" else 1.2))
+            # What lies in the way of a stopped gateway is looked for less often.
+            time.sleep(patient(6.8 if name == "foreign-forward" else 0.0))
+            status = self.status(cell.headline)
             inspected = inspected or (name == "log-full" and self.messages() > messages)  # but no record has room
-            status = self.gateway.tollbridge("status", check=False)
             after = self.counts()
         counted = frozenset(reason for reason, n in after.items() if n > before.get(reason, 0))
         return Found(accepted, inspected, counted, status.stdout.splitlines()[0], status.returncode)

@@ -106,18 +106,9 @@ def replay(lab: Lab, listener: socket.socket, script: Script, name: str) -> None
     for sock in (client, server):
         sock.setblocking(False)
     asyncio.run(check_live(script, client, server))
-    *_, session = wait_sessions(lab, before + 1)
+    (session,) = lab.gateway.wait_sessions(before)
     told = [record for record in lab.gateway.mail_log("message") if record["session"] == session["session"]]
     check_log(script, told, session)
-
-
-def wait_sessions(lab: Lab, number: int) -> list[dict[str, Any]]:
-    waited = threading.Event()
-    for _ in range(500):
-        if len(found := lab.gateway.mail_log("session")) >= number:
-            return found
-        waited.wait(0.01)
-    raise AssertionError(f"{number} sessions have not been logged")
 
 
 def test_most_dialogues_can_be_run() -> None:

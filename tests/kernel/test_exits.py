@@ -33,12 +33,17 @@ from tests.unshown import NOBODY
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
 
 VERBS = {" ".join(path) for path in leaves(cli._parser())}
-NEEDED = {"explain": "--from 192.0.2.10 --to 192.0.2.20", "queue show": "X", "queue reroute": "--via mx.test"}
+NEEDED = {
+    "explain": "--from 192.0.2.10 --to 192.0.2.20",
+    "queue show": "X",
+    "queue reroute": "--via mx.test",
+    "rules test": "{eml} --from 192.0.2.10 --to 192.0.2.20",
+}
 AS_NOBODY = {"demo", "guard", "hw tune"}  # who may not
 # What cannot be: no such file, no such message, nothing that waits, no directory below a file.
 FAILED: Mapping[str, str] = {
     "setup": "--answers {none}",
-    **dict.fromkeys(("check", "plan", "up", "run", "explain"), "--config {none}"),
+    **dict.fromkeys(("check", "plan", "up", "run", "explain", "rules test", "rules replay"), "--config {none}"),
     "confirm": "",
     "down": "--run-dir {file}/x",
     "status": "--run-dir {file}",
@@ -55,10 +60,12 @@ FAILED: Mapping[str, str] = {
 BEFORE = (
     "setup --yes --answers {answers} --config {fresh}",
     *("check", "plan", "explain", "hw facts", "hw detect", "hw show", "hw plan", "hw apply", "hw revert", "up"),
+    "rules test",
     *("hw keep", "hw bypass", "hw arm", "up --confirm 3600", "confirm"),
     *("queue list", "queue show {id}", "queue hold {id}", "queue release {id}", "queue retry --all"),
     *("queue reroute --all --via mx.test", "queue delete --all --yes", "guard --token of-nobody"),
 )
+RUNNING = ("status", "explain --running", "rules replay", "down")  # there is a log then
 COMMAND = (sys.executable, "-m", "smtp_intercept.app")
 # Their ends are shown where minutes are to be had: `make demo`, tests/kernel/test_tune.py.
 LONG = {"demo", "hw tune"}
@@ -82,7 +89,8 @@ def line(box: Gateway, words: str) -> list[str]:
     verb = max((verb for verb in VERBS if f"{words} ".startswith(f"{verb} ")), key=len)
     needed = "" if (words.startswith("queue re") and "--via" in words) or "{id}" in words else NEEDED.get(verb, "")
     (box.directory / "file").touch()
-    names = {name: str(box.directory / name) for name in ("none", "file", "fresh", "answers")}
+    (box.directory / "eml").write_text("To: user@example.com\nSubject: a\n\nb\n")
+    names = {name: str(box.directory / name) for name in ("none", "file", "fresh", "answers", "eml")}
     spool = box.directory / "queue"
     given = f"{words} {needed}".format(**names, id=next(iter(IDS), ""))
     own = ["--spool", str(spool)] if verb.startswith("queue ") and "--spool" not in words else []
@@ -94,8 +102,9 @@ IDS: list[str] = []
 
 def test_every_verb_has_a_row() -> None:
     assert FAILED.keys() == VERBS
-    shown = {max((verb for verb in VERBS if f"{words} ".startswith(f"{verb} ")), key=len) for words in BEFORE}
-    assert shown | {"status", "run", "down"} | LONG == VERBS
+    lines = (*BEFORE, *RUNNING)
+    shown = {max((verb for verb in VERBS if f"{words} ".startswith(f"{verb} ")), key=len) for words in lines}
+    assert shown | {"run"} | LONG == VERBS
 
 
 def test_misuse() -> None:
@@ -133,7 +142,7 @@ def test_done(box: Gateway) -> None:
         assert (words, result.returncode) == (words, Exit.DONE), result.stderr + result.stdout
     assert box.run(line(box, "status"), check=False).returncode == Exit.NOT_INSPECTING
     daemon = box.spawn_daemon()
-    for words in ("status", "explain --running", "down"):
+    for words in RUNNING:
         result = box.run(line(box, words), check=False)
         assert (words, result.returncode) == (words, Exit.DONE), result.stderr + result.stdout
     assert daemon.wait().returncode == 128 + ASKS

@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from bridge.lane import BRIDGED, LEARNED_S, NETWORKS, Limits
+from smtp_intercept.app.lab import hung
 from smtp_intercept.app.lab.host import Host, Process
 from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab, Station, Wires
@@ -176,8 +177,7 @@ def intercepted(lab: Lab, version: int, count: int, **settings: Any) -> tuple[in
     )
     process.wait().check()
     sent = deliveries(process)
-    time.sleep(0.2)
-    logged = {entry["sender"] for entry in lab.gateway.mail_log("message")}
+    logged = {entry["sender"] for entry in lab.gateway.mail_log("message")}  # written before it was accepted
     return sum(entry["accepted"] for entry in sent), sum(entry["sender"] in logged for entry in sent)
 
 
@@ -265,8 +265,8 @@ def test_syns_that_the_queue_lost_are_counted(box: Lab) -> None:
         attack.wait()
     finally:
         os.kill(pid, signal.SIGCONT)
-    time.sleep(2.5)
-    assert sum(box.gateway.status()["queue"].values()) > before
+    hung.wait_until(lambda: sum(box.gateway.status()["queue"].values()) > before, "they are counted")
+    settle(box)
     assert "SYNs lost in the queue" in box.gateway.tollbridge("status").stdout
     assert intercepted(box, 4, 5) == (5, 5)
 
@@ -282,13 +282,19 @@ def test_the_limits_at_their_edge(box: Lab) -> None:
         time.sleep(1.5)
         idle = box.host("client").spawn([box.host("client").interpreter, "-c", HOLD, box.host("server").ipv4])
         idle.wait_for("held")
-        time.sleep(1.0)
+        await_sessions(box, 2)
         assert intercepted(box, 4, 1) == (1, 0)
-        time.sleep(2.0)
-        assert box.gateway.status()["not_inspected"]["interceptor_full"] == 1
+        full = "interceptor_full"
+        hung.wait_until(lambda: box.gateway.status()["not_inspected"].get(full) == 1, "it is counted, once")
         idle.end()
-        time.sleep(1.0)
+        await_sessions(box, 0)
         assert intercepted(box, 4, 1) == (1, 1)
+
+
+def await_sessions(lab: Lab, number: int) -> None:
+    """The daemon has heard of so many, and the diverter, which hears five times a second."""
+    hung.wait_until(lambda: lab.gateway.state()["interceptor"].get("sessions") == number, f"{number} sessions")
+    time.sleep(1.0)
 
 
 HOLD = """

@@ -33,7 +33,9 @@ from scapy.packet import Raw
 
 from bridge.flow import MAX_EXTENSIONS
 from bridge.lane import LANE_MAC, NEXT_HOP4, NEXT_HOP6, NEXT_HOP_MAC
+from smtp_intercept.app.lab import hung
 from smtp_intercept.app.lab.capture import Frame, Way
+from smtp_intercept.app.lab.host import patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
 from tests.kernel.frames import give_away, inject
@@ -289,8 +291,13 @@ def shoot(lab: Lab, version: int, protected: bool) -> Shot:
     before = reasons(lab)
     with lab.capture() as frames:
         inject(client, [octets for _, _, all_octets in built for octets in all_octets])
+        hung.wait_until(lambda: not queued(lab), "every SYN has its verdict")
         time.sleep(0.5)
+    expected = Counter(probe.counted for probe in PROBES[version] if probe.counted is not None)
     time.sleep(REPORTED_S)
+    deadline_at = time.monotonic() + patient(20.0)  # a report may be late; what is missing then is told below
+    while reasons(lab) - before != expected and time.monotonic() < deadline_at:
+        time.sleep(0.2)
     at_server = {frame.data for frame in frames if (frame.host, frame.way) == ("server", Way.IN)}
     injected = {octets for _, _, all_octets in built for octets in all_octets}
     answered = answers(frames)
@@ -302,6 +309,12 @@ def shoot(lab: Lab, version: int, protected: bool) -> Shot:
         reasons(lab) - before,
         give_away(lab, [frame for frame in frames if frame.data not in injected]),
     )
+
+
+def queued(lab: Lab) -> int:
+    """SYNs that wait for the diverter: the third column of nfnetlink_queue's file."""
+    rows = lab.gateway.room.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout.splitlines()
+    return sum(int(row.split()[2]) for row in rows)
 
 
 def reasons(lab: Lab) -> Counter[str]:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from bridge import firewall
-from smtp_intercept.app.lab.host import Process
+from smtp_intercept.app.lab.host import SOON_S, Process
 from smtp_intercept.app.lab.namespaces import inside, processes
 from smtp_intercept.app.lab.network import Lab
 from smtp_intercept.app.lab.snapshot import difference, settled_difference, snapshot
@@ -47,7 +47,7 @@ def begun(lab: Lab, *verb: str) -> Process:
 def test_two_at_once(box: Lab) -> None:
     before = snapshot(box.gateway.namespace)
     both = [begun(box, "up"), begun(box, "up")]
-    ended = [process.wait(30) for process in both]
+    ended = [process.wait() for process in both]
     assert sorted(result.returncode for result in ended) in ([0, 0], [0, 1])
     for result in ended:
         assert "Traceback" not in result.stdout + result.stderr
@@ -119,7 +119,7 @@ def test_who_ends_the_guard_has_all_undone_at_once(box: Lab) -> None:
     gateway.tollbridge("up", "--confirm", "600")
     (guard,) = processes([gateway.namespace])
     os.kill(guard, signal.SIGTERM)
-    deadline_at = time.monotonic() + 15
+    deadline_at = time.monotonic() + SOON_S
     while (gateway.run_dir / "ledger.jsonl").exists() and time.monotonic() < deadline_at:
         time.sleep(0.1)
     assert settled_difference(gateway.namespace, before) == []

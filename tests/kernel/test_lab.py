@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from smtp_intercept.app.lab import hung
 from smtp_intercept.app.lab import namespaces as kernel
 from smtp_intercept.app.lab.capture import Way
 from smtp_intercept.app.lab.gateway import toml
-from smtp_intercept.app.lab.host import LabError
+from smtp_intercept.app.lab.host import Host, LabError
 from smtp_intercept.app.lab.mail import MailServer, deliveries, send, sending
 from smtp_intercept.app.lab.network import THREE_WIRES, Lab, Station
 from smtp_intercept.app.lab.onlookers import own_frames
@@ -114,14 +115,23 @@ def test_a_refused_connection_is_told_from_a_silent_one(bare: Lab) -> None:
 
 def test_a_client_retries_until_a_server_is_there(bare: Lab) -> None:
     client, host = bare.host("client"), bare.host("server")
-    process = sending(client, host.ipv4, port=2526, retries=200, pause=0.05, count=1)
-    time.sleep(0.5)
+    refused = resets(host)
+    process = sending(client, host.ipv4, port=2526, retries=2000, pause=0.05, count=1)
+    hung.wait_until(lambda: resets(host) > refused, "the client has tried")
     MailServer.start(host, host.ipv4, port=2526)
     process.wait().check()
     (delivery,) = deliveries(process)
     assert delivery["accepted"]
     assert delivery["attempts"][0]["outcome"] == "refused"
     assert len(delivery["attempts"]) > 1
+
+
+def resets(host: Host) -> int:
+    """RSTs that the host has sent (RFC 4022, tcpOutRsts)."""
+    names, values = (
+        line.split() for line in host.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if line.startswith("Tcp:")
+    )
+    return int(values[names.index("OutRsts")])
 
 
 def test_a_capture_sees_each_crossing_at_every_end_and_both_ways(bare: Lab) -> None:
@@ -243,8 +253,8 @@ def test_nothing_stays(failing: bool) -> None:
             lab.host("client").spawn(["sleep", "60"])
             lab.host("server").python(orphan)  # its parent has ended: only the namespace knows it
             names = [path.name for path in kernel.NAMESPACES.glob(f"{lab.prefix}-*")]
+            hung.wait_until(lambda: len(set(kernel.processes(names))) == 2, "both are in their namespaces")
             pids = set(kernel.processes(names))
-            assert len(pids) == 2
             assert len(left(lab.prefix)) == 5
             if failing:
                 raise ZeroDivisionError

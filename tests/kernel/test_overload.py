@@ -91,6 +91,7 @@ def test_their_server_hears_nothing(crowd: list[str], server: MailServer) -> Non
 
 def test_they_are_counted_and_told(gateway_lab: Lab, crowd: list[str]) -> None:
     texts = deferred(gateway_lab)
+    hung.wait_until(lambda: gateway_lab.gateway.status()["mail"]["deferred"] >= 3, "each worker has told of its own")
     assert [text[:9] for text in texts] == ["421 4.7.0", "421 4.3.2", "421 4.3.2"]
     status = gateway_lab.gateway.status()
     assert status["mail"]["deferred"] == 3

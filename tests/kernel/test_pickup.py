@@ -18,13 +18,13 @@ r"""What happens to a connection by its client, server and port of arrival; `exp
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import pytest
 
+from smtp_intercept.app.lab import hung
 from smtp_intercept.app.lab.capture import Frame, Way
 from smtp_intercept.app.lab.host import Host
 from smtp_intercept.app.lab.mail import MailServer
@@ -88,7 +88,6 @@ def dialled(gateway_lab: Lab) -> dict[tuple[str, str], str]:
             [host.interpreter, "-m", "tests.kernel.dialling", *pairs(gateway_lab, host)], timeout_s=60
         ).json()
         outcomes |= {(PORTS[host.name], pair): outcome for pair, outcome in ended.items()}
-    time.sleep(0.5)
     return outcomes
 
 
@@ -126,9 +125,9 @@ def explained(lab: Lab, cases: list[tuple[str, str]]) -> dict[tuple[str, str], d
 def test_the_gateway_does_what_explain_says(gateway_lab: Lab, dialled: dict[tuple[str, str], str]) -> None:
     told = explained(gateway_lab, list(dialled))
     assert dialled == {case: SEEN[answer["action"]] for case, answer in told.items()}
-    assert sessions(gateway_lab) == {
-        case: answer["direction"] for case, answer in told.items() if answer["action"] == "intercept"
-    }
+    expected = {case: answer["direction"] for case, answer in told.items() if answer["action"] == "intercept"}
+    gateway_lab.gateway.wait_sessions(0, len(expected))
+    assert sessions(gateway_lab) == expected
 
 
 def test_every_line_of_the_table_has_decided_something(gateway_lab: Lab, dialled: dict[tuple[str, str], str]) -> None:
@@ -165,11 +164,22 @@ def test_the_explain_command_says_what_its_function_says(gateway_lab: Lab) -> No
     assert told == {**explained(gateway_lab, [case])[case], "running": False, "drift": []}
 
 
+def told_of_all(lab: Lab) -> dict[str, Any]:
+    """The page of `status` as soon as the diverter has told of every SYN that the kernel has queued."""
+    pages: list[dict[str, Any]] = []
+
+    def whole() -> bool:
+        pages[:] = [lab.gateway.status()]
+        return bool(sum(pages[0]["picked_up"].values()) >= pages[0]["kernel"]["queued"])
+
+    hung.wait_until(whole, "every SYN is told of")
+    return pages[0]
+
+
 def test_every_decision_is_counted_and_nothing_was_missed(
     gateway_lab: Lab, dialled: dict[tuple[str, str], str]
 ) -> None:
-    time.sleep(2.0)
-    status = gateway_lab.gateway.status()
+    status = told_of_all(gateway_lab)
     told = explained(gateway_lab, list(dialled)).values()
     for name, number in status["picked_up"].items():
         direction, _, action = name.partition(".")
@@ -223,7 +233,7 @@ def test_mail_that_passes_twice_is_inspected_where_it_passes_first(hairpin: Lab,
     with hairpin.capture() as frames:
         for _ in range(3):
             assert dial(client, ">".join(pair)) == "banner"
-    sessions = hairpin.gateway.wait_log(type="session", timeout_s=5)[before:]
+    sessions = hairpin.gateway.wait_sessions(before, 3)
     assert [entry["client"]["address"] for entry in sessions] == [pair[0]] * 3
     assert counters(hairpin)["came_round"] - came_round == 3
     assert not any(hairpin.gateway.status()["not_inspected"].values())

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from bridge.privilege import Capability
+from smtp_intercept.app.lab.host import AT_LAST_S
 from smtp_intercept.app.lab.network import Lab
 
 pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("lanes")]
@@ -134,7 +135,7 @@ def test_a_confined_process_cannot_break_out(tmp_path: Path, kept: Capability) -
     anybody = subprocess.run([program, "/proc/self/status"], user=65534, capture_output=True, text=True, check=True)
     assert euid(anybody.stdout.split()) == "0"
     command = ["unshare", "-n", sys.executable, "-c", BREAK_OUT, kept.name, str(program)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=AT_LAST_S, check=False)
     assert done.returncode == 0, done.stderr
     said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     denied, gained = "Operation not permitted", literal_eval(said["exec"])
@@ -177,7 +178,7 @@ def test_who_has_lost_its_parent_ends_even_if_it_was_lost_before(when: str) -> N
             assert parent.stdout.readline() == "waits\n"
             parent.send_signal(signal.SIGKILL)
         assert parent.stdout.read() == ""  # nobody holds the other end any more
-    deadline_at = time.monotonic() + 5.0
+    deadline_at = time.monotonic() + 25.0  # it would sleep for thirty
     while os.path.exists(f"/proc/{pid}/exe"):  # noqa: PTH110
         assert time.monotonic() < deadline_at
         time.sleep(0.02)

@@ -24,7 +24,7 @@ from pyroute2 import netns
 
 from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.capture import Way, recorded
-from smtp_intercept.app.lab.host import Process, patient
+from smtp_intercept.app.lab.host import SOON_S, Process, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab
 from smtp_intercept.app.lab.snapshot import Snapshot, difference, settled_difference, snapshot
@@ -80,7 +80,7 @@ def service(lab: Lab) -> None:
 
 
 def wait(true: Callable[[], bool], process: Process) -> None:
-    deadline_at = time.monotonic() + patient(20.0)
+    deadline_at = time.monotonic() + patient(SOON_S)
     while not true():
         assert process.running, process.stdout + process.stderr
         assert time.monotonic() < deadline_at, process.stdout + process.stderr
@@ -151,8 +151,8 @@ def fates(lab: Lab) -> dict[str, str]:
     for server in INSPECTED + PASSED:
         sender = f"s{time.monotonic_ns()}@example.net"
         client = lab.host("client").of_version(6 if ":" in server else 4)[0]
-        (delivery,) = send(lab.host("client"), server, source=client, sender=sender, timeout=patient(4.0))
-        told = lab.gateway.wait_log(type="message", sender=sender, timeout_s=2.0 if server in INSPECTED else 0.2)
+        (delivery,) = send(lab.host("client"), server, source=client, sender=sender, timeout=patient(20.0))
+        told = lab.gateway.wait_log(type="message", sender=sender, timeout_s=0.2)  # written before it is accepted
         found[server] = "lost" if not delivery["accepted"] else "inspected" if told else "crossed"
     return found
 
@@ -282,7 +282,7 @@ def test_a_port_that_comes_back_says_nothing_of_its_own() -> None:
         with recorded([end]) as frames:
             for _ in range(3):
                 gateway.room.run(["ip", "link", "set", "p1", "netns", gateway.namespace])
-                deadline_at = time.monotonic() + patient(20.0)
+                deadline_at = time.monotonic() + patient(SOON_S)
                 while "master br0" not in gateway.room.run(["ip", "link", "show", "p1"], check=False).stdout:
                     assert time.monotonic() < deadline_at
                     time.sleep(0.05)
@@ -299,7 +299,7 @@ def test_the_name_of_the_room_is_lost() -> None:
             name = gateway.room_name
             netns.remove(name)
             assert fates(lab) == WORKING
-            deadline_at = time.monotonic() + patient(10.0)
+            deadline_at = time.monotonic() + patient(SOON_S)
             while not (namespaces.NAMESPACES / name).exists() and time.monotonic() < deadline_at:
                 time.sleep(0.1)
             assert gateway.status()["namespace_gone"] is False
@@ -312,7 +312,7 @@ def test_the_room_has_gone() -> None:
         gateway.configure(DEFAULT)
         gateway.tollbridge("up")
         netns.remove(gateway.room_name)
-        deadline_at = time.monotonic() + patient(5.0)
+        deadline_at = time.monotonic() + patient(SOON_S)
         while gateway.run(["ip", "link", "show", "p0"], check=False).returncode == 0 and time.monotonic() < deadline_at:
             time.sleep(0.1)
         page = gateway.tollbridge("status", check=False).stdout

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from smtp_intercept.app.lab.host import SOON_S
 from smtp_intercept.app.lab.mail import MailServer
 from smtp_intercept.app.lab.network import Lab
 from tests.kernel.frames import counters, give_away, is_tcp
@@ -114,10 +115,7 @@ def syns(frames: list[Any], host: str, port: int) -> list[Any]:
 
 
 def wait_records(lab: Lab, port: int, count: int = 1) -> list[dict[str, Any]]:
-    deadline_at = time.monotonic() + 3
-    while len(found := records(lab, port)) < count and time.monotonic() < deadline_at:
-        time.sleep(0.02)
-    return found
+    return lab.gateway.wait_log(type="session", at_least=count, where=lambda each: each["client"]["port"] == port)
 
 
 @contextmanager
@@ -132,14 +130,14 @@ def without_interceptor(lab: Lab) -> Iterator[None]:
         os.kill(pids["supervisor"], signal.SIGCONT)
         began_at = time.monotonic()
         while lab.gateway.pids().get("interceptor") in (None, pids["interceptor"]) or not lab.gateway.state()["ready"]:
-            assert time.monotonic() - began_at < 10
+            assert time.monotonic() - began_at < SOON_S
             time.sleep(0.05)
         live(lab)
 
 
 def live(lab: Lab) -> None:
     """Wait until the switch is closed."""
-    deadline_at = time.monotonic() + 10
+    deadline_at = time.monotonic() + SOON_S
     while "expires" not in lab.gateway.room.run(["nft", "list", "set", "inet", "tollbridge", "live"]).stdout:
         assert time.monotonic() < deadline_at
         time.sleep(0.05)

@@ -11,6 +11,7 @@ The other switches are quick (hello 1 s, forward delay 2 s), so a way that break
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ import pytest
 
 from smtp_intercept.app.lab import namespaces
 from smtp_intercept.app.lab.capture import Frame, Way
-from smtp_intercept.app.lab.host import Host, patient
+from smtp_intercept.app.lab.host import SOON_S, Host, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station, Wires
 
@@ -38,7 +39,6 @@ CONFIG = {
 QUICK = "stp_state 1 hello_time 100 forward_delay 200 max_age 600 mcast_snooping 0"
 CONVERGED_S = 12.0  # listening, learning, and the hello that tells of a better root
 FAILED_OVER_S = 10.0
-SETTLED_S = 1.0  # the daemon has told the lane what it sees of the ports
 VERSIONS = (4, 6)
 
 
@@ -111,8 +111,18 @@ def delivered(lab: Lab, version: int, timeout: float = 3.0, retries: int = 0) ->
 
 
 def sessions(lab: Lab) -> int:
-    time.sleep(0.2)
     return len(lab.gateway.mail_log("session"))
+
+
+def wait_told(lab: Lab) -> None:
+    """Until the daemon has told the lane what it sees of the ports."""
+
+    def told() -> bool:
+        listed = lab.gateway.room.run(["nft", "list", "set", "netdev", "tollbridge", "forwarding"]).stdout
+        forwarding = {port for port, state in states(lab).items() if state == "forwarding"}
+        return {port for port in lab.gateway.ports if re.search(rf"\b{port}\b", listed)} == forwarding
+
+    until(told, SOON_S, "the lane knows which ports forward")
 
 
 def mail(frames: Sequence[Frame], interface: str, way: Way) -> list[Frame]:
@@ -141,7 +151,7 @@ def test_without_the_daemon_mail_takes_the_plain_bridge_and_is_counted(ring: Lab
 @pytest.fixture(scope="module")
 def inspecting(ring: Lab) -> Lab:
     ring.gateway.spawn_daemon()
-    time.sleep(SETTLED_S)
+    wait_told(ring)
     return ring
 
 
@@ -150,7 +160,7 @@ def test_mail_is_intercepted_and_leaves_by_the_port_that_forwards_only(inspectin
     before = sessions(inspecting)
     with inspecting.capture() as frames:
         assert delivered(inspecting, version)
-    assert sessions(inspecting) == before + 1
+    assert len(inspecting.gateway.wait_sessions(before)) == 1
     assert mail(frames, "p2", Way.OUT) == []
     client, root = inspecting.host("client").mac, inspecting.host("root").mac
     assert {frame.source for frame in mail(frames, "p1", Way.OUT)} == {client}
@@ -195,12 +205,12 @@ def test_when_the_way_breaks_mail_takes_the_other_and_is_intercepted(inspecting:
         assert delivered(inspecting, version)
     inspecting.host("root").run(["ip", "link", "set", "eth0", "down"])
     until(lambda: port_state(inspecting, "p2") == "forwarding", FAILED_OVER_S, "p2 forwards")
-    time.sleep(SETTLED_S)
+    wait_told(inspecting)
     before = sessions(inspecting)
     with inspecting.capture("outside", "right") as frames:
         for version in VERSIONS:
             assert delivered(inspecting, version)
-    assert sessions(inspecting) == before + 2
+    assert len(inspecting.gateway.wait_sessions(before, 2)) == 2
     assert mail(frames, "p2", Way.OUT)
 
 
@@ -208,11 +218,11 @@ def test_a_tree_rebuilt_while_its_ports_go_on_forwarding_leaves_no_stale_way(ins
     inspecting.host("root").run(["ip", "link", "set", "eth0", "up"])
     until(lambda: port_state(inspecting, "p1") == "forwarding", CONVERGED_S, "p1 forwards")
     until(lambda: port_state(inspecting, "p2") == "blocking", CONVERGED_S, "p2 blocks")
-    time.sleep(SETTLED_S)
+    wait_told(inspecting)
     before = sessions(inspecting)
     for version in VERSIONS:
         assert delivered(inspecting, version)
-    assert sessions(inspecting) == before + 2
+    assert len(inspecting.gateway.wait_sessions(before, 2)) == 2
 
 
 def test_when_the_daemon_is_killed_mail_goes_on(inspecting: Lab) -> None:

@@ -45,6 +45,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, LLC, STP, Dot1AD, Dot1Q, Dot3, Ether
 from scapy.packet import Raw
 
+from smtp_intercept.app.lab import hung
 from smtp_intercept.app.lab.capture import Frame
 from smtp_intercept.app.lab.host import Host
 from smtp_intercept.app.lab.mail import MailServer, send
@@ -347,16 +348,22 @@ def test_mail_in_fragments(gateway_lab: Lab, mailbox: MailServer, version: int, 
         said = client.python(HERE / "strange_client.py", source, to, server.mac).json()
     assert said[1].startswith("220 ")
     assert said[-1].startswith("221 ")
-    sessions = [entry for entry in mailbox.sessions(1) if entry["client"]["address"] == source]
+    hung.wait_until(lambda: bool(of_client(mailbox.sessions(), source)), "the server's session is over")
+    sessions = of_client(mailbox.sessions(), source)
     assert [entry["helo"] for entry in sessions] == [".".join(["x" * 60] * 7)]
-    records = [entry for entry in gateway_lab.gateway.mail_log("session") if entry["client"]["address"] == source]
-    assert len(records) == intercepted
+    if intercepted:
+        hung.wait_until(lambda: bool(of_client(gateway_lab.gateway.mail_log("session"), source)), "and the gateway's")
+    assert len(of_client(gateway_lab.gateway.mail_log("session"), source)) == intercepted
     assert (counters(gateway_lab)["turned_inwards"] > before) == intercepted
     sent = [frame.data for frame in frames if frame.host == "client" and is_fragment(frame)]
     assert len(sent) > 3
     if not intercepted:
         seen = [replace(frame, data=without_number(frame.data)) for frame in frames]
         assert [sightings(seen, without_number(f)) for f in sent] == [crossing(client, server, gateway_lab)] * len(sent)
+
+
+def of_client(records: Sequence[dict[str, Any]], address: str) -> list[dict[str, Any]]:
+    return [each for each in records if each["client"]["address"] == address]
 
 
 def is_fragment(frame: Frame) -> bool:

@@ -203,8 +203,9 @@ def done(lab: Lab, *verb: str) -> list[str]:
 
 def assert_crosses(lab: Lab) -> None:
     client = lab.host("client")
-    ping = client.run(client.program("traffic", "ping", lab.host("server").ipv4, "--count", "1", "--timeout", "3"))
-    assert ping.json()["received"] == 1
+    # Several: a bridge hears of its carrier up to a second later, and what comes till then is lost.
+    ping = client.run(client.program("traffic", "ping", lab.host("server").ipv4, "--count", "4", "--timeout", "2"))
+    assert ping.json()["received"] > 0
 
 
 def test_killed_while_it_goes_up(box: Lab) -> None:
@@ -258,7 +259,7 @@ def shape(taken: Snapshot) -> Snapshot:
 
 def settled(before: Snapshot, namespace: str) -> list[str]:
     """A port that has been moved hears of its carrier a moment later."""
-    deadline_at = time.monotonic() + patient(3.0)
+    deadline_at = time.monotonic() + patient(20.0)
     while (found := difference(before, shape(snapshot(namespace)))) and time.monotonic() < deadline_at:
         time.sleep(0.1)
     return found

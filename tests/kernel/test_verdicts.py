@@ -22,6 +22,7 @@ from smtp_intercept.app.lab.host import Host, patient
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station, Wires
 from tests.kernel.frames import counters, give_away, is_tcp
+from tests.kernel.pace import slowness
 
 VERDICTS = ("intercept", "drop", "reject", "pass")
 VERSIONS = (4, 6)
@@ -109,7 +110,8 @@ def test_drop(gateway_lab: Lab, servers: dict[str, MailServer], client: str, ser
     assert sent["outcome"] == "timeout"
     syns = [frame for frame in frames if is_tcp(frame) and sent["source"] in (frame.addresses or ())]
     assert {(frame.host, frame.way) for frame in syns} == {(client, Way.OUT), ("gateway", Way.IN)}
-    assert len([frame for frame in syns if frame.host == client]) == 2
+    first, *more = [frame.at for frame in syns if frame.host == client]
+    assert len([at for at in more if at - first < DROP_WAIT_S]) == 1  # a client that is late repeats it once more
     assert give_away(gateway_lab, frames) == []
 
 
@@ -121,7 +123,7 @@ def test_reject(gateway_lab: Lab, servers: dict[str, MailServer], client: str, s
     with gateway_lab.capture() as frames:
         sent = post(gateway_lab, client, server, version, "reject")
     assert sent["outcome"] == "refused"
-    assert sent["seconds"] < AT_ONCE_S
+    assert sent["seconds"] < AT_ONCE_S * slowness()
     syns, resets = told_apart([frame for frame in frames if frame.host == client and is_tcp(frame)])
     assert len(syns) == len(resets) == 1
     assert (resets[0].source, resets[0].destination) == (dialled.mac, host.mac)
@@ -224,8 +226,10 @@ def test_mail_to_the_box_where_it_is_allowed(managed: Lab, version: int) -> None
 @pytest.mark.usefixtures("service")
 def test_mail_to_the_box_where_it_is_dropped(managed: Lab, version: int) -> None:
     before = counters(managed)
-    assert dial(managed.host("server"), BOX[version]) == "TimeoutError"
-    assert counters(managed)["local_dropped"] - before["local_dropped"] == 2  # the SYN and its repetition
+    with managed.capture("inside") as frames:
+        assert dial(managed.host("server"), BOX[version]) == "TimeoutError"
+    syns = [frame for frame in frames if (frame.host, frame.way) == ("server", Way.OUT) and is_tcp(frame)]
+    assert counters(managed)["local_dropped"] - before["local_dropped"] == len(syns) > 1  # with its repetition
 
 
 @IP

@@ -135,7 +135,7 @@ def test_tagged_mail_is_inspected_and_leaves_with_its_tag(
         assert {(seen[0], seen[1].source, seen[1].destination, seen[3]) for seen in to_client} == {
             (vlan, server.host.mac, host.mac, port)
         }
-    (record,) = [each for each in records(lab, vlan=vlan) if each["client"]["port"] == port]
+    (record,) = records(lab, vlan=vlan, where=lambda each: each["client"]["port"] == port)
     assert (record["port"], record["source_port_kept"], record["hidden"]) == ("p0", True, True)
     assert record["client"]["mac"] == host.mac
 
@@ -154,8 +154,8 @@ def test_one_connection_in_three_places_at_once_is_three(gateway_lab: Lab, serve
         assert '"reply": "250' in said[vlan]
         session = [
             each
-            for each in records(lab, vlan=vlan or None)
-            if each["client"]["port"] == HELD_PORT and each["source_port_kept"]
+            for each in records(lab, vlan=vlan or None, where=lambda each: each["client"]["port"] == HELD_PORT)
+            if each["source_port_kept"]
         ]
         assert len(session) == 1, session
 

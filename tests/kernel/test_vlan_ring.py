@@ -11,7 +11,6 @@ The tree is one for all VLANs, as 802.1D has it; its own frames have no tag.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -20,7 +19,7 @@ from smtp_intercept.app.lab.capture import Frame, Way
 from smtp_intercept.app.lab.mail import MailServer, send
 from smtp_intercept.app.lab.network import Lab, Station
 from tests.kernel import test_stp
-from tests.kernel.test_stp import CONVERGED_S, FAILED_OVER_S, SETTLED_S, VERSIONS, converged, port_state, until
+from tests.kernel.test_stp import CONVERGED_S, FAILED_OVER_S, VERSIONS, converged, port_state, until, wait_told
 from tests.kernel.test_vlan import CLIENT, SERVER, mail, records, station
 
 pytestmark = pytest.mark.kernel
@@ -50,7 +49,7 @@ def ring(lanes: None, dot1q: None) -> Iterator[Lab]:
             root.run(line.split())
         MailServer.start(root, *SERVER.values())
         lab.gateway.spawn_daemon()
-        time.sleep(SETTLED_S)
+        wait_told(lab)
         yield lab
 
 
@@ -61,7 +60,7 @@ def inspected(ring: Lab) -> list[Frame]:
         for version in VERSIONS:
             (delivery,) = send(ring.host(f"client{VLAN}"), SERVER[version])
             assert delivery["accepted"], delivery
-    until(lambda: len(records(ring, vlan=VLAN)) == before + len(VERSIONS), 3.0, "both sessions are recorded")
+    until(lambda: len(records(ring, vlan=VLAN)) == before + len(VERSIONS), 20.0, "both sessions are recorded")
     return frames
 
 
@@ -88,7 +87,7 @@ def test_when_the_way_changes_it_takes_the_other(ring: Lab, state: str, open_: s
     ring.host("root").run(["ip", "link", "set", "eth0", state])
     until(lambda: port_state(ring, open_) == "forwarding", CONVERGED_S + FAILED_OVER_S, f"{open_} forwards")
     until(lambda: port_state(ring, shut) != "forwarding", CONVERGED_S, f"{shut} does not")
-    time.sleep(SETTLED_S)
+    wait_told(ring)
     frames = inspected(ring)
     assert left_by(frames, open_) == {(VLAN, ring.host(f"client{VLAN}").mac)}
     assert left_by(frames, shut) == set()

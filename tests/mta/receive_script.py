@@ -27,6 +27,7 @@ from typing import Any
 
 from smtp_intercept.limits import DEFAULT_LIMITS
 from smtp_intercept.mta.receive import Intake
+from tests.dialogue import lines, spoken
 from tests.mta.receiving import Kept, Shelf, everything, house, send
 from tests.smtp.cuts import Cut
 
@@ -55,13 +56,13 @@ class Script:
 
 
 def read_script(path: Path) -> Script:
-    script, lines = Script(), iter(path.read_text("utf-8").splitlines())
-    for line in lines:
+    script, left = Script(), lines(path)
+    for line in left:
         keyword, _, rest = line.partition(":")
         name, _, value = rest.strip().partition(" ")
         match keyword:
             case "log":
-                script.log = [json.loads(record) for record in lines if record]
+                script.log = [json.loads(record) for record in left]
             case "kept":
                 script.kept.append(json.loads(rest))
             case "limit":
@@ -70,20 +71,10 @@ def read_script(path: Path) -> Script:
                 script.intake[name] = ast.literal_eval(value)
             case "spool":
                 script.spool = rest.strip()
-            case _ if line and not line.startswith("#"):
-                read_step(script, line)
+            case _:
+                side, _, said = spoken(line, "cs")
+                script.add(side, said)
     return script
-
-
-def read_step(script: Script, line: str) -> None:
-    side, how, what = line[0], line[2:4], line[5:]
-    assert side in "cs", line
-    if line[1:] == " close":
-        script.add(side, None)
-        return
-    assert how in {"->", "=>"}, line
-    assert line[1] + line[4] == "  ", line
-    script.add(side, what.encode() + b"\r\n" if how == "->" else ast.literal_eval(what))
 
 
 def shelf(script: Script) -> Shelf:

@@ -29,6 +29,7 @@ from smtp_intercept.mta.envelope import Envelope, Outcome, Recipient
 from smtp_intercept.mta.exchange import Out, Over, Ready, Send, SendContent, Settled, StartTls, Terms
 from smtp_intercept.mta.nexthop import Protocol, Security
 from smtp_intercept.mta.request import Mail
+from tests.dialogue import lines, spoken
 from tests.smtp.cuts import Cut
 
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
@@ -38,12 +39,12 @@ NOW = 0.0
 
 def play(text: str, cut: Cut) -> str:
     """The dialogue as it really went: the same text, if all is well."""
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    heads = [line for line in lines if line.startswith("terms: ")]
+    every = text.splitlines()
+    heads = [line for line in every if line.startswith("terms: ")]
     session = Session(terms(heads))
     session.opened(NOW)
     went = list(heads)
-    for stimulus in stimuli(lines[len(heads) :]):
+    for stimulus in stimuli(every[len(heads) :]):
         went += stimulus
         went += told(do(session, stimulus, cut))
     return "\n".join(went) + "\n"
@@ -51,8 +52,7 @@ def play(text: str, cut: Cut) -> str:
 
 def read(path: Path) -> str:
     """A dialogue without its comments."""
-    lines = path.read_text().splitlines()
-    return "\n".join(line for line in lines if line and not line.startswith("#")) + "\n"
+    return "\n".join(lines(path)) + "\n"
 
 
 def terms(heads: Iterable[str]) -> Terms:
@@ -89,13 +89,8 @@ def do(session: Session, stimulus: list[str], cut: Cut) -> list[Out]:
     if not stimulus[0].startswith("s "):
         word, _, rest = stimulus[0].partition(": ")
         return EVENTS[word](session, rest)
-    data = b"".join(octets(line) for line in stimulus)
+    data = b"".join(spoken(line, "s").data or b"" for line in stimulus)
     return [out for piece in cut(data) for out in session.received(piece, NOW)]
-
-
-def octets(line: str) -> bytes:
-    literal: bytes = ast.literal_eval(line[5:]) if line[2:4] == "=>" else line[5:].encode() + b"\r\n"
-    return literal
 
 
 EVENTS: dict[str, Callable[[Session, str], list[Out]]] = {

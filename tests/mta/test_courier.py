@@ -116,7 +116,7 @@ def test_both_families(run: Run) -> None:
 def test_a_connection_is_used_again_and_then_left(run: Run) -> None:
     async def work() -> None:
         async with serving() as remote:
-            carrier = courier(bounds=Bounds(messages_per_connection=3, idle_s=0.2))
+            carrier = courier(bounds=Bounds(messages_per_connection=3, idle_s=1.0))
             for _ in range(4):
                 assert states(await carrier.carry(parcel(to(remote)))) == TAKEN
             assert [sum(line.startswith("MAIL") for line in each) for each in remote.commands] == [3, 1]

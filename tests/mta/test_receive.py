@@ -51,6 +51,12 @@ def impatient(**phases: float) -> Any:
     return replace(DEFAULT_LIMITS, patience_s={**PATIENCE_S, **{Phase[name]: s for name, s in phases.items()}})
 
 
+async def handed_over(it: House) -> None:
+    """Wait until the spool writes."""
+    while not (it.shelf.drafts and it.shelf.drafts[-1].enqueued):
+        await asyncio.sleep(0.002)
+
+
 # Leaving.
 
 
@@ -76,7 +82,7 @@ def test_who_leaves_while_the_spool_writes_has_left_a_message(run: Run) -> None:
         async with house(Shelf(gate=asyncio.Event())) as it:
             sock = await opened(it)
             await send(sock, b"one\r\n.\r\n")
-            await asyncio.sleep(0.02)
+            await handed_over(it)
             reset(sock)
             await asyncio.sleep(0.02)
             assert not it.log
@@ -228,7 +234,7 @@ def test_a_command_longer_than_aiosmtpd_allows(run: Run) -> None:
 
 def test_a_line_without_end(run: Run) -> None:
     async def work() -> None:
-        async with house(limits=impatient(COMMAND=0.5)) as it:
+        async with house() as it:
             with it.enter() as sock:
                 for _ in range(100):
                     await send(sock, b"x" * 20_000)
@@ -426,7 +432,7 @@ def test_stopping_for_good_tells_what_the_spool_has(run: Run) -> None:
         async with house(Shelf(gate=asyncio.Event())) as it:
             with await opened(it) as sock:
                 await send(sock, b"one\r\n.\r\n")
-                await asyncio.sleep(0.02)
+                await handed_over(it)
                 assert it.shelf.gate is not None
                 asyncio.get_running_loop().call_later(0.1, it.shelf.gate.set)
                 await it.receiving.drain(0)

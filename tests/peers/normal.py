@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-_DATE = r"\w{3}, [ \d]\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}"
+_DATE = r"\w{3}, [ \d]?\d \w{3} \d{4} \d\d:\d\d:\d\d [+-]\d{4}"
 _FOLD = r"\r?\n\t"
 
 

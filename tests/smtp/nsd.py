@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import dns.query
 import dns.rdatatype
 
 from smtp_intercept.lookup import read_nameservers, stub_resolver
+from tests import vacant
 from tests.tools import program
 
 ADDRESS = "127.0.0.53"
@@ -49,7 +49,7 @@ class Nsd:
     """Serves ``zones``: name to the text of its records; a zone of None cannot be loaded: SERVFAIL."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._serial, self.port = folder, 0, free_port()
+        self._folder, self._serial, self.port = folder, 0, vacant.port(ADDRESS)
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, zones: Mapping[str, str | None], ttl_s: int = 1) -> None:
@@ -108,15 +108,3 @@ class Nsd:
         except (dns.exception.Timeout, OSError):
             return False
         return bool(answer.answer) and answer.answer[0][0].serial == self._serial
-
-
-def free_port() -> int:
-    """A port of `ADDRESS` that nobody has at this moment, by UDP or TCP."""
-    while True:
-        with socket.socket(type=socket.SOCK_DGRAM) as datagrams, socket.socket() as streams:
-            datagrams.bind((ADDRESS, 0))
-            try:
-                streams.bind(datagrams.getsockname())
-            except OSError:
-                continue
-            return int(datagrams.getsockname()[1])

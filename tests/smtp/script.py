@@ -25,7 +25,6 @@ Before all that, what the gateway is told to do:
 
 from __future__ import annotations
 
-import ast
 import json
 import random
 from collections.abc import Callable, Iterable, Mapping
@@ -55,13 +54,14 @@ from smtp_intercept.inspect.held import Held, nowhere
 from smtp_intercept.policy import Close, Defer, Discard, Need, Pass, Question, Refuse, Ruling, Stage, Verdict
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
+from tests.dialogue import lines, spoken
 from tests.smtp.cuts import Cut
 
 SERVER = "192.0.2.20"  # protected, whoever is dialled
 PROTECTION = Protection(Domains.of([("example.com", False)]), Servers.of([SERVER]))
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
 USUAL = {"doubted": None, "sasl_layer": False}
-NO_LITERALS = {"->", "><", ">>"}
+NO_LITERALS, LITERALS = {"->", "><", ">>"}, {"=>", "=<"}
 CROSSING = {"->", "=>"}
 
 Side = Literal["c", "s"]
@@ -236,27 +236,23 @@ def play(
 def read_script(path: Path) -> Script:
     """A dialogue file; what one side sends in consecutive lines is one event."""
     script = Script()
-    lines = iter(path.read_text("utf-8").splitlines())
-    for line in lines:
+    left = lines(path)
+    for line in left:
         keyword, _, rest = line.partition(": ")
         if line == "log:":
-            script.log = [json.loads(record) for record in lines if record]
+            script.log = [json.loads(record) for record in left]
         elif keyword in HEADS:
             HEADS[keyword](script, rest)
-        elif line and not line.startswith("#"):
+        else:
             read_event(script, line)
     return script
 
 
 def read_event(script: Script, line: str) -> None:
-    if line[1:] == " close":
-        script.events.append(Event("c" if line[0] == "c" else "s", None))
+    who, how, data = spoken(line, "csg", NO_LITERALS, LITERALS)
+    if data is None:
+        script.events.append(Event("c" if who == "c" else "s", None))
         return
-    who, how, what = line[0], line[2:4], line[5:]
-    assert who in "csg", line
-    assert line[1] + line[4:5] in {"  ", " "}, line
-    assert how in {"->", "=>", "><", "=<", ">>"}, line
-    data = what.encode() + b"\r\n" if how in NO_LITERALS else ast.literal_eval(what)
     expect(script, who, how, data)
     if who != "g":
         send(script, "c" if who == "c" else "s", data)

@@ -71,17 +71,17 @@ def test_what_a_client_sends_while_the_server_is_dialled_is_not_lost(run: Run) -
 
 def test_an_idle_session_is_reset_and_a_busy_one_is_not(run: Run) -> None:
     async def work() -> None:
-        async with listening() as (port, taken), box(port, session_idle_s=0.3) as it:
+        async with listening() as (port, taken), box(port, session_idle_s=0.6) as it:
             client = await connected(it.port)
             server = await taken()
             began = time.monotonic()
-            for _ in range(5):
+            for _ in range(8):
                 await send(server, b"220-x\r\n")
                 await receive(client, 7)
                 await asyncio.sleep(0.1)
             with pytest.raises(ConnectionResetError):
                 await receive(client, 1)
-            assert 0.65 < time.monotonic() - began < 2
+            assert 1.25 < time.monotonic() - began < 15
             with pytest.raises(ConnectionResetError):
                 await receive(server, 1)
             assert (await it.over())[0]["outcome"] == "idle"
@@ -297,7 +297,7 @@ def test_a_drain_waits_for_sessions_to_end_and_no_longer_than_it_may(run: Run) -
             with pytest.raises(ConnectionRefusedError):
                 await connected(it.port)
             second = await taken()
-            draining = asyncio.create_task(it.gateway.drain(0.3))
+            draining = asyncio.create_task(it.gateway.drain(1.0))
             await send(server, b"220 x\r\n")
             assert await receive(client, 7) == b"220 x\r\n"
             client.close()

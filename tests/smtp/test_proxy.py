@@ -19,6 +19,7 @@ from aiosmtpd.controller import Controller
 from smtp_intercept.leg import WRITE_BUFFER_BYTES
 from smtp_intercept.limits import LOOK_AHEAD_BYTES
 from smtp_intercept.rules import Rules
+from tests import vacant
 from tests.smtp.box import LOCAL, Box, Run, box, connected, listening, receive, reset, send
 
 
@@ -43,10 +44,7 @@ class Keeper:
 
 @contextmanager
 def mail_server() -> Iterator[tuple[int, Keeper]]:
-    keeper = Keeper()
-    with socket.socket() as probe:
-        probe.bind((LOCAL, 0))
-        port = probe.getsockname()[1]
+    keeper, port = Keeper(), vacant.port()
     controller = Controller(keeper, hostname=LOCAL, port=port, enable_SMTPUTF8=True, data_size_limit=2**26)
     controller.start()
     try:

@@ -7,8 +7,9 @@ import pytest
 from smtp_intercept.answers import HOLDS_TOO_MUCH, INJECTED
 from smtp_intercept.dialogue import _EFFECTS, MAX_OUTSTANDING, Effect, Verb, effect
 from smtp_intercept.direction import Domains, Protection
-from smtp_intercept.events import Doubt, EndClient, EndServer, Leave, MessageDone, Out, ToClient, ToServer
+from smtp_intercept.events import Asking, Doubt, EndClient, EndServer, Leave, MessageDone, Out, ToClient, ToServer
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, Limits
+from smtp_intercept.policy import Discard, Ruling, Stage
 from smtp_intercept.rules import TRANSPARENT, Rules
 from smtp_intercept.session import Session
 from smtp_intercept.transaction import MAX_LOGGED_RECIPIENTS, Message
@@ -292,3 +293,22 @@ def test_a_server_that_is_gone_while_starttls_waits_gets_nothing_more() -> None:
     assert it.server_closed(0) == [EndClient()]
     assert it.client_sent(b"NOOP\r\n", 0) == it.client_closed(0) == it.finish(0) == []
     assert it.wants_client
+
+
+def test_a_ruling_on_what_is_not_asked_any_more_is_nobody_elses() -> None:
+    """The server refuses MAIL while somebody thinks about its recipient: nothing is left to be thought about."""
+    session, asked = Session(Protection(), Rules(ask=lambda question: None)), list[Stage]()
+
+    def take(outs: list[Out]) -> bytes:
+        asked.extend(out.question.stage for out in outs if isinstance(out, Asking))
+        return b"".join(out.data for out in outs if isinstance(out, ToClient))
+
+    take(session.opened(0.0))
+    take(session.server_sent(b"220 x\r\n", 0.0))
+    take(session.told(Ruling(), 0.0))
+    take(session.client_sent(b"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n", 0.0))
+    take(session.told(Ruling(), 0.0))
+    take(session.server_sent(b"503 5.5.1 no\r\n", 0.0))
+    assert take(session.told(Ruling(Discard()), 0.0)) == b"503 5.5.1 Need MAIL first\r\n"
+    take(session.client_sent(b"MAIL FROM:<a@b>\r\n", 0.0))
+    assert asked == [Stage.CONNECT, Stage.MAIL, Stage.RCPT, Stage.MAIL]

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 
 from smtp_intercept.transparent import DIVERTED, Dialled, Dialler, dial, listen, reset_on_close
+from tests import vacant
 from tests.unshown import NOT_ROOT
 
 pytestmark = NOT_ROOT.mark  # transparent sockets need CAP_NET_RAW, marks CAP_NET_ADMIN
@@ -20,10 +21,7 @@ CLIENT = "127.0.7.1"
 
 
 def free_port(address: str = CLIENT) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return vacant.port(address)
 
 
 def dialled(loop: object, *arguments: object, **options: object) -> Dialled:

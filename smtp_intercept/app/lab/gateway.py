@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from smtp_intercept.app.exits import Exit
 from smtp_intercept.app.lab import namespaces
@@ -21,6 +21,11 @@ PRODUCT = "smtp_intercept.app"
 BARE = "bare0"
 READY_S = SOON_S
 STOP_S = AT_LAST_S  # longer than the product's own drain
+Condition: TypeAlias = Callable[[dict[str, Any]], bool]
+
+
+def _any(record: dict[str, Any]) -> bool:
+    return True
 
 
 def toml(config: Mapping[str, Any]) -> str:
@@ -220,14 +225,22 @@ class Gateway(Host):
         records = json_lines(self.read_log())
         return [entry for entry in records if not kind or entry["type"] == kind]
 
-    def wait_log(self, *, timeout_s: float = SOON_S, **wanted: Any) -> list[dict[str, Any]]:
-        """The records whose fields equal ``wanted``, as soon as there is one; empty after the time-out."""
+    def wait_log(
+        self, *, timeout_s: float = SOON_S, at_least: int = 1, where: Condition = _any, **wanted: Any
+    ) -> list[dict[str, Any]]:
+        """The records whose fields equal ``wanted`` and for which ``where`` holds, as soon as there are so many; what
+        there is after the time-out. Of a session it is written when both its connections are over, and so after its
+        client has seen the end."""
         deadline_at = time.monotonic() + patient(timeout_s)
         while True:
-            found = [entry for entry in self.mail_log() if wanted.items() <= _hashable(entry).items()]
-            if found or time.monotonic() > deadline_at:
+            found = [each for each in self.mail_log() if wanted.items() <= _hashable(each).items() and where(each)]
+            if len(found) >= at_least or time.monotonic() > deadline_at:
                 return found
             time.sleep(POLL_S)
+
+    def wait_sessions(self, before: int, number: int = 1, timeout_s: float = SOON_S) -> list[dict[str, Any]]:
+        """The sessions of the mail log but for the first ``before``, as soon as there are so many."""
+        return self.wait_log(type="session", at_least=before + number, timeout_s=timeout_s)[before:]
 
 
 def _hashable(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from smtp_intercept.app.lab.figure1 import PLAIN, VERSIONS, Row, row
-from smtp_intercept.app.lab.host import SOON_S, LabError, Process
+from smtp_intercept.app.lab.host import SOON_S, LabError, Process, patient
 from smtp_intercept.app.lab.mail import MailServer, deliveries, sending
 from smtp_intercept.app.lab.network import Lab
 
@@ -101,7 +101,7 @@ def pause(pid: int) -> float:
 
 def wait_until(true: Callable[[], bool], what: str, timeout_s: float = SOON_S) -> None:
     """Wait; `LabError` if it takes too long and ``what`` names it (else the row will tell)."""
-    deadline_at = time.monotonic() + timeout_s
+    deadline_at = time.monotonic() + patient(timeout_s)
     while not true():
         if time.monotonic() > deadline_at:
             if what:
