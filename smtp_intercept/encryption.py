@@ -68,6 +68,15 @@ class Encryption:
         """The dialogue begins again."""
         self._received(lambda _, now: self._session.encrypted(facts, verified=verified, now=now), b"")
 
+    def resume(self, work: Callable[[], None]) -> None:
+        """They have what they waited for."""
+
+        def act(_: bytes, now: float) -> list[Out]:
+            work()
+            return []
+
+        self._received(act, b"")
+
     def broken(self, reason: str) -> None:
         """The end, which the client has been told in TLS's own words."""
         self._received(lambda _, now: self._session.broken(reason), b"")

@@ -55,7 +55,7 @@ PURE = {
             "message",
         ),
     ),
-    "smtp_intercept.tls": ("hello", "names", "manners", "left_alone", "certificates"),
+    "smtp_intercept.tls": ("hello", "names", "manners", "left_alone", "certificates", "anchors"),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),

@@ -33,6 +33,7 @@ from smtp_intercept.app.seats import Seats
 from smtp_intercept.app.signals import ended_by
 from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
+from smtp_intercept.app.tls_checks import takes_part
 from smtp_intercept.app.watcher import Watcher
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
 from smtp_intercept.mta.listing import Filter
@@ -239,10 +240,11 @@ class Daemon:
         serving = [channel.pair() for _ in proving]
         handing = [handover.pair() for _ in workers] if needs_mta(config) else []
         naming = [channel.pair() for _ in workers]
+        anchoring = [channel.pair() for _ in workers] if takes_part(config) else []
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
         outwards = [lending.pair() for _ in workers] if self._outside and not config.intercept.hidden else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (*proving, *serving, *handing, *naming, *inwards, *outwards)
+        self._ends = (*proving, *serving, *handing, *naming, *anchoring, *inwards, *outwards)
         heard = zip(proving, serving, strict=True)
         children = [self._diverter(common, queue, *(end for _, end in ends)) for queue, ends in enumerate(heard)]
         ours = [("prove", tell) for tell, _ in proving]
@@ -251,9 +253,11 @@ class Daemon:
             ends += [("give", handing[worker][0])] if handing else []
             ends += [("lend", lends) for lends, _ in inwards]
             ends += [("borrow", outwards[worker][1])] if outwards else []
+            ends += [("anchors", anchoring[worker][0])] if anchoring else []
             children.append(self._interceptor(common, worker, log, ends))
         tell = [("servers", tell) for tell, _ in serving] + [("names", tell) for tell, _ in naming]
         tell += [("lend", lends) for lends, _ in outwards]
+        tell += [("anchors", asked) for _, asked in anchoring]
         children.append(self._outsider("resolver", common, tell, ()))
         if handing:
             takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]

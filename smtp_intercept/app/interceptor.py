@@ -48,6 +48,7 @@ from smtp_intercept.names import ServedNames
 from smtp_intercept.passage import Passage
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
 from smtp_intercept.rules import Rules
+from smtp_intercept.tls.anchors import Anchors
 from smtp_intercept.tls.manners import Way
 from smtp_intercept.transparent import Address, Blank, Dialler
 
@@ -88,7 +89,8 @@ class Interceptor:
         self._lends = [channel.adopt(end) for end in arguments.lend]
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         self._rulings = Rulings(settings, links)
-        self._ways, self._part = config.ways(settings, links), _part(settings)
+        self._anchors = _anchors(arguments.anchors)
+        self._ways, self._part = config.ways(settings, links), _part(settings, self._anchors)
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
         self._untaken = 0
@@ -169,10 +171,14 @@ class Interceptor:
     def _prove(self) -> None:
         accepting = self._gateway.healthy and not self._gateway.full
         self._tell_diverters({"at": time.monotonic(), "accepting": accepting})
+        if self._anchors is not None:
+            self._anchors.expire()
 
     def _hear(self) -> None:
         for message in channel.hear(self._names):
             self._served.learn(message.get("names"))
+            if self._anchors is not None:
+                self._anchors.learn(message.get("anchor"))
 
     def _tell_diverters(self, message: dict[str, Any]) -> None:
         for end in self._proofs:
@@ -191,13 +197,21 @@ class Interceptor:
         channel.tell(self._reports, report)
 
 
-def _part(settings: config.Config) -> Part | None:
+def _part(settings: config.Config, anchors: Anchors | None) -> Part | None:
     """What is needed to take part in TLS; None where nobody is to."""
     if not takes_part(settings):
         return None
     from smtp_intercept.app import tls_files  # what it brings is a lot, and seldom needed
 
-    return tls_files.part(settings)
+    return tls_files.part(settings, anchors=anchors)
+
+
+def _anchors(asks: int | None) -> Anchors | None:
+    """What the DNS says of servers, by the process that asks it."""
+    if asks is None:
+        return None
+    end = channel.adopt(asks)
+    return Anchors(lambda name, port: channel.tell(end, {"anchor": [name, port]}), time.monotonic)
 
 
 def _blank(borrow: int | None) -> Blank | None:
@@ -226,7 +240,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         "log",
         "names",
-        optional=("give", "worker", "seats", "borrow"),
+        optional=("give", "worker", "seats", "borrow", "anchors"),
         many=("prove", "listener", "lend"),
     )
     settings = config.load(arguments.effective)

@@ -1,6 +1,7 @@
 """The unprivileged process that asks the DNS what the names of protected servers stand for, and tells who must know.
 
-Lives where the host's resolvers can be reached, and keeps no capability. Lends sockets of that place to who has none.
+Answers besides whether a server's clients trust it by the DNS. Lives where the host's resolvers can be reached, and
+keeps no capability. Lends sockets of that place to who has none.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import socket
 import sys
 from typing import Any
 
@@ -20,6 +22,7 @@ from smtp_intercept.app.sandbox import myself
 from smtp_intercept.lookup import read_nameservers, stub_resolver
 from smtp_intercept.names import Limits
 from smtp_intercept.protected import NameState, ProtectedServers
+from smtp_intercept.tls.anchor_lookup import AnchorLookup
 
 AGAIN_S = 1.0  # who was started again knows the table by then
 SHOWN = 64
@@ -39,6 +42,8 @@ class Telling:
         )
         self._diverters = [*map(channel.adopt, arguments.servers)]
         self._interceptors = [*map(channel.adopt, arguments.names)]
+        self._asks = [*map(channel.adopt, arguments.anchors)]
+        self._anchors = AnchorLookup(lambda: stub_resolver(nameservers))
         self._lends = [*map(channel.adopt, arguments.lend)]
         self._reports = channel.adopt(arguments.reports)
 
@@ -48,6 +53,8 @@ class Telling:
         loop.add_signal_handler(signal.SIGTERM, ended.set)
         for end in self._lends:
             loop.add_reader(end.fileno(), lending.lend, end)
+        for asks, tells in zip(self._asks, self._interceptors, strict=False):
+            loop.add_reader(asks.fileno(), self._look_up, asks, tells)
         chores = [
             asyncio.create_task(self._servers.run()),
             asyncio.create_task(every(AGAIN_S, self._tell)),
@@ -56,6 +63,10 @@ class Telling:
         await ended.wait()
         for chore in chores:
             chore.cancel()
+
+    def _look_up(self, asks: socket.socket, tells: socket.socket) -> None:
+        for message in channel.hear(asks):
+            self._anchors.ask(message.get("anchor"), lambda answer: channel.tell(tells, {"anchor": answer}))
 
     def _tell(self) -> None:
         names = self._servers.state()
@@ -85,7 +96,7 @@ def _shown(name: NameState) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
     processlog.begin()
-    arguments = read_arguments("resolver", argv, many=("servers", "names", "lend"))
+    arguments = read_arguments("resolver", argv, many=("servers", "names", "lend", "anchors"))
     settings = config.load(arguments.effective)
     telling = Telling(settings, arguments)
     settle_in("resolver", arguments, settings)

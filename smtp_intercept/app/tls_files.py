@@ -22,6 +22,7 @@ from smtp_intercept.app.located import KeyPath
 from smtp_intercept.app.mistakes import Mistake, MistakeError
 from smtp_intercept.app.tls_schema import Minimum, TlsIdentity
 from smtp_intercept.direction import Servers
+from smtp_intercept.tls.anchors import Anchors
 from smtp_intercept.tls.certificates import Certificate
 from smtp_intercept.tls.contexts import towards_client
 from smtp_intercept.tls.manners import Identity, Means
@@ -44,7 +45,7 @@ VERSIONS: Mapping[Minimum, ssl.TLSVersion] = MappingProxyType(
 T = TypeVar("T")
 
 
-def part(config: Config, clock: Callable[[], float] = time.time) -> Part:
+def part(config: Config, clock: Callable[[], float] = time.time, anchors: Anchors | None = None) -> Part:
     """All that a process needs to take part. `MistakeError` with every mistake."""
     found = [_or_mistakes(partial(identity, config, n)) for n in range(len(config.tls.identity))]
     own = [each for each in found if isinstance(each, Own)]
@@ -61,7 +62,9 @@ def part(config: Config, clock: Callable[[], float] = time.time) -> Part:
         exempt_names=tls.exempt_names,
     )
     required = tls.verify is tls.verify.REQUIRE
-    return Part(means, tuple(own), signer, roots, minimum=VERSIONS[tls.minimum], required=required, clock=clock)
+    return Part(
+        means, tuple(own), signer, roots, minimum=VERSIONS[tls.minimum], required=required, clock=clock, anchors=anchors
+    )
 
 
 def _or_mistakes(read: Callable[[], T]) -> T | list[Mistake]:

@@ -7,6 +7,7 @@ so; it never lets octets cross in clear that were to be encrypted.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -49,9 +50,13 @@ class Ending(Protocol):
     def broken(self, reason: str) -> None:
         """There will be no session."""
 
+    def resume(self, work: Callable[[], None]) -> None:
+        """What was waited for has come, and no peer's octets have brought it."""
+
 
 class _State(Enum):
     HELLO = auto()  # the client's is read
+    NAME = auto()  # what the DNS says of the server is waited for
     SERVER = auto()  # the server is greeted
     CLIENT = auto()  # the client is answered
     OVER = auto()
@@ -106,7 +111,7 @@ class Handshakes:
             case _State.HELLO:
                 self._from_client += octets
                 self._read_hello()
-            case _State.SERVER:
+            case _State.NAME | _State.SERVER:
                 self._from_client += octets
                 if len(self._from_client) > LOOK_AHEAD_BYTES:
                     self._break("the client does not wait for its answer")
@@ -117,14 +122,20 @@ class Handshakes:
         hello = read_client_hello(self._from_client)
         if hello is None:
             return
-        self._asked = self._part.asked(self._passage, hello.name)
-        self._decision = self._part.decide(self._asked)
+        self._state, asked = _State.NAME, self._part.asked(self._passage, hello.name)
+        self._part.anchor(asked, lambda why: self._ending.resume(lambda: self._decide(replace(asked, anchored=why))))
+
+    def _decide(self, asked: Asked) -> None:
+        if self._state is not _State.NAME:  # it has not waited
+            return
+        self._asked = asked
+        self._decision = self._part.decide(asked)
         if isinstance(self._decision, Why):
             self._leave_alone(self._decision)
             return
         self._state = _State.SERVER
         self._server.taker = self._server_sent
-        self._to_server = Layer(self._part.towards_server, server_side=False, name=hello.name)
+        self._to_server = Layer(self._part.towards_server, server_side=False, name=asked.name)
         self._greet_server(b"")
 
     def _leave_alone(self, why: Why) -> None:

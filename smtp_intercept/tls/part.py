@@ -15,10 +15,11 @@ from typing import Any, TypeVar
 
 from bridge.client import client_of
 from smtp_intercept.passage import Passage
+from smtp_intercept.tls.anchors import Anchors, Found
 from smtp_intercept.tls.certificates import Certificate, UnmintableError, Verified, leaf_for, verify
 from smtp_intercept.tls.contexts import towards_client, towards_server
 from smtp_intercept.tls.left_alone import LeftAlone
-from smtp_intercept.tls.manners import Asked, Decision, Failure, Identity, Means, Why, decide, lesson
+from smtp_intercept.tls.manners import Asked, Decision, Failure, Identity, Means, Mint, Why, decide, lesson
 from smtp_intercept.tls.x509 import Signer, Trust, read_chain
 
 # Servers whose certificates are remembered, and the leaves made for them; a context has some 50 KB.
@@ -49,7 +50,8 @@ class Shown:
 
 
 class Part:
-    """``clock`` gives UTC seconds; ``required``: servers whose certificates are not sound are refused."""
+    """``clock`` gives UTC seconds; ``required``: servers whose certificates are not sound are refused.
+    ``anchors``: what the DNS says of other people's servers; None: nobody asks it."""
 
     def __init__(
         self,
@@ -61,10 +63,11 @@ class Part:
         minimum: ssl.TLSVersion,
         required: bool,
         clock: Callable[[], float],
+        anchors: Anchors | None = None,
     ) -> None:
         self._means, self._own = means, {each.identity.number: each for each in own}
         self._signer, self._trust, self._minimum, self.required = signer, trust, minimum, required
-        self._clock, self._left = clock, LeftAlone()
+        self._clock, self._left, self._anchors = clock, LeftAlone(), anchors
         self.towards_server = towards_server(minimum)
         self._read: OrderedDict[tuple[bytes, ...], Certificate] = OrderedDict()
         self._shown: OrderedDict[bytes, ssl.SSLContext] = OrderedDict()
@@ -82,6 +85,14 @@ class Part:
             port=server[1],
             name=name,
         )
+
+    def anchor(self, asked: Asked, found: Found) -> None:
+        """What the DNS says, where that can change anything: told now or in a moment."""
+        minted = isinstance(decide(asked, self._means, self._left, self._clock()), Mint)
+        if minted and asked.name and self._anchors is not None:
+            self._anchors.find(asked, found)
+        else:
+            found(None)
 
     def decide(self, asked: Asked) -> Decision:
         """Counted."""

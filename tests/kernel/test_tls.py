@@ -3,7 +3,8 @@
 ::
 
     smtplib, postfix, exim, swaks ── client ── gateway ── server ── postfix .20, exim .21 (protected: an identity)
-                                                                    aiosmtpd .23 (not: a leaf of the authority's)
+                                                                    aiosmtpd .23 (not: a leaf of the authority's,
+                                                                        but by the name that has TLSA records)
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pytest
 
 from smtp_intercept.app.lab.host import Host, patient
 from smtp_intercept.app.lab.network import Lab
+from tests.kernel.resolver import ADDRESS, Resolver
 from tests.peers import exim, postfix, sinks
 from tests.peers.corpus import Mail, made, packaged
 from tests.peers.matrix import NAMES, WIRES, mtas
@@ -28,7 +30,7 @@ from tests.tls.pki import Root, der
 pytestmark = pytest.mark.kernel
 
 WORLD, ORGANISATION = Root(), Root()
-SERVERS = WORLD.issue("postfix.test", "exim.test", "aiosmtpd.test")
+SERVERS = WORLD.issue("postfix.test", "exim.test", "aiosmtpd.test", "mx.dane.test")
 RECEIVERS = {
     "postfix": ("192.0.2.20", postfix.start),
     "exim": ("192.0.2.21", exim.start),
@@ -69,6 +71,7 @@ def configured(lab: Lab) -> dict[str, Any]:
         "bridge": {"on_failure": "block"},  # what a busy machine does not inspect in time waits, and does not cross
         "protected": [{"domain": f"{name}.test", "servers": [RECEIVERS[name][0]]} for name in sorted(INSIDE)],
         "pickup": {"outgoing": "intercept"},
+        "dns": {"resolvers": [ADDRESS]},
         "intercept": {"starttls": "terminate"},
         "tls": {
             "roots": f"{place}/roots.pem",
@@ -90,7 +93,8 @@ class Carried:
 
 @pytest.fixture(scope="module")
 def carried(lanes: None) -> Iterator[Carried]:
-    with Lab(WIRES) as lab:
+    with Lab(WIRES) as lab, Resolver(lab.gateway, lab.gateway.namespace) as dns:
+        dns.serve({"dane.test": f"mx A {RECEIVERS['aiosmtpd'][0]}\n_25._tcp.mx TLSA 3 1 1 {'ab' * 32}\n"}, ttl_s=60)
         lab.gateway.configure(configured(lab))
         lab.gateway.start()
         pem = (SERVERS[1] + SERVERS[0]).decode()
@@ -182,6 +186,21 @@ def test_what_the_client_is_shown(carried: Carried, receiver: str, version: str)
     ).json()
     assert (shown == hashlib.sha256(der(SERVERS[0])).hexdigest()) is inside
     assert (spoken, code) == (version.replace("_", "."), 250)
+
+
+def test_a_server_with_tlsa_records_is_left_alone_at_the_first_try(carried: Carried) -> None:
+    """By the processes of a box: the one that is asked has no key, the one that has keys asks no DNS."""
+    client, address = carried.lab.host("client"), RECEIVERS["aiosmtpd"][0]
+    roots = client.directory / "roots-dane.pem"
+    roots.write_bytes(WORLD.pem)
+    shown, _, code = client.run(
+        [client.interpreter, "-c", LOOK, address, "mx.dane.test", "TLSv1_3", str(roots)], timeout_s=60
+    ).json()
+    assert (shown, code) == (hashlib.sha256(der(SERVERS[0])).hexdigest(), 250)
+    deadline_at = time.monotonic() + patient(10.0)
+    while (page := carried.lab.gateway.status())["tls"].get("tlsa") != 1:
+        assert time.monotonic() < deadline_at, page["tls"]
+        time.sleep(0.2)
 
 
 def test_status_tells_of_all_of_them_and_of_nobody_left_alone(carried: Carried) -> None:

@@ -17,6 +17,7 @@ from aiosmtpd.controller import Controller
 from smtp_intercept.direction import Direction, Servers
 from smtp_intercept.proxy import Arrival
 from smtp_intercept.rules import Rules
+from smtp_intercept.tls.anchors import Anchors
 from smtp_intercept.tls.contexts import towards_client
 from smtp_intercept.tls.manners import Identity, Means
 from smtp_intercept.tls.part import Own, Part
@@ -39,6 +40,7 @@ def part(
     minimum: ssl.TLSVersion = V12,
     required: bool = False,
     clock: Callable[[], float] = time.time,
+    anchors: Anchors | None = None,
     **means: Any,
 ) -> Part:
     """With these chains and keys for the server on loopback."""
@@ -48,7 +50,9 @@ def part(
     )
     minter = Signer(signer.certificate, load_key(signer.key)) if signer else None
     known = Means(tuple(each.identity for each in own), minter.authority.constraints if minter else None, **means)
-    return Part(known, own, minter, Trust([trust.certificate]), minimum=minimum, required=required, clock=clock)
+    return Part(
+        known, own, minter, Trust([trust.certificate]), minimum=minimum, required=required, clock=clock, anchors=anchors
+    )
 
 
 def server_context(pair: tuple[bytes, bytes] = MINE) -> ssl.SSLContext:
