@@ -97,6 +97,7 @@ class Matching:
         "spoken",
         "tls",
         "unknown",
+        "user",
         "welcomed",
     )
 
@@ -135,6 +136,7 @@ class Matching:
         self.layer = self.framed = False
         self.unknown: Set[bytes] = _NONE  # keywords that the register does not have
         self.helo, self.tls, self.quitted, self.alone = "", "none", False, False
+        self.user = ""  # who has given a password, if the mechanism tells
         self.encryption: dict[str, object] = {}  # what the log tells of it
         self.welcomed = False
 

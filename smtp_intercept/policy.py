@@ -46,7 +46,7 @@ class Question:
     """What is known at a stage; what is not known yet is empty. ``client`` is who a balancer speaks for; ``parameters``
     are MAIL's, in capitals; ``tokens`` are the judge's own for the recipients that the server has accepted, at DATA for
     all that may be; ``recipients`` is how many were named, this one included. ``header`` is as it was written (dots
-    single); ``size_bytes`` as sent."""
+    single); ``size_bytes`` as sent. ``user`` is who has given a password, if it was seen."""
 
     stage: Stage
     client: str = ""
@@ -59,6 +59,7 @@ class Question:
     tokens: frozenset[Hashable] = frozenset()
     header: bytes = b""
     size_bytes: int = 0
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,8 @@ class Replies(Matching):
         self.reading = Reading.CREDENTIALS
 
     def _authenticate(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        self._screen.authenticated()
+        self.user = self._exchange.user
+        self._screen.authenticated(self.user)
         self.reading = Reading.LAYER_OR_COMMAND if self._exchange.layered else self.next_command()
 
     def _resume(self, owed: Owed, reply: ReplyLine, now: float) -> None:
@@ -248,7 +249,7 @@ class Replies(Matching):
     def seal(self, facts: dict[str, object], *, verified: bool) -> None:
         """Both legs are encrypted, and what is said in there is read: the dialogue begins again (RFC 3207 §4.2)."""
         self.tls, self.encryption, self.reading = TAKEN_PART, facts, _COMMAND
-        self.helo, self._keywords, self._largest_bytes, self._lmtp = "", frozenset(), 0, False
+        self.helo, self.user, self._keywords, self._largest_bytes, self._lmtp = "", "", frozenset(), 0, False
         self.ambiguous = self.cut = False
         self._screen.seal(verified=verified)
 

@@ -130,9 +130,9 @@ class Screen:
         self.undecided, self.unsure = None, False
         self.sealed, self.unverified = True, not verified
 
-    def authenticated(self) -> None:
+    def authenticated(self, user: str) -> None:
         """The client is somebody."""
-        self._ground = replace(self._ground, authenticated=True)
+        self._ground = replace(self._ground, authenticated=True, user=user)
 
     def speaks_for(self, client: str) -> None:
         """A balancer has named its client."""
@@ -281,6 +281,7 @@ def _next(last: Question, stage: Stage, known: Mapping[str, Any]) -> Question:
         last.recipient,
         last.recipients,
         last.tokens,
+        user=last.user,
     )
     for name, value in known.items():
         setattr(question, name, value)

@@ -288,6 +288,7 @@ class Session:
             "doubt": None if self.doubt is None else self.doubt.value,
             "doubted": None if self.doubted is None else self.doubted.value,
             "sasl_layer": self.layer,
+            **({"user": self._talk.user} if self._talk.user else {}),
             **self.notes.fields(),
         }
 

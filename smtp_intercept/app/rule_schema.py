@@ -169,6 +169,7 @@ class When(_Table):
     helo: Texts | None = None
     helo_not: Texts | None = None
     authenticated: bool | None = None
+    user: Texts | None = None
     sender: Mailboxes | None = None
     sender_not: Mailboxes | None = None
     message: Directions | None = None
@@ -183,7 +184,6 @@ class When(_Table):
     dns_list: NotYet = None
     helo_resolves: NotYet = None
     sender_resolves: NotYet = None
-    user: NotYet = None
     tls_client: NotYet = None
     tls_server: NotYet = None
     attachment: NotYet = None

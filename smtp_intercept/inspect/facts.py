@@ -50,7 +50,7 @@ class Content:
 @dataclass(slots=True)  # not frozen: a judge writes down what it learns
 class Facts:
     """``recipient`` and ``message`` (its direction) are of the one recipient that is looked at; ``recipients`` is how
-    many there are; ``declared_bytes`` is MAIL's SIZE."""
+    many there are; ``declared_bytes`` is MAIL's SIZE; ``user`` is "" for nobody."""
 
     connection: Connection
     helo: str | None = None
@@ -61,3 +61,4 @@ class Facts:
     message: Direction | None = None
     recipients: int | None = None
     content: Content | None = None
+    user: str | None = None

@@ -6,13 +6,16 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import socket
 import ssl
+from base64 import b64encode
 
 import pytest
 
 from smtp_intercept.direction import Direction
 from smtp_intercept.tls.manners import Why
 from tests.smtp.box import LOCAL, Run
+from tests.tls.peers import both, encrypted
 from tests.tls.pki import Root, der, issue
 from tests.tls.rig import (
     MINE,
@@ -211,5 +214,29 @@ def test_tickets_are_taken(run: Run) -> None:
             async with gate(port, part(MINE)) as it:
                 assert await asyncio.to_thread(talk, it.port) is False
                 assert await asyncio.to_thread(talk, it.port) is True
+
+    run(work())
+
+
+def test_who_has_given_a_password_in_tls_is_in_the_record_and_the_password_is_not(run: Run) -> None:
+    """What was said before TLS is nobody's word."""
+
+    async def work() -> None:
+        async with both(part(MINE)) as (it, client, server):
+            await encrypted(client, server)
+            for said, answer in (
+                (b"EHLO c.example\r\n", b"250-mx\r\n250 AUTH PLAIN\r\n"),
+                (b"AUTH PLAIN " + b64encode(b"\0boss\0secret") + b"\r\n", b"235 in\r\n"),
+                (b"QUIT\r\n", b"221 bye\r\n"),
+            ):
+                await client.say(said)
+                assert await server.hear() == said
+                await server.say(answer)
+                await client.hear(answer)
+            for peer in (server, client):
+                peer.sock.shutdown(socket.SHUT_WR)
+            session = (await it.over())[0]
+        assert (session["tls"], session["user"]) == ("taken part in", "boss")
+        assert "secret" not in str(it.log)
 
     run(work())
