@@ -28,6 +28,7 @@ from smtp_intercept.app.children import Child, all_up, descriptors, handed, make
 from smtp_intercept.app.config import Config
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
+from smtp_intercept.app.renewal import Renewals
 from smtp_intercept.app.rundir import Page, RunDir
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.app.signals import ended_by
@@ -140,6 +141,7 @@ class Daemon:
             if all(child.report for child in children):
                 self._notify.watchdog(now)
             self._follow_lanes(children)
+            self._renewals.follow(now)
             if self._watcher.filtering:
                 self._leave_to(self._watcher.filtering)
             self._watcher.failing = [
@@ -240,11 +242,12 @@ class Daemon:
         serving = [channel.pair() for _ in proving]
         handing = [handover.pair() for _ in workers] if needs_mta(config) else []
         naming = [channel.pair() for _ in workers]
-        anchoring = [channel.pair() for _ in workers] if takes_part(config) else []
+        anchoring, renewing = ([channel.pair() for _ in workers if takes_part(config)] for _ in range(2))
+        self._renewals = Renewals(config, [end for end, _ in renewing])
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
         outwards = [lending.pair() for _ in workers] if self._outside and not config.intercept.hidden else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (*proving, *serving, *handing, *naming, *anchoring, *inwards, *outwards)
+        self._ends = (*proving, *serving, *handing, *naming, *anchoring, *renewing, *inwards, *outwards)
         heard = zip(proving, serving, strict=True)
         children = [self._diverter(common, queue, *(end for _, end in ends)) for queue, ends in enumerate(heard)]
         ours = [("prove", tell) for tell, _ in proving]
@@ -253,7 +256,7 @@ class Daemon:
             ends += [("give", handing[worker][0])] if handing else []
             ends += [("lend", lends) for lends, _ in inwards]
             ends += [("borrow", outwards[worker][1])] if outwards else []
-            ends += [("anchors", anchoring[worker][0])] if anchoring else []
+            ends += [("anchors", anchoring[worker][0]), ("renewals", renewing[worker][1])] if anchoring else []
             children.append(self._interceptor(common, worker, log, ends))
         tell = [("servers", tell) for tell, _ in serving] + [("names", tell) for tell, _ in naming]
         tell += [("lend", lends) for lends, _ in outwards]

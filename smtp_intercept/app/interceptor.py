@@ -89,7 +89,8 @@ class Interceptor:
         self._lends = [channel.adopt(end) for end in arguments.lend]
         links = dict(zip(settings.bridge.ports, arguments.port, strict=True))
         self._rulings = Rulings(settings, links)
-        self._anchors = _anchors(arguments.anchors)
+        self._anchors, self._settings = _anchors(arguments.anchors), settings
+        self._renewals = None if arguments.renewals is None else channel.adopt(arguments.renewals)
         self._ways, self._part = config.ways(settings, links), _part(settings, self._anchors)
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
@@ -122,6 +123,8 @@ class Interceptor:
             asyncio.create_task(every(LOOK_EVERY_S, self._rulings.refresh)),
         ]
         loop.add_reader(self._names.fileno(), self._hear)
+        if self._renewals is not None:
+            loop.add_reader(self._renewals.fileno(), self._renew)
         for end in self._lends:
             loop.add_reader(end.fileno(), lending.lend, end)
         if self._giving is not None:
@@ -179,6 +182,20 @@ class Interceptor:
             self._served.learn(message.get("names"))
             if self._anchors is not None:
                 self._anchors.learn(message.get("anchor"))
+
+    def _renew(self) -> None:
+        assert self._renewals is not None
+        assert self._part is not None
+        from smtp_intercept.app import tls_files  # loaded long ago
+
+        for message in channel.hear(self._renewals):
+            number, chain, key = int(message["identity"]), str(message["chain"]), str(message["key"])
+            try:
+                self._part.renew(tls_files.made(self._settings, number, chain.encode(), key.encode()))
+            except MistakeError as error:
+                _LOG.warning("the old certificate is shown on: %s", error)
+            else:
+                _LOG.info("tls.identity[%d]: a renewed certificate is shown from now on", number)
 
     def _tell_diverters(self, message: dict[str, Any]) -> None:
         for end in self._proofs:
@@ -240,7 +257,7 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         "log",
         "names",
-        optional=("give", "worker", "seats", "borrow", "anchors"),
+        optional=("give", "worker", "seats", "borrow", "anchors", "renewals"),
         many=("prove", "listener", "lend"),
     )
     settings = config.load(arguments.effective)

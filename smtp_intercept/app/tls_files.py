@@ -76,13 +76,18 @@ def _or_mistakes(read: Callable[[], T]) -> T | list[Mistake]:
 
 def identity(config: Config, number: int) -> Own:
     """One of [[tls.identity]]."""
+    entry = config.tls.identity[number]
+    return made(config, number, *_pair(("tls", "identity", number), entry.certificate, entry.key))
+
+
+def made(config: Config, number: int, chain: bytes, key: bytes) -> Own:
+    """The same, of what its files have now."""
     at, entry = ("tls", "identity", number), config.tls.identity[number]
-    chain, key = _pair(at, entry.certificate, entry.key)
     try:
         context = towards_client(chain, key, VERSIONS[config.tls.minimum])
-    except (OSError, ValueError) as error:
+        leaf = certificates_in(chain)[0]
+    except (OSError, ValueError, IndexError) as error:
         raise _unusable(at, entry.certificate, entry.key, error) from None
-    leaf = certificates_in(chain)[0]
     servers = Servers.of(entry.servers) if entry.servers else None
     return Own(Identity(number, servers, entry.names or facts_of(leaf).names), context, der_of(leaf))
 

@@ -9,7 +9,7 @@ import hashlib
 import ssl
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Any, TypeVar
 
@@ -107,6 +107,13 @@ class Part:
         if learned is not None:
             self._left.remember(*learned, now=self._clock())
         return learned and learned[1]
+
+    def renew(self, own: Own) -> None:
+        """In the place of the identity with its number; sessions under way keep what they were shown."""
+        number, known = own.identity.number, self._means.identities
+        self._own[number] = own
+        identities = tuple(own.identity if each.number == number else each for each in known)
+        self._means = replace(self._means, identities=identities)
 
     def judge(self, chain: list[bytes], name: str) -> tuple[Certificate, Verified]:
         """What a server has shown."""

@@ -19,6 +19,7 @@ import pytest
 
 from smtp_intercept.app.lab.host import Host, patient
 from smtp_intercept.app.lab.network import Lab
+from smtp_intercept.app.renewal import LOOK_EVERY_S
 from tests.kernel.resolver import ADDRESS, Resolver
 from tests.peers import exim, postfix, sinks
 from tests.peers.corpus import Mail, made, packaged
@@ -207,3 +208,20 @@ def test_status_tells_of_all_of_them_and_of_nobody_left_alone(carried: Carried) 
     assert carried.page["tls"] == {"taken_part_in": taken(carried.log)}
     assert taken(carried.log) >= len(PAIRS)
     assert (carried.page["tls_remembered"], carried.page["tls_left"]) == ({}, [])
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_not(carried: Carried) -> None:
+    """First the key alone, as a program that renews may leave it for a while."""
+    place, client = carried.lab.gateway.directory, carried.lab.host("client")
+    chain, key = WORLD.issue("postfix.test", "exim.test")
+    roots = client.directory / "roots-renewed.pem"
+    roots.write_bytes(WORLD.pem)
+    look = [client.interpreter, "-c", LOOK, RECEIVERS["exim"][0], "exim.test", "TLSv1_3", str(roots)]
+    (place / "own.key").write_bytes(key)
+    time.sleep(2.5 * LOOK_EVERY_S)
+    assert client.run(look, timeout_s=60).json()[0] == hashlib.sha256(der(SERVERS[0])).hexdigest()
+    (place / "own.crt").write_bytes(chain)
+    deadline_at = time.monotonic() + patient(10 * LOOK_EVERY_S)
+    while client.run(look, timeout_s=60).json()[0] != hashlib.sha256(der(chain)).hexdigest():
+        assert time.monotonic() < deadline_at
+        time.sleep(0.2)
