@@ -16,10 +16,10 @@ from smtp_intercept.policy import Ask, Later
 class Rules:
     """``ask`` decides about mail; the questions that it does not answer at once are for ``later``. ``strip_starttls``:
     the keyword leaves EHLO replies, the command is answered 502. ``takes_part``: whoever encrypts is asked to do so
-    with the box. ``reject_bare_newline``: a message that servers could end elsewhere is refused. A dialogue that cannot
-    be followed any more ends if the server is to blame and ``close_in_doubt``, or the client and not
-    ``pass_client_doubt``; else it crosses unread. ``balancer``: the client may begin with the PROXY protocol.
-    ``too_large`` is said of content that must be held and is more than may be."""
+    with the box; ``tls_first``: from the first octet on. ``reject_bare_newline``: a message that servers could end
+    elsewhere is refused. A dialogue that cannot be followed any more ends if the server is to blame and
+    ``close_in_doubt``, or the client and not ``pass_client_doubt``; else it crosses unread. ``balancer``: the client
+    may begin with the PROXY protocol. ``too_large`` is said of content that must be held and is more than may be."""
 
     ask: Ask | None = None
     later: Later | None = None
@@ -31,6 +31,7 @@ class Rules:
     limits: Limits = DEFAULT_LIMITS
     too_large: Answer = MESSAGE_TOO_LARGE
     takes_part: bool = False
+    tls_first: bool = False
 
     @property
     def guarded(self) -> bool:

@@ -155,6 +155,10 @@ def _mail_ports(intercept: Intercept) -> Iterator[Mistake]:
     for index, port in enumerate(ports):
         if port in ports[:index]:
             yield Mistake((*at, index), f"{port} is given twice", "give each port once")
+    for index, port in enumerate(intercept.tls_ports):
+        if port not in ports:
+            reason = f"{port} is not one of intercept.ports, so its connections are not looked at"
+            yield Mistake(("intercept", "tls_ports", index), reason, f"add {port} to intercept.ports too")
 
 
 def _pickup_ports(bridge: Bridge, pickup: PickUp) -> Iterator[Mistake]:

@@ -139,15 +139,21 @@ class Interceptor:
         """By direction, by what becomes of STARTTLS, and by whether the connection is a balancer's; with a judge of its
         own, where there are rules."""
         known = {
-            (direction, way, balanced): replace(config.rules(settings, direction, way), balancer=balanced)
+            (direction, way, balanced, tls): replace(
+                config.rules(settings, direction, way),
+                balancer=balanced,
+                tls_first=tls and way is Way.TERMINATE and not balanced,  # who begins with something else
+            )
             for direction in Direction
             for way in self._ways.all
             for balanced in (False, True)
+            for tls in (False, True)
         }
-        balancer = config.balancer(settings)
+        balancer, ports = config.balancer(settings), settings.intercept.tls_ports
 
         def of(passage: Passage) -> Rules:
-            return known[passage.arrival.direction, self._way(passage), balancer(passage.client[0])]
+            balanced, tls = balancer(passage.client[0]), passage.server[1] in ports
+            return known[passage.arrival.direction, self._way(passage), balanced, tls]
 
         def judged(passage: Passage) -> Rules:
             return replace(of(passage), ask=self._rulings.judge(passage).ask)
@@ -160,7 +166,7 @@ class Interceptor:
 
     def _choose(self, sock: socket.socket, client: Address, server: Address, arrival: Arrival) -> Taker:
         """While the MTA is silent its mail goes on live, or waits at the client: as on_failure says."""
-        if self._giving is None:
+        if self._giving is None or server[1] in self._settings.intercept.tls_ports:  # the MTA has no TLS at once
             return Taker.SESSION
         served = self._served.serving.by(ip_address(server[0]).packed)
         if self._handling.choose(arrival.port, arrival.direction, served).handler is Handler.PROXY:

@@ -87,6 +87,7 @@ class Intercept(Table):
     """[intercept]"""
 
     ports: tuple[fields.PortNumber, ...] = (25,)
+    tls_ports: tuple[fields.PortNumber, ...] = ()
     hidden: bool = True
     incoming: fields.HandlerChoice = Handler.PROXY
     outgoing: fields.HandlerChoice = Handler.PROXY

@@ -75,6 +75,7 @@ class TestGood:
         }
         assert config.intercept.model_dump() == {
             "ports": (25,),
+            "tls_ports": (),
             "hidden": True,
             "incoming": Handler.PROXY,
             "outgoing": Handler.PROXY,

@@ -356,6 +356,12 @@ def test_mail_has_1_to_16_ports(count: int, good: bool) -> None:
         assert told(text) == ["4: intercept.ports: has 17 ports; give 1 to 16"]
 
 
+def test_ports_that_begin_with_tls_are_mail_ports() -> None:
+    assert parse(f"{LEAST}[intercept]\nports = [25, 465]\ntls_ports = [465]").intercept.tls_ports == (465,)
+    (mistake,) = told(f"{LEAST}[intercept]\ntls_ports = [465]")
+    assert mistake.endswith("add 465 to intercept.ports too")
+
+
 @pytest.mark.parametrize(
     ("key", "least", "most"),
     [

@@ -55,6 +55,33 @@ with smtplib.SMTP(address, 25, timeout=30) as client:
 """
 
 
+# A server of submission whose clients begin with TLS: it takes everything.
+FIRST = """
+import socket, ssl, sys
+SAYS = {b"EHLO": b"250-mx\\r\\n250 AUTH PLAIN\\r\\n", b"AUTH": b"235 in\\r\\n", b"QUIT": b"221 bye\\r\\n"}
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[2])
+with socket.create_server((sys.argv[1], 465)) as listener:
+    while True:
+        try:
+            with context.wrap_socket(listener.accept()[0], server_side=True) as peer, peer.makefile("rwb", 0) as lines:
+                lines.write(b"220 submission\\r\\n")
+                while line := lines.readline():
+                    lines.write(SAYS.get(line[:4].upper(), b"250 ok\\r\\n"))
+        except OSError:
+            pass
+"""
+SUBMIT = """
+import json, smtplib, socket, ssl, sys
+class Client(smtplib.SMTP_SSL):
+    def _get_socket(self, host, port, timeout):
+        return self.context.wrap_socket(socket.create_connection((host, port), timeout), server_hostname="exim.test")
+with Client(sys.argv[1], timeout=30, context=ssl.create_default_context(cafile=sys.argv[2])) as client:
+    client.login("boss", "not-to-be-logged")
+    print(json.dumps(client.sock.version()))
+"""
+
+
 def configured(lab: Lab) -> dict[str, Any]:
     """The files are root's alone."""
     place = lab.gateway.directory
@@ -73,7 +100,7 @@ def configured(lab: Lab) -> dict[str, Any]:
         "protected": [{"domain": f"{name}.test", "servers": [RECEIVERS[name][0]]} for name in sorted(INSIDE)],
         "pickup": {"outgoing": "intercept"},
         "dns": {"resolvers": [ADDRESS]},
-        "intercept": {"starttls": "terminate"},
+        "intercept": {"starttls": "terminate", "ports": [25, 465], "tls_ports": [465]},
         "tls": {
             "roots": f"{place}/roots.pem",
             "identity": [identity],
@@ -208,6 +235,29 @@ def test_status_tells_of_all_of_them_and_of_nobody_left_alone(carried: Carried) 
     assert carried.page["tls"] == {"taken_part_in": taken(carried.log)}
     assert taken(carried.log) >= len(PAIRS)
     assert (carried.page["tls_remembered"], carried.page["tls_left"]) == ({}, [])
+
+
+def test_tls_from_the_first_octet_is_read_and_names_its_user(carried: Carried) -> None:
+    client, server, address = carried.lab.host("client"), carried.lab.host("server"), RECEIVERS["exim"][0]
+    pem, roots = server.directory / "first.pem", client.directory / "roots-first.pem"
+    pem.write_bytes(SERVERS[1] + SERVERS[0])
+    roots.write_bytes(WORLD.pem)
+    server.spawn([server.interpreter, "-c", FIRST, address, str(pem)])
+    submit = [client.interpreter, "-c", SUBMIT, address, str(roots)]
+    deadline_at = time.monotonic() + patient(20.0)
+    while (result := client.run(submit, timeout_s=60, check=False)).returncode:
+        assert time.monotonic() < deadline_at, result.stderr
+        time.sleep(0.2)
+    while not (found := [each for each in sessions_on(465, carried) if each["tls"] == "taken part in"]):
+        assert time.monotonic() < deadline_at
+        time.sleep(0.2)
+    assert {each["user"] for each in found} == {"boss"}
+    assert "not-to-be-logged" not in str(carried.lab.gateway.mail_log())
+
+
+def sessions_on(port: int, carried: Carried) -> list[dict[str, Any]]:
+    log = carried.lab.gateway.mail_log()
+    return [each for each in log if each["type"] == "session" and each["server"]["port"] == port]
 
 
 def test_a_renewed_certificate_is_shown_without_a_restart_and_a_broken_one_is_not(carried: Carried) -> None:

@@ -97,8 +97,11 @@ def mail_server(context: ssl.SSLContext) -> Iterator[tuple[int, Keeper]]:
 
 
 @asynccontextmanager
-async def gate(port: int, it: Part, direction: Direction = Direction.INCOMING) -> AsyncIterator[Box]:
-    rules = replace(TAKES_PART)
+async def gate(
+    port: int, it: Part, direction: Direction = Direction.INCOMING, *, first: bool = False
+) -> AsyncIterator[Box]:
+    """``first``: TLS from the first octet."""
+    rules = replace(TAKES_PART, tls_first=first)
     async with box(port, rules=lambda passage: rules, part=it) as found:
         found.gateway._describe = lambda sock: Arrival("p0", direction)
         yield found
