@@ -37,6 +37,8 @@ class Answer:
 
 # RFC 5321 §4.2.4: 502 is "command not implemented".
 NO_STARTTLS = Answer(502, "5.5.1 STARTTLS is not available")
+TLS_ACTIVE = Answer(503, "5.5.1 TLS is active already")  # RFC 3207 §4
+UNVERIFIED = Answer(550, "5.7.30 REQUIRETLS: the server's certificate is not verified")  # RFC 8689 §4.2.1
 NO_MAIL = Answer(503, "5.5.1 Need MAIL first")
 NESTED_MAIL = Answer(503, "5.5.1 Sender already given")
 NO_RECIPIENTS = Answer(554, "5.5.1 No valid recipients")  # RFC 5321 §3.3

@@ -14,9 +14,9 @@ from smtp_intercept import answers
 from smtp_intercept.answers import Answer
 from smtp_intercept.dialogue import AFTER, MAX_LONG_OUTSTANDING, VERBS, Owed, Reading, Verb, owe
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Announced, Doubt
+from smtp_intercept.events import Announced, Doubt, Encrypt
 from smtp_intercept.limits import LOOK_AHEAD_BYTES, Phase
-from smtp_intercept.matching import CONTENT
+from smtp_intercept.matching import CONTENT, TAKEN_PART
 from smtp_intercept.opening import UNFINISHED, Header, Hello, Opening
 from smtp_intercept.policy import Need, Stage
 from smtp_intercept.rules import Rules
@@ -96,6 +96,9 @@ class Conversation(Transfer):
             self.wait_for_judge(now)
         elif answer is not None:
             self._answer_last(answer, now)
+        elif self._rules.tls_first:
+            self.tls, self.reading = "started", Reading.HANDSHAKE
+            self.orders.append(Encrypt())
 
     @property
     def at_the_door(self) -> bool:
@@ -183,11 +186,10 @@ class Conversation(Transfer):
 
     def _open(self, buffer: bytes, position: int, now: float) -> int | None:
         """Before the banner: the position behind what is no line; None: a line begins there."""
-        if self.welcomed:
+        if self.welcomed or self.tls == TAKEN_PART:  # in there nobody begins with anything but lines
             self._opening, self._may_open = None, False
             return None
-        if self._opening is None:
-            self._opening = Opening(self._rules.balancer)
+        self._opening = self._opening or Opening(self._rules.balancer)
         match self._opening.begin(buffer, position):
             case Header() as header if header is UNFINISHED:
                 return None if self.at_end else position

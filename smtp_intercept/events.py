@@ -129,12 +129,20 @@ class Forget:
     """Nobody will have what is kept."""
 
 
+@dataclass(frozen=True, slots=True)
+class Encrypt:
+    """The client may begin its handshake, or has begun: `Session.encrypted`, `left_alone` or `broken` is waited for,
+    and none of its octets are the session's until then."""
+
+    hello: bytes = b""
+
+
 @dataclass(slots=True)
 class MessageDone:
     record: Message
 
 
 Order: TypeAlias = (
-    Abort | Announced | DropServer | Leave | Pause | Asking | Hold | Release | Forget | ToServer
+    Abort | Announced | DropServer | Leave | Pause | Asking | Hold | Release | Forget | Encrypt | ToServer
 )  # of a conversation's
 Out: TypeAlias = Order | ToClient | EndServer | EndClient | MessageDone

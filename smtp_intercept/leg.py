@@ -6,6 +6,7 @@ One kind of I/O: reads and writes one connection. What comes is for the pair to 
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from smtp_intercept.events import Out
 from smtp_intercept.readiness import READ, WRITE, Readiness
+from smtp_intercept.tls.layer import BrokenError, Layer
 from smtp_intercept.transparent import reset_on_close
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ _READ_INTO = memoryview(bytearray(READ_BYTES))
 class Leg:
     """One connection. ``full``: it takes no more for now; ``ended``: its peer will send no more; ``lost``: closed.
     ``unsent_bytes`` wait in this process for the peer to read, which has fallen behind since ``behind_at``; ``drained``
-    is called when few of them are left."""
+    is called when few of them are left. ``taker`` has what comes instead of the session; ``layer`` is TLS that ends
+    here, ``parting``: its end is told (close_notify)."""
 
     __slots__ = (
         "_broken",
@@ -52,9 +55,12 @@ class Leg:
         "drained",
         "ended",
         "full",
+        "layer",
         "lost",
         "name",
+        "parting",
         "reading",
+        "taker",
         "unsent_bytes",
     )
 
@@ -74,6 +80,9 @@ class Leg:
         self.unsent_bytes, self.behind_at = 0, 0.0
         self.full = self.ended = self.lost = self._ending = self._closing = self._resetting = False
         self.drained: Callable[[], None] | None = None
+        self.taker: Callable[[bytes], None] | None = None
+        self.layer: Layer | None = None
+        self.parting = True
         self._broken: OSError | None = None  # why nothing can be sent any more
         self.reading = True
         self._watched = READ
@@ -87,6 +96,14 @@ class Leg:
 
     def write(self, data: bytes) -> None:
         """Send, or keep for the peer; nothing if the leg is going."""
+        self.send(data if self.layer is None else self.layer.write(data))
+
+    def encrypt(self, layer: Layer) -> None:
+        """From now on with TLS, whose handshake is over; ``taker`` decrypts what comes."""
+        self.layer, self.taker = layer, self._decrypt
+
+    def send(self, data: bytes) -> None:
+        """As it is. Nothing if the leg is going."""
         if self._closing or self._broken or self._resetting:
             return
         if not self._unsent:
@@ -113,14 +130,21 @@ class Leg:
     def end(self) -> None:
         """Half-close: the peer has everything."""
         if not self._closing:
+            self._part()
             self._ending = True
             self._readiness.soon(self._go_on)
 
     def close(self) -> None:
         """Close when all has been sent."""
         if not self._closing:
+            self._part()
             self._closing = True
             self._readiness.soon(self._go_on)
+
+    def _part(self) -> None:
+        """A peer whose other end was cut off is cut off too (RFC 8446 §6.1)."""
+        if self.layer is not None and self.parting:
+            self.send(self.layer.close())
 
     def reset(self) -> None:
         """Close with a RST, a little later if something has still to be sent. Nothing more is: what the peer says in
@@ -151,14 +175,35 @@ class Leg:
         except OSError as failure:
             self._lose(self._broken or failure)
             return
-        if size:
+        if not size:
+            self._end_of_stream()
+        elif self.taker is None:
             self._pair.received(self._sent, _READ_INTO[:size].tobytes())
-        elif self._broken:
-            self._lose(self._broken)
         else:
+            self._pair.taken(self.taker, _READ_INTO[:size].tobytes())
+
+    def _end_of_stream(self) -> None:
+        if self._broken:
+            self._lose(self._broken)
+        elif not (self.ended or self.lost):
             self.ended = True
             self._watch()
             self._pair.ended(self)
+
+    def _decrypt(self, octets: bytes) -> None:
+        layer, broken = self.layer, ""
+        assert layer is not None
+        try:
+            plain = layer.read(octets)
+        except BrokenError as error:
+            plain, broken = b"", str(error)
+        self.send(layer.to_send())
+        if plain:
+            self._pair.received(self._sent, plain)
+        if broken:
+            self._lose(OSError(errno.EPROTO, f"TLS with the {self.name} broke: {broken}"))
+        elif layer.ended:
+            self._end_of_stream()
 
     def _flush(self) -> None:
         unsent = self._unsent

@@ -15,26 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, assert_never
 
+from smtp_intercept import events
 from smtp_intercept.accounts import Account, Accounts
 from smtp_intercept.answers import HOLDS_TOO_MUCH
 from smtp_intercept.burden import Burden
-from smtp_intercept.events import (
-    Abort,
-    Announced,
-    Asking,
-    DropServer,
-    EndClient,
-    EndServer,
-    Forget,
-    Hold,
-    Leave,
-    MessageDone,
-    Out,
-    Pause,
-    Release,
-    ToClient,
-    ToServer,
-)
+from smtp_intercept.encryption import Encryption
+from smtp_intercept.events import Out, ToClient, ToServer
 from smtp_intercept.inspect.held import nowhere
 from smtp_intercept.leg import Leg
 from smtp_intercept.limits import Phase
@@ -42,6 +28,7 @@ from smtp_intercept.outbox import Outbox
 from smtp_intercept.policy import Question, Ruling, Stage
 from smtp_intercept.readiness import Readiness
 from smtp_intercept.session import Session
+from smtp_intercept.tls.handshakes import TakePart
 from smtp_intercept.transaction import Message
 
 # A client that has had our last word is read for so long, and what it says thrown away: closing on what it has sent
@@ -61,6 +48,7 @@ class Pair:
         "_announce",
         "_burden",
         "_dropped",
+        "_encryption",
         "_hearing",
         "_idle_s",
         "_left",
@@ -90,8 +78,10 @@ class Pair:
         accounts: Accounts,
         account: Account,
         spill: Callable[[], int] = nowhere,
+        take_part: TakePart | None = None,
     ) -> None:
         self.name, self.session = name, session
+        self._encryption = Encryption(session, self.received, take_part)
         self._idle_s, self._tell, self._announce, self._over = idle_s, tell, announce, over
         self._burden = Burden(accounts, account, self._holding_bytes, self.regulate, self._turn_away)
         self._spill = spill  # where held content goes
@@ -110,6 +100,12 @@ class Pair:
     def unsent_bytes(self) -> int:
         """What waits in this process for either side to read."""
         return sum(leg.unsent_bytes for leg in (self.client, self.server) if leg is not None)
+
+    @property
+    def _encrypted_bytes(self) -> int:
+        """What has come and cannot be read yet."""
+        layers = [leg.layer for leg in (self.client, self.server) if leg is not None and leg.layer is not None]
+        return self._encryption.held_bytes + sum(layer.pending_bytes for layer in layers)
 
     def join(self, client: socket.socket, server: socket.socket, readiness: Readiness) -> None:
         """Take over two connected sockets. OSError: they cannot be watched."""
@@ -130,6 +126,15 @@ class Pair:
             self._each(Leg.reset)
         self._burden.weigh()
 
+    def taken(self, taker: Callable[[bytes], None], octets: bytes) -> None:
+        """Octets from one side that are not the session's, or not yet."""
+        self._active_at = self._loop.time()
+        try:
+            taker(octets)
+        except Exception as mistake:
+            self._fail(mistake)
+        self._burden.weigh()
+
     @property
     def account(self) -> Account:
         """Who pays for it."""
@@ -145,7 +150,8 @@ class Pair:
 
     def _holding_bytes(self) -> int:
         """What this process holds for the session in memory."""
-        return self.session.held_bytes + self.unsent_bytes + (self._outbox.memory_bytes if self._outbox else 0)
+        held_bytes = self.session.held_bytes + self.unsent_bytes + self._encrypted_bytes
+        return held_bytes + (self._outbox.memory_bytes if self._outbox else 0)
 
     def _turn_away(self) -> None:
         """Its last word would not reach one that does not read, nor one whose octets are encrypted."""
@@ -156,6 +162,10 @@ class Pair:
 
     def ended(self, leg: Leg) -> None:
         """The end of one side's stream."""
+        other = self.server if leg is self.client else self.client
+        if other is not None:  # an end that is told and one that is cut off are not the same
+            other.parting = leg.layer is None or leg.layer.ended
+        self._encryption.gone(client=leg is self.client)
         closed = self.session.client_closed if leg is self.client else self.session.server_closed
         self.received(lambda _, now: closed(now), b"")
         if self._dropped and leg is self.server:
@@ -166,6 +176,7 @@ class Pair:
 
     def lost(self, leg: Leg, failure: Exception | None) -> None:
         """One connection is gone."""
+        self._encryption.gone(client=leg is self.client)
         if self._dropped and leg is self.server:
             self._finish_if_over()
             return
@@ -244,29 +255,31 @@ class Pair:
                 self._to_server.write(data)
             case ToClient(data):
                 self.client.write(data)
-            case MessageDone(message):
+            case events.MessageDone(message):
                 self._tell(message)
-            case EndServer():
+            case events.EndServer():
                 self._to_server.end()
-            case EndClient():
+            case events.EndClient():
                 self.client.end()
-            case Abort(reason):
+            case events.Abort(reason):
                 self.abort("aborted", reason)
-            case DropServer():
+            case events.DropServer():
                 self._drop_server()
-            case Leave(outcome, reason):
+            case events.Leave(outcome, reason):
                 self._leave(outcome, reason)
-            case Pause(until_at):
+            case events.Pause(until_at):
                 self._pause(until_at)
-            case Announced(client):
+            case events.Announced(client):
                 self._announce(client)
-            case Hold(data):
+            case events.Hold(data):
                 self._hold(data)
-            case Release(edit, chunked, body):
+            case events.Release(edit, chunked, body):
                 self._to_server.release(edit, chunked=chunked, body=body)
-            case Forget():
+            case events.Forget():
                 self._to_server.forget()
-            case Asking(question):
+            case events.Encrypt(hello):
+                self._encryption.begin(self.client, self.server, hello, self._loop.time())
+            case events.Asking(question):
                 if question.stage is Stage.MESSAGE:
                     question.content = self._to_server.content(dotted=not self.session.chunked)
                     question.lend = self._to_server.lend
@@ -335,6 +348,8 @@ class Pair:
             self._perform(self.session.check_time(now))
         except Exception as mistake:
             self._fail(mistake)
+        if self._encryption.late(now):
+            self.abort("timeout", "no handshake in its time")
         for leg in (self.client, self.server):
             if leg is not None and leg.unsent_bytes and now - leg.behind_at >= self._patience_s:
                 leave = self._leave_deaf if leg is self.client else self.abort
@@ -366,6 +381,7 @@ class Pair:
             self._perform(self.session.finish(self._loop.time()))
         except Exception as mistake:
             self._fail(mistake)
+        self._encryption.end()
         if self.session.quitted and self.outcome in {"closed", "reset"}:
             self.outcome, self.reason = "completed", ""
         self._burden.end()

@@ -27,6 +27,7 @@ from smtp_intercept.wire import ReplyLine, parse_reply_line
 MAX_KEYWORDS = 64
 # What a server may say unasked before it closes: RFC 5321 §3.8; Exchange's 451 4.7.0, when it has waited too long.
 LAST_WORDS = frozenset({421, 451})
+TAKEN_PART = "taken part in"  # `tls` of a session whose encrypted dialogue is read
 # The doubtful reply reaches the client all the same: it is the word on a message, or on its own command.
 _HEARD = frozenset({Doubt.EARLY, Doubt.WEB, Doubt.CUT})
 
@@ -43,10 +44,10 @@ class Matching:
     """For the session to take away: ``spoken``, our own replies; ``instead``, what crosses in the place of the
     server's line (None: the line); ``ended``, messages to be told; ``orders``, what the shell must do. ``moved_at`` is
     when the dialogue last went on, ``mail_at`` when a message was last accepted. ``welcomed``: the banner has come.
-    ``alone``: the server's leg is gone. ``tls``: none, offered, stripped, refused or started. ``layer``: a SASL
-    security layer has begun; ``framed``: its client says so. ``doubted`` is to blame for the ``doubt``. ``ambiguous``:
-    the client has sent what servers read in different ways; ``cut``: a line so long that to some it is two commands,
-    with a reply more than is owed."""
+    ``alone``: the server's leg is gone. ``tls``: none, offered, stripped, refused, started or taken part in.
+    ``layer``: a SASL security layer has begun; ``framed``: its client says so. ``doubted`` is to blame for the
+    ``doubt``. ``ambiguous``: the client has sent what servers read in different ways; ``cut``: a line so long that to
+    some it is two commands, with a reply more than is owed."""
 
     __slots__ = (
         "_asked_at",
@@ -85,6 +86,7 @@ class Matching:
         "cut",
         "doubt",
         "doubted",
+        "encryption",
         "ended",
         "framed",
         "helo",
@@ -99,6 +101,7 @@ class Matching:
         "spoken",
         "tls",
         "unknown",
+        "user",
         "welcomed",
     )
 
@@ -140,6 +143,8 @@ class Matching:
         self.layer = self.framed = False
         self.unknown: Set[bytes] = _NONE  # keywords that the register does not have
         self.helo, self.tls, self.quitted, self.alone = "", "none", False, False
+        self.user = ""  # who has given a password, if the mechanism tells
+        self.encryption: dict[str, object] = {}  # what the log tells of it
         self.welcomed = False
 
     @property

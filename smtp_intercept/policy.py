@@ -47,7 +47,8 @@ class Question:
     are MAIL's, in capitals; ``argument`` is MAIL's or RCPT's as it came; ``tokens`` are the judge's own for the
     recipients that the server has accepted, at DATA for all that may be; ``recipients`` is how many were named, this
     one included. ``header`` is as it was written (dots single); ``size_bytes`` as sent; ``content`` gives the whole,
-    dots single, in pieces, where it is held, ``lend`` opens it as it is held: ``dotted`` as DATA has it."""
+    dots single, in pieces, where it is held, ``lend`` opens it as it is held: ``dotted`` as DATA has it. ``user`` is
+    who has given a password, if it was seen."""
 
     stage: Stage
     client: str = ""
@@ -60,6 +61,7 @@ class Question:
     tokens: frozenset[Hashable] = frozenset()
     header: bytes = b""
     size_bytes: int = 0
+    user: str = ""
     argument: bytes = b""
     content: Callable[[], Iterator[bytes]] | None = field(default=None, compare=False)  # where, not what
     lend: Callable[[], int] | None = field(default=None, compare=False)

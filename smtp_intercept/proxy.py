@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from smtp_intercept.accepting import ACCEPT_BATCH, Accepting
 from smtp_intercept.accounts import NO_BUDGET, Account, Accounts, Budget
@@ -34,8 +34,12 @@ from smtp_intercept.session import Session
 from smtp_intercept.shares import ANY_NUMBER, Shares
 from smtp_intercept.tally import count_keywords, count_session, tally
 from smtp_intercept.timestamp import timestamp
+from smtp_intercept.tls.handshakes import taking_part
 from smtp_intercept.transaction import Message
 from smtp_intercept.transparent import Address, Dialled, reset_on_close, saved_macs
+
+if TYPE_CHECKING:
+    from smtp_intercept.tls.part import Part
 
 # A server that does not answer is given up before the client is: Postfix waits 30 s for a connection, others longer,
 # and the client has one already and waits for a banner (5 min, RFC 5321 §4.5.3.2.1).
@@ -69,7 +73,7 @@ class Gateway:
     """All sessions of one interceptor. ``clock`` gives UTC seconds for the log; everything else runs on the loop's.
     ``headcount`` is of all interceptors that have the same limits, ``series`` begins the names of this one's sessions;
     whose listeners are shared has an ``accept_batch`` of 1, so that one of them does not take a burst alone. ``spill``
-    opens a file for content that is held."""
+    opens a file for content that is held. ``part`` is for sessions whose rules have ``takes_part``."""
 
     def __init__(
         self,
@@ -92,13 +96,14 @@ class Gateway:
         series: str = "",
         accept_batch: int = ACCEPT_BATCH,
         spill: Callable[[], int] = nowhere,
+        part: Part | None = None,
     ) -> None:
         self._dial, self._protection, self._log = dial, protection, log
         self._describe, self._choose, self._macs, self._clock = describe, choose, macs, clock
         self._limit, self._idle_s = sessions, session_idle_s
         self._rules, self._shares, self._defers = rules, shares, defer_overload
         self._headcount = headcount or Alone()
-        self._accounts, self._spill = Accounts(budget), spill
+        self._accounts, self._spill, self._part = Accounts(budget), spill, part
         self._ruled: dict[str, Counter[str]] = {"rules": Counter(), "would": Counter()}
         self._series, self._number = series or secrets.token_hex(4), 0
         self._counts: Counter[str] = tally()
@@ -285,6 +290,7 @@ class Gateway:
             self._accounts,
             account,
             self._spill,
+            taking_part(self._part, passage) if self._part else None,
         )
 
     def _over(self, passage: Passage, session: Session, pair: Pair) -> None:

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from smtp_intercept import answers
 from smtp_intercept.data import DotEnd, DoubtfulEnd, OctetEnd
 from smtp_intercept.dialogue import Effect, Owed, Reading, Verb, effect
-from smtp_intercept.events import Doubt
+from smtp_intercept.events import Doubt, Encrypt
 from smtp_intercept.extensions import read_offer
-from smtp_intercept.matching import MAX_KEYWORDS, Matching
+from smtp_intercept.matching import MAX_KEYWORDS, TAKEN_PART, Matching
 from smtp_intercept.policy import Need
 from smtp_intercept.transaction import Recipient, Transaction
 from smtp_intercept.wire import ReplyLine, is_last_verdict
@@ -234,7 +234,8 @@ class Replies(Matching):
         self.reading = Reading.CREDENTIALS
 
     def _authenticate(self, owed: Owed, reply: ReplyLine, now: float) -> None:
-        self._screen.authenticated()
+        self.user = self._exchange.user
+        self._screen.authenticated(self.user)
         self.reading = Reading.LAYER_OR_COMMAND if self._exchange.layered else self.next_command()
 
     def _resume(self, owed: Owed, reply: ReplyLine, now: float) -> None:
@@ -248,6 +249,15 @@ class Replies(Matching):
             return
         self.leave(now)
         self.tls, self.reading = "started", Reading.HANDSHAKE
+        if self._rules.takes_part:
+            self.orders.append(Encrypt())
+
+    def seal(self, facts: dict[str, object], *, verified: bool) -> None:
+        """Both legs are encrypted, and what is said in there is read: the dialogue begins again (RFC 3207 §4.2)."""
+        self.tls, self.encryption, self.reading = TAKEN_PART, facts, _COMMAND
+        self.helo, self.user, self._keywords, self._largest_bytes, self._lmtp = "", "", frozenset(), 0, False
+        self.ambiguous = self.cut = False
+        self._screen.seal(verified=verified)
 
     def _refuse_tls(self, owed: Owed, reply: ReplyLine, now: float) -> None:
         self.reading = self.next_command()

@@ -36,14 +36,16 @@ _NONE, _CROSSED, _REFUSED, _DISCARDED, _HELD = Fate
 
 class Screen:
     """One session's. ``gone`` is set when the server's leg is: the answer to everything but QUIT. ``question`` is the
-    last one asked; ``ruling`` the last answer, None while it is waited for. ``notes`` are of the envelope under way,
-    ``session_notes`` of what came before any. ``undecided`` is what is known if the server takes the greeting or reset
-    that has just crossed: until it does, its transaction goes on, and with it what was asked about that. ``unsure``:
-    whether the server has a transaction is not known, after what it refused; only where somebody judges."""
+    last one asked; ``ruling`` the last answer, None while it is waited for. ``sealed``: in TLS whose other end is the
+    box; ``unverified``: and whose server may be anybody. ``notes`` are of the envelope under way, ``session_notes`` of
+    what came before any. ``undecided`` is what is known if the server takes the greeting or reset that has just
+    crossed: until it does, its transaction goes on, and with it what was asked about that. ``unsure``: whether the
+    server has a transaction is not known, after what it refused; only where somebody judges."""
 
     __slots__ = (
         *("_chunks", "_crossed", "_discarded", "_ground", "_idle", "_mail", "_recipients", "_rules", "_told"),
-        *("_tokens", "gone", "need", "notes", "question", "ruling", "session_notes", "undecided", "unsure"),
+        *("_tokens", "gone", "need", "notes", "question", "ruling", "sealed", "session_notes", "undecided"),
+        *("unsure", "unverified"),
     )
 
     def __init__(self, rules: Rules) -> None:
@@ -54,6 +56,7 @@ class Screen:
         self.ruling: Ruling | None = None
         self._told: Ruling | None = None  # later; for the question that is asked once more
         self.gone: Answer | None = None
+        self.sealed = self.unverified = False
         self._idle = 0  # commands since the last mail
         self.session_notes = self.notes = Notes()
         self.forget()
@@ -120,9 +123,16 @@ class Screen:
         (self.session_notes if stage is Stage.HELO else self.notes).take(ruling)
         return answer_to(ruling.verdict, stage)
 
-    def authenticated(self) -> None:
+    def seal(self, *, verified: bool) -> None:
+        """The dialogue is encrypted from here on, and nothing that was said before counts (RFC 3207 §4.2)."""
+        self.forget()
+        self._ground = Question(Stage.CONNECT, client=self._ground.client)
+        self.undecided, self.unsure = None, False
+        self.sealed, self.unverified = True, not verified
+
+    def authenticated(self, user: str) -> None:
         """The client is somebody."""
-        self._ground = replace(self._ground, authenticated=True)
+        self._ground = replace(self._ground, authenticated=True, user=user)
 
     def speaks_for(self, client: str) -> None:
         """A balancer has named its client."""
@@ -140,8 +150,8 @@ class Screen:
         self._idle += 1
         if 0 < self._rules.limits.commands_without_mail < self._idle:
             return answers.TOO_MANY_COMMANDS
-        if self._rules.strip_starttls and command.verb in ENCRYPTING:
-            return answers.NO_STARTTLS
+        if command.verb in ENCRYPTING and (self._rules.strip_starttls or self.sealed):
+            return answers.TLS_ACTIVE if self.sealed else answers.NO_STARTTLS
         return None
 
     def _judge_url(self, command: Command) -> Answer | None:
@@ -180,6 +190,8 @@ class Screen:
         return answer
 
     def _judge_mail(self, command: Command) -> Answer | None:
+        if self.unverified and b"REQUIRETLS" in command.argument.upper().split():
+            return answers.UNVERIFIED
         if self._rules.ask is None:
             self.forget()
             self._mail = _CROSSED
@@ -271,6 +283,7 @@ def _next(last: Question, stage: Stage, known: Mapping[str, Any]) -> Question:
         last.recipient,
         last.recipients,
         last.tokens,
+        user=last.user,
     )
     for name, value in known.items():
         setattr(question, name, value)

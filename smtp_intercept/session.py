@@ -15,9 +15,9 @@ from smtp_intercept.answers import Answer
 from smtp_intercept.conversation import Conversation
 from smtp_intercept.dialogue import Reading
 from smtp_intercept.direction import Protection
-from smtp_intercept.events import Doubt, EndClient, EndServer, MessageDone, Out, Side, ToClient, ToServer
+from smtp_intercept.events import Doubt, EndClient, EndServer, Leave, MessageDone, Out, Side, ToClient, ToServer
 from smtp_intercept.limits import LOOK_AHEAD_BYTES, Limits, Phase
-from smtp_intercept.matching import CONTENT
+from smtp_intercept.matching import CONTENT, TAKEN_PART
 from smtp_intercept.policy import Notes, Question, Ruling
 from smtp_intercept.rules import TRANSPARENT, Rules
 
@@ -137,7 +137,7 @@ class Session:
 
     @property
     def tls(self) -> str:
-        """none, offered, stripped, refused or started."""
+        """none, offered, stripped, refused, started or taken part in."""
         return self._talk.tls
 
     def opened(self, now: float) -> list[Out]:
@@ -165,6 +165,27 @@ class Session:
                 self._follow_server(partial, now, out)
             self._follow_client(b"", now, out)
         return out
+
+    def encrypted(self, facts: dict[str, object], *, verified: bool, now: float) -> list[Out]:
+        """The answer to `Encrypt`: what is said from now on is read, and begins with EHLO. ``facts`` are for the log;
+        ``verified``: the server is who it says."""
+        self._talk.moved_at = now
+        self._talk.seal(facts, verified=verified)
+        return []
+
+    def left_alone(self, why: str) -> None:
+        """The other answer: both sides' octets cross as they come."""
+        self._talk.encryption = {"left_alone": why}
+
+    def broken(self, reason: str) -> list[Out]:
+        """The third: there will be no session."""
+        self._talk.reading, self._talk.encryption = _OVER, {"failed": reason}
+        return [Leave("aborted", f"TLS: {reason}")]
+
+    @property
+    def wordless(self) -> bool:
+        """In an encrypted dialogue the client has not been greeted."""
+        return self._talk.tls == TAKEN_PART and not self._talk.helo
 
     def ask_later(self, question: Question, told: Callable[[Ruling], None]) -> None:
         """Of whoever answers what could not be answered at once."""
@@ -274,12 +295,14 @@ class Session:
         return {
             "helo": self._talk.helo,
             "tls": self._talk.tls,
+            **({"encryption": self._talk.encryption} if self._rules.takes_part else {}),
             "messages": self._talk.messages,
             "bytes_from_client": self.bytes_from_client,
             "bytes_from_server": self.bytes_from_server,
             "doubt": None if self.doubt is None else self.doubt.value,
             "doubted": None if self.doubted is None else self.doubted.value,
             "sasl_layer": self.layer,
+            **({"user": self._talk.user} if self._talk.user else {}),
             **self.notes.fields(),
         }
 

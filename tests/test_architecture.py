@@ -47,6 +47,7 @@ PURE = {
     "smtp_intercept.milter": (
         *("packets", "replies", "agreement", "exchange", "envelope", "changes", "breaker", "address"),
     ),
+    "smtp_intercept.tls": ("hello", "names", "manners", "left_alone", "certificates", "anchors"),
     "smtp_intercept.mta": (
         *("envelope", "ids", "nexthop", "schedule", "dsn", "relaying", "routing"),
         *("fate", "printable", "quoted", "wording", "aftermath", "destinations"),

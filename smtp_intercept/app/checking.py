@@ -10,6 +10,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
@@ -34,6 +35,7 @@ from smtp_intercept.app.relays import Relays
 from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.rundir import RunDir
 from smtp_intercept.app.streams import warn
+from smtp_intercept.app.tls_checks import takes_part
 from smtp_intercept.app.verbs import host_of, say_ports
 from smtp_intercept.app.wanted import profile_of, wanted
 from smtp_intercept.app.writable import why_no_spool
@@ -114,6 +116,10 @@ def _cautions(config: Config, here: Relays) -> Iterator[str]:
         return
     yield from _untracked(config)
     yield from _unheard(config)
+    if takes_part(config):
+        from smtp_intercept.app import tls_files  # what it brings is a lot, and seldom needed
+
+        yield from tls_files.cautions(config, time.time())
     for wiring in here.wirings:
         try:
             relay_of(wiring).joined()
@@ -138,6 +144,10 @@ def _sandbox(config: Config) -> Iterator[str]:
             yield f"{key}: {path} is not for the unit to write, unless you say so ({DROP_IN}{path.parent})"
     password = None if config.relay is None else config.relay.password_file
     read = {"mta.certificate": config.mta.certificate, "mta.key": config.mta.key, "relay.password_file": password}
+    for number, entry in enumerate(config.tls.identity):
+        read |= {f"tls.identity[{number}].{name}": getattr(entry, name) for name in ("certificate", "key")}
+    if config.tls.authority is not None:
+        read |= {f"tls.authority.{name}": getattr(config.tls.authority, name) for name in ("certificate", "key")}
     lists = [(f"rule[{n}].when", path) for n, rule in enumerate(config.rule) for path, _ in files([written(rule)])]
     for key, given in [*read.items(), *lists]:
         if given is not None and (why := _unreadable(Path(given))):

@@ -12,7 +12,7 @@ from bridge.flow import MAX_PORTS, Action
 from bridge.lane import MAX_VLANS
 from hwprofiles.shelf import profiles
 from hwprofiles.shown import shown
-from smtp_intercept.app import mta_checks, rule_checks
+from smtp_intercept.app import mta_checks, rule_checks, tls_checks
 from smtp_intercept.app.fields import (
     FROM_PROFILE,
     BareNewline,
@@ -23,13 +23,13 @@ from smtp_intercept.app.fields import (
     OnDoubt,
     OnFailure,
     RelayKind,
-    StartTls,
 )
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Bypass, Config, Intercept, PickUp, Protected
-from smtp_intercept.app.tables import protected_servers
+from smtp_intercept.app.tables import protected_servers, ways
 from smtp_intercept.direction import Direction
 from smtp_intercept.names import Question, read_server, split
+from smtp_intercept.tls.manners import Way
 
 MIN_PORTS = 2  # a bridge has two sides
 MAX_MAIL_PORTS = 16  # 25, 587 and a few of one's own; each is one more entry of a set that every frame is looked up in
@@ -155,11 +155,10 @@ def _mail_ports(intercept: Intercept) -> Iterator[Mistake]:
     for index, port in enumerate(ports):
         if port in ports[:index]:
             yield Mistake((*at, index), f"{port} is given twice", "give each port once")
-
-
-def _not_built(intercept: Intercept) -> Iterator[Mistake]:
-    if intercept.starttls is StartTls.TERMINATE:
-        yield Mistake(("intercept", "starttls"), "'terminate' is not built yet", 'use "pass" or "strip"')
+    for index, port in enumerate(intercept.tls_ports):
+        if port not in ports:
+            reason = f"{port} is not one of intercept.ports, so its connections are not looked at"
+            yield Mistake(("intercept", "tls_ports", index), reason, f"add {port} to intercept.ports too")
 
 
 def _pickup_ports(bridge: Bridge, pickup: PickUp) -> Iterator[Mistake]:
@@ -232,7 +231,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[..., Iterable[Mistake]]], ...] = (
     (("bridge",), _namespace),
     (("bridge", "intercept"), _not_hidden),
     (("intercept",), _mail_ports),
-    (("intercept",), _not_built),
     (("bridge", "pickup"), _pickup_ports),
     (("bridge", "pickup"), _pickup_vlans),
     (("pickup",), _rules),
@@ -329,7 +327,7 @@ def _warn_local(config: Config) -> Iterator[str]:
 
 def _warn_session(config: Config) -> Iterator[str]:
     intercept = config.intercept
-    if intercept.starttls is StartTls.STRIP:
+    if Way.STRIP in ways(config).all:
         yield (
             'intercept.starttls: "strip" takes encryption from mail that had it; senders that insist on it '
             "(DANE, MTA-STS) will not deliver at all"
@@ -363,5 +361,6 @@ _WARNINGS: tuple[Callable[[Config], Iterable[str]], ...] = (
     _warn_local,
     _warn_session,
     *rule_checks.WARNINGS,
+    *tls_checks.WARNINGS,
     *mta_checks.WARNINGS,
 )

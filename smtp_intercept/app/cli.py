@@ -20,6 +20,7 @@ from smtp_intercept.app import (
     rules_words,
     signals,
     streams,
+    tls_words,
     trace_words,
 )
 from smtp_intercept.app.defaults import CONFIG, RUN_DIR, STATE_DIR
@@ -203,6 +204,8 @@ def _add_asking(sub: Subcommands) -> None:
         sub, "reindex", "trace.reindex", "make what `trace` searches anew, from the mail log and its rotated copies"
     )
     filter_words.add(add_group(sub, "filter", "try a filter of the configuration"))
+    encryption = "make an authority, show what is shown to clients in the name of servers, and who is left alone"
+    tls_words.add(add_group(sub, "tls", encryption))
     queue = "show the mail that the box has accepted and not yet delivered, and change what becomes of it"
     queue_words.add(add_group(sub, "queue", queue))
     hardware = "show what the box is made of and which profile is for it, and make or undo its settings"

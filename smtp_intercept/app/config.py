@@ -26,7 +26,7 @@ from smtp_intercept.accounts import LEAST_HELD_BYTES, LEAST_OF_SESSION, Budget
 from smtp_intercept.answers import LARGE_FOR_NOW, MESSAGE_TOO_LARGE, Answer
 from smtp_intercept.app.checks import warnings
 from smtp_intercept.app.defaults import CONFIG
-from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt, StartTls
+from smtp_intercept.app.fields import BareNewline, LocalAction, OnDoubt
 from smtp_intercept.app.located import line_of
 from smtp_intercept.app.maillog import Bounds
 from smtp_intercept.app.mistakes import ConfigError, ConfigErrors, Mistake
@@ -41,6 +41,7 @@ from smtp_intercept.app.tables import (
     resolvers,
     routes,
     uses_mta,
+    ways,
 )
 from smtp_intercept.app.validated import validated
 from smtp_intercept.direction import Direction, Network, Servers
@@ -49,6 +50,7 @@ from smtp_intercept.limits import Phase
 from smtp_intercept.policy import NOT_DECIDED, PASSED, Ruling
 from smtp_intercept.rules import Rules
 from smtp_intercept.shares import Shares
+from smtp_intercept.tls.manners import Way
 
 _TOO_LARGE: Mapping[TooLarge, Answer | None] = {
     TooLarge.REFUSE: MESSAGE_TOO_LARGE,
@@ -80,6 +82,7 @@ __all__ = [
     "silence",
     "uses_mta",
     "warnings",
+    "ways",
     "workers",
 ]
 
@@ -219,18 +222,19 @@ def balancer(config: Config) -> Callable[[str], bool]:
     return lambda address: any(ip_address(address) in network for network in networks)
 
 
-def rules(config: Config, direction: Direction = Direction.INCOMING) -> Rules:
-    """What every session of this direction does besides passing on what it reads. An incoming connection's server is
-    one's own; any other's may be its client's accomplice."""
+def rules(config: Config, direction: Direction = Direction.INCOMING, way: Way = Way.PASS) -> Rules:
+    """What every session of this direction, with this way of STARTTLS, does besides passing on what it reads. An
+    incoming connection's server is one's own; any other's may be its client's accomplice."""
     intercept, given = config.intercept, config.limits.model_dump()
     doubtful = intercept.on_doubt or (OnDoubt.PASS if direction is Direction.INCOMING else OnDoubt.CLOSE)
     own = {name: given[name] for name in given.keys() & {field.name for field in fields(SessionLimits)}}
     patience_s = {phase: float(given[f"wait_{phase.name.lower()}_s"]) for phase in Phase}
     return Rules(
-        strip_starttls=intercept.starttls is StartTls.STRIP,
+        strip_starttls=way is Way.STRIP,
         reject_bare_newline=intercept.bare_newline is BareNewline.REJECT,
         close_in_doubt=doubtful is OnDoubt.CLOSE,
         pass_client_doubt=intercept.on_client_doubt is OnDoubt.PASS,
+        takes_part=way is Way.TERMINATE,
         limits=SessionLimits(
             **own,
             held_message_bytes=config.inspect.size_bytes,

@@ -30,12 +30,14 @@ from smtp_intercept.app.config import Config
 from smtp_intercept.app.filter_places import over_tcp
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
+from smtp_intercept.app.renewal import Renewals
 from smtp_intercept.app.rulings import asks_dns, looks_inside
 from smtp_intercept.app.rundir import Page, RunDir
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.app.signals import ended_by
 from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
+from smtp_intercept.app.tls_checks import takes_part
 from smtp_intercept.app.watcher import Watcher
 from smtp_intercept.app.writable import torn
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
@@ -147,6 +149,7 @@ class Daemon:
                 self._notify.watchdog(now)
             self._follow_lanes(children)
             self._beside.lend(now)
+            self._renewals.follow(now)
             if self._watcher.filtering:
                 self._leave_to(self._watcher.filtering)
             self._watcher.failing = [
@@ -248,13 +251,26 @@ class Daemon:
         serving = [channel.pair() for _ in proving]
         handing = [handover.pair() for _ in workers] if needs_mta(config) else []
         naming = [channel.pair() for _ in workers]
+        anchoring, renewing = ([channel.pair() for _ in workers if takes_part(config)] for _ in range(2))
+        self._renewals = Renewals(config, [end for end, _ in renewing])
         inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
         needed = self._outside and (not config.intercept.hidden or over_tcp(config))
         outwards = [lending.pair() for _ in workers] if needed else []
         consulted = [consulting.pair() for _ in (*workers, *handing[:1])] if asks_dns(config) else []
         looked = [consulting.pair() for _ in (*workers, *handing[:1])] if looks_inside(config) else []
         # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (*proving, *serving, *handing, *naming, *inwards, *outwards, *consulted, *looked)
+        self._ends = (
+            *proving,
+            *serving,
+            *handing,
+            *naming,
+            *anchoring,
+            *renewing,
+            *inwards,
+            *outwards,
+            *consulted,
+            *looked,
+        )
         heard = zip(proving, serving, strict=True)
         children = [self._diverter(common, queue, *(end for _, end in ends)) for queue, ends in enumerate(heard)]
         ours = [("prove", tell) for tell, _ in proving]
@@ -265,10 +281,12 @@ class Daemon:
             ends += [("borrow", outwards[worker][1])] if outwards else []
             ends += [("ask", consulted[worker][1])] if consulted else []
             ends += [("look", looked[worker][1])] if looked else []
+            ends += [("anchors", anchoring[worker][0]), ("renewals", renewing[worker][1])] if anchoring else []
             children.append(self._interceptor(common, worker, log, ends))
         tell = [("servers", tell) for tell, _ in serving] + [("names", tell) for tell, _ in naming]
         tell += [("lend", lends) for lends, _ in outwards]
         tell += [("answer", answers) for answers, _ in consulted]
+        tell += [("anchors", asked) for _, asked in anchoring]
         children.append(self._outsider("resolver", common, tell, ()))
         if handing:
             takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]

@@ -32,6 +32,7 @@ from smtp_intercept.direction import Direction
 from smtp_intercept.handling import Handler
 from smtp_intercept.mta.nexthop import Protocol, Security, place_of
 from smtp_intercept.names import Question, read_domain, read_host, read_server
+from smtp_intercept.tls.manners import Way
 
 DNS_PORT = 53
 METRICS_PORT = 9725
@@ -75,14 +76,6 @@ class RelayKind(StrEnum):
 
     SILICOM = "silicom"
     GPIO = "gpio"
-
-
-class StartTls(StrEnum):
-    """What happens to STARTTLS."""
-
-    PASS = "pass"
-    STRIP = "strip"
-    TERMINATE = "terminate"
 
 
 class BareNewline(StrEnum):
@@ -338,7 +331,7 @@ BypassChoice = Annotated[BypassWhen, choice(BypassWhen)]
 RelayChoice = Annotated[RelayKind, choice(RelayKind)]
 OnFailureChoice = Annotated[OnFailure, choice(OnFailure)]
 HandlerChoice = Annotated[Handler, choice(Handler)]
-StartTlsChoice = Annotated[StartTls, choice(StartTls)]
+WayChoice = Annotated[Way, choice(Way)]
 BareNewlineChoice = Annotated[BareNewline, choice(BareNewline)]
 OnDoubtChoice = Annotated[OnDoubt, choice(OnDoubt)]
 OnOverloadChoice = Annotated[OnOverload, choice(OnOverload)]

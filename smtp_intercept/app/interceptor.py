@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
@@ -37,9 +37,11 @@ from smtp_intercept.app.handover import Giving
 from smtp_intercept.app.heldplace import held_place
 from smtp_intercept.app.lending import Borrowed
 from smtp_intercept.app.maillog import MailLog
+from smtp_intercept.app.mistakes import MistakeError
 from smtp_intercept.app.rulings import LOOK_EVERY_S, Rulings
 from smtp_intercept.app.sandbox import myself
 from smtp_intercept.app.seats import Seats
+from smtp_intercept.app.tls_checks import takes_part
 from smtp_intercept.direction import Direction, direction_of_tag
 from smtp_intercept.handling import Handler
 from smtp_intercept.inspect.held import nowhere
@@ -49,7 +51,12 @@ from smtp_intercept.names import ServedNames
 from smtp_intercept.passage import Passage
 from smtp_intercept.proxy import OVERSHOOT, Arrival, Gateway, Taker
 from smtp_intercept.rules import Rules
+from smtp_intercept.tls.anchors import Anchors
+from smtp_intercept.tls.manners import Way
 from smtp_intercept.transparent import Address, Blank, Dialler
+
+if TYPE_CHECKING:
+    from smtp_intercept.tls.part import Part
 
 FILES_PER_SESSION = 2
 FILES_BESIDE = 64
@@ -89,6 +96,9 @@ class Interceptor:
         process = f"interceptor-{self._worker + 1}" if arguments.seats is not None else "interceptor"
         self._filtering = Filtering(settings, process, spill, settings.inspect.size_bytes, blank)
         self._asked = Asked(arguments.ask, arguments.look)
+        self._anchors, self._settings = _anchors(arguments.anchors), settings
+        self._renewals = None if arguments.renewals is None else channel.adopt(arguments.renewals)
+        self._ways, self._part = config.ways(settings, links), _part(settings, self._anchors)
         self._handling, self._blocks = config.handling(settings, links), settings.bridge.on_failure is OnFailure.BLOCK
         self._giving = Giving(channel.adopt(arguments.give)) if arguments.give is not None else None
         self._untaken = 0
@@ -105,7 +115,8 @@ class Interceptor:
             shares=config.shares(settings),
             budget=config.budget(settings, settings.interceptor.workers),
             defer_overload=settings.intercept.on_overload is OnOverload.DEFER,
-            rules=_rules(settings, self._rulings, self._asked, self._filtering),
+            rules=self._rules(settings),
+            part=self._part,
             spill=spill,
             session_idle_s=float(limits.session_idle_s or 1),
             choose=self._choose,
@@ -124,6 +135,8 @@ class Interceptor:
             asyncio.create_task(every(LOOK_EVERY_S, self._rulings.refresh)),
         ]
         loop.add_reader(self._names.fileno(), self._hear)
+        if self._renewals is not None:
+            loop.add_reader(self._renewals.fileno(), self._renew)
         for end in self._lends:
             loop.add_reader(end.fileno(), lending.lend, end)
         if self._giving is not None:
@@ -134,9 +147,43 @@ class Interceptor:
         for chore in chores:
             chore.cancel()
 
+    def _rules(self, settings: config.Config) -> Callable[[Passage], Rules]:
+        """By direction, by what becomes of STARTTLS, and by whether the connection is a balancer's; with a judge of its
+        own, where there are rules."""
+        known = {
+            (direction, way, balanced, tls): replace(
+                config.rules(settings, direction, way),
+                balancer=balanced,
+                tls_first=tls and way is Way.TERMINATE and not balanced,  # who begins with something else
+            )
+            for direction in Direction
+            for way in self._ways.all
+            for balanced in (False, True)
+            for tls in (False, True)
+        }
+        balancer, ports = config.balancer(settings), settings.intercept.tls_ports
+        filters = asks_filters(settings)
+
+        def of(passage: Passage) -> Rules:
+            balanced, tls = balancer(passage.client[0]), passage.server[1] in ports
+            return known[passage.arrival.direction, self._way(passage), balanced, tls]
+
+        def judged(passage: Passage) -> Rules:
+            decider = self._rulings.decider(passage, self._asked.look_up, self._asked.look_in)
+            if not filters:
+                return replace(of(passage), ask=decider.ask, later=decider.later)
+            course = self._filtering.course(passage, decider)
+            return replace(of(passage), ask=course.ask, later=course.later, over=course.over)
+
+        return judged if settings.rule else of
+
+    def _way(self, passage: Passage) -> Way:
+        served = self._served.serving.by(ip_address(passage.server[0]).packed) if self._ways.by_domain else ()
+        return self._ways.choose(passage.arrival.port, passage.arrival.direction, served)
+
     def _choose(self, sock: socket.socket, client: Address, server: Address, arrival: Arrival) -> Taker:
         """While the MTA is silent its mail goes on live, or waits at the client: as on_failure says."""
-        if self._giving is None:
+        if self._giving is None or server[1] in self._settings.intercept.tls_ports:  # the MTA has no TLS at once
             return Taker.SESSION
         served = self._served.serving.by(ip_address(server[0]).packed)
         if self._handling.choose(arrival.port, arrival.direction, served).handler is Handler.PROXY:
@@ -150,10 +197,28 @@ class Interceptor:
     def _prove(self) -> None:
         accepting = self._gateway.healthy and not self._gateway.full
         self._tell_diverters({"at": time.monotonic(), "accepting": accepting})
+        if self._anchors is not None:
+            self._anchors.expire()
 
     def _hear(self) -> None:
         for message in channel.hear(self._names):
             self._served.learn(message.get("names"))
+            if self._anchors is not None:
+                self._anchors.learn(message.get("anchor"))
+
+    def _renew(self) -> None:
+        assert self._renewals is not None
+        assert self._part is not None
+        from smtp_intercept.app import tls_files  # loaded long ago
+
+        for message in channel.hear(self._renewals):
+            number, chain, key = int(message["identity"]), str(message["chain"]), str(message["key"])
+            try:
+                self._part.renew(tls_files.made(self._settings, number, chain.encode(), key.encode()))
+            except MistakeError as error:
+                _LOG.warning("the old certificate is shown on: %s", error)
+            else:
+                _LOG.info("tls.identity[%d]: a renewed certificate is shown from now on", number)
 
     def _tell_diverters(self, message: dict[str, Any]) -> None:
         for end in self._proofs:
@@ -164,13 +229,32 @@ class Interceptor:
         counts = {**self._gateway.counters(), "mta_silent": self._untaken, **self._log.counts, **self._asked.counts()}
         open_now = self._gateway.sessions
         unknown = self._gateway.unknown_keywords()
-        told = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
+        told: dict[str, Any] = {"sessions": open_now, "held_bytes": self._gateway.held_bytes}
         rules: dict[str, Any] = (
             {**self._gateway.ruled(), "list_errors": self._rulings.errors()} if self._rulings.ruleset.rules else {}
         )
         rules |= {"filters": self._filtering.page()} if self._filtering.filters else {}
+        if self._part is not None:
+            told |= self._part.report()
         report = {**myself(), **told, **rules, "counts": counts, "unknown_keywords": unknown}
         channel.report(self._reports, report)
+
+
+def _part(settings: config.Config, anchors: Anchors | None) -> Part | None:
+    """What is needed to take part in TLS; None where nobody is to."""
+    if not takes_part(settings):
+        return None
+    from smtp_intercept.app import tls_files  # what it brings is a lot, and seldom needed
+
+    return tls_files.part(settings, anchors=anchors)
+
+
+def _anchors(asks: int | None) -> Anchors | None:
+    """What the DNS says of servers, by the process that asks it."""
+    if asks is None:
+        return None
+    end = channel.adopt(asks)
+    return Anchors(lambda name, port: channel.tell(end, {"anchor": [name, port]}), time.monotonic)
 
 
 def _blank(borrow: int | None) -> Blank | None:
@@ -181,25 +265,6 @@ def _blank(borrow: int | None) -> Blank | None:
 def _spill(settings: config.Config, arguments: argparse.Namespace) -> Callable[[], int]:
     """Where content that rules must see is held."""
     return held_place(Path(settings.inspect.directory), arguments.uid, arguments.gid) if settings.rule else nowhere
-
-
-def _rules(settings: config.Config, rulings: Rulings, asked: Asked, filtering: Filtering) -> Callable[[Passage], Rules]:
-    """By direction, and by whether the connection is a balancer's; with a judge of its own, where there are rules."""
-    usual = {direction: config.rules(settings, direction) for direction in Direction}
-    balanced = {direction: replace(rules, balancer=True) for direction, rules in usual.items()}
-    balancer, filters = config.balancer(settings), asks_filters(settings)
-
-    def of(passage: Passage) -> Rules:
-        return (balanced if balancer(passage.client[0]) else usual)[passage.arrival.direction]
-
-    def judged(passage: Passage) -> Rules:
-        decider = rulings.decider(passage, asked.look_up, asked.look_in)
-        if not filters:
-            return replace(of(passage), ask=decider.ask, later=decider.later)
-        course = filtering.course(passage, decider)
-        return replace(of(passage), ask=course.ask, later=course.later, over=course.over)
-
-    return judged if settings.rule else of
 
 
 def _shared(settings: config.Config, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -218,14 +283,14 @@ def main(argv: list[str] | None = None) -> int:
         argv,
         "log",
         "names",
-        optional=("give", "worker", "seats", "borrow", "ask", "look"),
+        optional=("give", "worker", "seats", "borrow", "anchors", "renewals", "ask", "look"),
         many=("prove", "listener", "lend"),
     )
     settings = config.load(arguments.effective)
     _allow_sessions(settings.limits.sessions or 1, len(settings.filter))
     try:
         interceptor = Interceptor(settings, arguments)
-    except ListError as error:
+    except (ListError, MistakeError) as error:
         _LOG.error("%s", error)
         return 1
     except OSError as error:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 
 from bridge.flow import Action
-from smtp_intercept.app.fields import FROM_PROFILE, OnDoubt, Queue, Source, StartTls
+from smtp_intercept.app.fields import FROM_PROFILE, OnDoubt, Queue, Source
 from smtp_intercept.app.mistakes import Mistake
 from smtp_intercept.app.schema import Bridge, Config, Intercept, Mta, Protected, Relay
 from smtp_intercept.app.tables import domain_route, handling, handling_of, uses_mta
 from smtp_intercept.direction import Direction
 from smtp_intercept.handling import Handler
 from smtp_intercept.mta.nexthop import Protocol, Security
+from smtp_intercept.tls.manners import Way
 
 SMTP_PORT = 25
 
@@ -167,7 +168,7 @@ def _warn_only_mta(config: Config) -> Iterator[str]:
         return
     for key, silent, instead in (
         ("hidden", intercept.hidden, "mta.source does"),
-        ("starttls", intercept.starttls is not StartTls.STRIP, "mta.certificate does"),
+        ("starttls", intercept.starttls is Way.PASS, "mta.certificate does"),
         ("on_doubt", intercept.on_doubt is None, "it follows no dialogue but its own"),
         ("on_client_doubt", intercept.on_client_doubt is OnDoubt.CLOSE, "it follows no dialogue but its own"),
     ):

@@ -30,6 +30,7 @@ from smtp_intercept.app.mistakes import Mistake, MistakeError, RefusedError
 from smtp_intercept.app.password import relay_password
 from smtp_intercept.app.rule_schema import written
 from smtp_intercept.app.rundir import RunDir
+from smtp_intercept.app.tls_checks import takes_part
 from smtp_intercept.app.writable import why_no_spool, why_not_appended
 from smtp_intercept.inspect.lists import ListError, read_list
 from smtp_intercept.inspect.written import files
@@ -194,6 +195,17 @@ def _damage(spool: Path) -> str:
     return ""
 
 
+def _tls(asked: Asked) -> Iterator[Mistake]:
+    """What the interceptor reads while it is root."""
+    if takes_part(asked.config):
+        from smtp_intercept.app import tls_files  # what it brings is a lot, and seldom needed
+
+        try:
+            tls_files.part(asked.config)
+        except MistakeError as error:
+            yield from error.mistakes
+
+
 def _lists(asked: Asked) -> Iterator[Mistake]:
     """Those that rules name, for the process that hears strangers, which has a user of its own."""
     rules = asked.config.rule
@@ -219,6 +231,7 @@ OBJECTIONS = (
     Objection(Verb.RUN, _mail_ports),
     Objection(Verb.RUN, _queues),
     Objection(Verb.RUN, _secrets),
+    Objection(Verb.RUN, _tls),
     Objection(Verb.RUN, _spool),
 )
 

@@ -29,7 +29,7 @@ from smtp_intercept.inspect.rule import Answer, Rule, all_of, answer
 from smtp_intercept.inspect.ruleset import Finding, strictest
 from smtp_intercept.policy import Pass
 
-_UNLOGGED = frozenset({"header", "authenticated"})
+_UNLOGGED = frozenset({"header", "authenticated", "user"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The unprivileged process that asks the DNS what the names of protected servers stand for, and tells who must know;
 and what rules ask about clients.
 
-Lives where the host's resolvers can be reached, and keeps no capability. Lends sockets of that place to who has none.
+Answers besides whether a server's clients trust it by the DNS. Lives where the host's resolvers can be reached, and
+keeps no capability. Lends sockets of that place to who has none.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+import socket
 import sys
 from typing import Any
 
@@ -25,6 +27,7 @@ from smtp_intercept.lookup import read_nameservers, stub_resolver
 from smtp_intercept.names import Limits
 from smtp_intercept.protected import NameState, ProtectedServers
 from smtp_intercept.questions import QUERIES, Questions
+from smtp_intercept.tls.anchor_lookup import AnchorLookup
 
 AGAIN_S = 1.0  # who was started again knows the table by then
 SHOWN = 64
@@ -47,6 +50,8 @@ class Telling:
         )
         self._diverters = [*map(channel.adopt, arguments.servers)]
         self._interceptors = [*map(channel.adopt, arguments.names)]
+        self._asks = [*map(channel.adopt, arguments.anchors)]
+        self._anchors = AnchorLookup(lambda: stub_resolver(nameservers))
         self._lends = [*map(channel.adopt, arguments.lend)]
         questions = Questions(
             tuple(map(str, config.resolvers(settings))), timeout_s=float(settings.dns.timeout_s), queue_s=QUEUE_S
@@ -63,6 +68,8 @@ class Telling:
             loop.add_reader(end.fileno(), lending.lend, end)
         for answering in self._answering:
             loop.add_reader(answering.end.fileno(), answering.hear)
+        for asks, tells in zip(self._asks, self._interceptors, strict=False):
+            loop.add_reader(asks.fileno(), self._look_up, asks, tells)
         chores = [
             asyncio.create_task(self._servers.run()),
             asyncio.create_task(every(AGAIN_S, self._tell)),
@@ -71,6 +78,10 @@ class Telling:
         await ended.wait()
         for chore in chores:
             chore.cancel()
+
+    def _look_up(self, asks: socket.socket, tells: socket.socket) -> None:
+        for message in channel.hear(asks):
+            self._anchors.ask(message.get("anchor"), lambda answer: channel.tell(tells, {"anchor": answer}))
 
     def _tell(self) -> None:
         names = self._servers.state()
@@ -100,7 +111,7 @@ def _shown(name: NameState) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> int:
     """Started by the daemon, with the ends of its channels."""
     processlog.begin()
-    arguments = read_arguments("resolver", argv, many=("servers", "names", "lend", "answer"))
+    arguments = read_arguments("resolver", argv, many=("servers", "names", "lend", "anchors", "answer"))
     settings = config.load(arguments.effective)
     if arguments.answer:
         allow_files(QUERIES * (OF_NAMES + len(settings.dns.list)) + FILES_BESIDE)

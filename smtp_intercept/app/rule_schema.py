@@ -199,6 +199,7 @@ class When(_Table):
     helo_not: Texts | None = None
     helo_resolves: bool | None = None
     authenticated: bool | None = None
+    user: Texts | None = None
     sender: Mailboxes | None = None
     sender_not: Mailboxes | None = None
     sender_resolves: bool | None = None
@@ -211,7 +212,6 @@ class When(_Table):
     attachment: Texts | None = None
     attachment_type: Texts | None = None
     size_over_bytes: int | None = Field(None, ge=0, le=1 << 40, description="as sent")
-    user: NotYet = None
     tls_client: NotYet = None
     tls_server: NotYet = None
     filter_says: NotYet = None

@@ -55,7 +55,8 @@ def test(arguments: argparse.Namespace) -> int:
     facts = Facts(
         connection,
         helo=arguments.helo,
-        authenticated=arguments.authenticated,
+        authenticated=arguments.authenticated or bool(arguments.user),
+        user=arguments.user,
         sender=mailbox(sender),
         content=Content(values(header, rulings.ruleset.headers), len(content)),
     )

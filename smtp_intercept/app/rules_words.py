@@ -20,6 +20,7 @@ def add(parser: Parser) -> None:
     test.add_argument("--vlan", type=whole(0, MAX_VLAN), default=0, metavar="V", help="the VLAN [untagged]")
     test.add_argument("--helo", default="", metavar="H", help="the name that the client gives [none]")
     test.add_argument("--authenticated", action="store_true", help="the client has given a password")
+    test.add_argument("--user", default="", metavar="U", help="and this is whose [nobody's]")
     test.add_argument("--sender", metavar="S", help="of the envelope [the message's Return-Path: or From:]")
     test.add_argument(
         "--rcpt", action="append", default=[], metavar="R", help="a recipient; may be repeated [its To: and Cc:]"

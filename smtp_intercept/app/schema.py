@@ -26,13 +26,14 @@ from smtp_intercept.app.fields import (
     OnOverload,
     Queue,
     Source,
-    StartTls,
     VerifyFailure,
 )
 from smtp_intercept.app.rule_schema import MAX_FILTERS, MAX_RULES, DnsList, Filter, Inspect, ListName, Rule
+from smtp_intercept.app.tls_schema import Tls, WaysChoice
 from smtp_intercept.handling import Handler
 from smtp_intercept.limits import DEFAULT_LIMITS, LOOK_AHEAD_BYTES, PATIENCE_S, RFC_SECONDS, Phase
 from smtp_intercept.mta.nexthop import Protocol, Security
+from smtp_intercept.tls.manners import Way
 
 _DAY_S = 86_400
 MAX_DNS_LISTS = 16
@@ -80,16 +81,18 @@ class PortHandlers(Table):
 
     incoming: fields.HandlerChoice | None = None
     outgoing: fields.HandlerChoice | None = None
+    starttls: fields.WayChoice | None = None
 
 
 class Intercept(Table):
     """[intercept]"""
 
     ports: tuple[fields.PortNumber, ...] = (25,)
+    tls_ports: tuple[fields.PortNumber, ...] = ()
     hidden: bool = True
     incoming: fields.HandlerChoice = Handler.PROXY
     outgoing: fields.HandlerChoice = Handler.PROXY
-    starttls: fields.StartTlsChoice = StartTls.PASS
+    starttls: WaysChoice = Way.PASS
     bare_newline: fields.BareNewlineChoice = BareNewline.REJECT
     on_doubt: fields.OnDoubtChoice | None = None  # incoming pass, outgoing close
     on_client_doubt: fields.OnDoubtChoice = OnDoubt.CLOSE
@@ -137,6 +140,7 @@ class Protected(Table):
     subdomains: bool = False
     servers: tuple[fields.ServerItem, ...] = ()
     handler: fields.HandlerChoice | None = None
+    starttls: fields.WayChoice | None = None
     deliver_via_server: bool = False
     deliver_to: tuple[fields.PlaceItem, ...] = ()
 
@@ -354,6 +358,7 @@ class Config(Table):
     inspect: Inspect = Inspect()
     filter: tuple[Filter, ...] = Field((), max_length=MAX_FILTERS)
     rule: tuple[Rule, ...] = Field((), max_length=MAX_RULES)
+    tls: Tls = Tls()
     mta: Mta = Mta()
     relay: Relay | None = None
     dns: Dns = Dns()

@@ -21,7 +21,7 @@ from bridge.lane import LANE
 from bridge.ledger import Ledger
 from bridge.ruleset import DROPPED, FULL, NOT_INSPECTED
 from bridge.ruleset import PUT_OFF as DROPPED_SYNS
-from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, tracking_status, watching
+from smtp_intercept.app import halfmade, here, inforce, relays, rules_status, tls_status, tracking_status, watching
 from smtp_intercept.app.accounts import UNSEEING
 from smtp_intercept.app.ended import ended
 from smtp_intercept.app.exits import Exit
@@ -119,6 +119,7 @@ def _seen(run_dir: RunDir, spool: Path | None, file: Path | None) -> dict[str, A
         "full": {name: kernel[name] for name in FULL if kernel.get(name)},
         "unknown_keywords": interceptor.get("unknown_keywords", {}),
         **rules_status.page(interceptor, mta),
+        **tls_status.page(interceptor),
         "protected": resolver.get("protected", []),
         "change": halfmade.page(run_dir, rules=bool(kernel)),
         "waits_for_confirm": run_dir.pending.exists(),
@@ -370,6 +371,7 @@ def _tables(page: dict[str, Any]) -> list[Table]:
             mail,
             rules_status.table(page["rules"]),
             rules_status.filter_table(page["filters"]),
+            tls_status.table(page),
             unknown,
             workers,
             _mta_table(page["mta"]),

@@ -16,6 +16,7 @@ from smtp_intercept.mta.nexthop import NextHop, Place, place_of
 from smtp_intercept.mta.relaying import RelayRule
 from smtp_intercept.mta.routing import DomainRoute, RouteTable
 from smtp_intercept.names import Question, read_server, split
+from smtp_intercept.tls.manners import Way, Ways
 
 _BOTH = (Direction.INCOMING, Direction.OUTGOING)
 
@@ -65,6 +66,20 @@ def handling_of(
 def _handler(table: object, direction: Direction) -> Handler | None:
     handler: Handler | None = getattr(table, direction.value)
     return handler
+
+
+def ways(config: Config, links: Mapping[str, str] | None = None) -> Ways:
+    """What becomes of STARTTLS. ``links`` as in `config.policy`."""
+    names, given = links or {}, config.intercept.starttls
+    return Ways(
+        default={way: given if isinstance(given, Way) else getattr(given, way.value) for way in _BOTH},
+        by_port={
+            names.get(port, port): table.starttls
+            for port, table in config.intercept.port.items()
+            if table.starttls is not None
+        },
+        by_domain={entry.name: entry.starttls for entry in config.protected if entry.starttls is not None},
+    )
 
 
 def uses_mta(config: Config) -> bool:

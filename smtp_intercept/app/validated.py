@@ -38,6 +38,7 @@ from smtp_intercept.app.schema import (
     Relay,
     Tracking,
 )
+from smtp_intercept.app.tls_schema import Tls, TlsTables
 
 _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     (): Config,
@@ -50,6 +51,7 @@ _TABLES: Mapping[tuple[str, ...], type[BaseModel]] = {
     ("pickup", "rule", "*"): PickUpRule,
     ("protected", "*"): Protected,
     **RuleTables,
+    **TlsTables,
     ("mta",): Mta,
     ("relay",): Relay,
     ("dns",): Dns,
@@ -69,6 +71,7 @@ _SECTIONS: Mapping[str, TypeAdapter[Any]] = {
     "inspect": TypeAdapter(Inspect),
     "filter": TypeAdapter(Annotated[tuple[Filter, ...], Field(max_length=MAX_FILTERS)]),
     "rule": TypeAdapter(Annotated[tuple[Rule, ...], Field(max_length=MAX_RULES)]),
+    "tls": TypeAdapter(Tls),
     "mta": TypeAdapter(Mta),
     "relay": TypeAdapter(Relay | None),
     "dns": TypeAdapter(Dns),

@@ -114,6 +114,7 @@ CRITERIA: Mapping[str, Criterion] = MappingProxyType(
         "helo": Criterion(TEXTS, Known.HELO, lambda facts: facts.helo),
         "helo_resolves": Criterion(VALUES, Known.HELO, dns.helo_resolves, asks=dns.helo_lookups),
         "authenticated": Criterion(VALUES, Known.MAIL, lambda facts: facts.authenticated),
+        "user": Criterion(TEXTS, Known.MAIL, lambda facts: facts.user),
         "sender": Criterion(MAILBOXES, Known.MAIL, lambda facts: facts.sender),
         "sender_resolves": Criterion(VALUES, Known.MAIL, dns.sender_resolves, asks=dns.sender_lookups),
         "message": Criterion(DIRECTIONS, Known.RCPT, lambda facts: facts.message),
@@ -139,7 +140,6 @@ INSIDE = ("attachment", "attachment_type")
 # Known to the language, and asked of nobody yet: what each needs.
 AWAITED: Mapping[str, str] = MappingProxyType(
     {
-        "user": "the names behind AUTH",
         "tls_client": "STARTTLS taken part in",
         "tls_server": "STARTTLS taken part in",
         "filter_says": "filters",

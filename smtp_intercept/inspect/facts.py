@@ -113,7 +113,8 @@ NOBODY = Outside()
 @dataclass(slots=True)  # not frozen: a judge writes down what it learns
 class Facts:
     """``recipient`` and ``message`` (its direction) are of the one recipient that is looked at; ``recipients`` is how
-    many there are; ``declared_bytes`` is MAIL's SIZE; ``replies`` are those from ``outside``."""
+    many there are; ``declared_bytes`` is MAIL's SIZE; ``replies`` are those from ``outside``;
+    ``user`` is "" for nobody."""
 
     connection: Connection
     helo: str | None = None
@@ -124,5 +125,6 @@ class Facts:
     message: Direction | None = None
     recipients: int | None = None
     content: Content | None = None
+    user: str | None = None
     outside: Outside = NOBODY
     replies: Mapping[Lookup, Reply] = field(default_factory=dict)

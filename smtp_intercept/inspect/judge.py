@@ -148,6 +148,7 @@ class Judge:
             self._connection,
             helo=question.helo,
             authenticated=question.authenticated,
+            user=question.user,
             sender=mailbox(question.sender),
             declared_bytes=int(size[1]) if size else None,
             outside=self._outside,

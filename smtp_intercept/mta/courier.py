@@ -49,8 +49,8 @@ class Credentials:
 
 @dataclass(slots=True)
 class Counters:
-    """Since the start. ``possible_duplicates``: recipients whose message's last reply was lost; ``in_clear``: after a
-    TLS handshake failed."""
+    """Since the start. ``possible_duplicates``: recipients whose message's last reply was lost; ``in_clear``: after TLS
+    failed, in the handshake or behind it."""
 
     connections: int = 0
     reused: int = 0
@@ -145,6 +145,8 @@ class Courier:
                 answered = await self._hand_over(errand, key, line)
                 # A kept connection that the server has closed meanwhile says nothing about the server.
                 if line.session.over and (answered or kept is None):
+                    if kept is None and self._may_go_without(line, key):
+                        await self._hand_over_in_clear(errand, key)
                     return
 
     async def _hand_over(self, errand: Errand, key: Key, line: Line) -> bool:
@@ -166,11 +168,22 @@ class Courier:
         self._pool.keep(key, line)
         return answered
 
-    async def _open(self, errand: Errand, key: Key) -> Line | None:
-        """A new connection that is ready. Where TLS is opportunistic, one without if the handshake fails."""
+    async def _hand_over_in_clear(self, errand: Errand, key: Key) -> None:
+        """To those who have no answer yet. Some servers' TLS breaks at the first large record, at every try."""
+        if errand.waiting and (line := await self._open(errand, key, plain=True)):
+            await self._hand_over(errand, key, line)
+
+    def _may_go_without(self, line: Line, key: Key) -> bool:
+        """TLS has failed, and only kept listeners out (RFC 7435): the alternative is no mail at all."""
+        died = line.died_encrypted and not key.authenticate
+        return key.security is Security.OPPORTUNISTIC and bool(line.handshake_failed or died)
+
+    async def _open(self, errand: Errand, key: Key, *, plain: bool = False) -> Line | None:
+        """A new connection that is ready. Where TLS is opportunistic, one without if it fails."""
         self._pool.make_room(key.place)
-        line = await self._connect(errand, key, plain=False)
-        if line and line.handshake_failed and key.security is Security.OPPORTUNISTIC:
+        self.counters.in_clear += plain
+        line = await self._connect(errand, key, plain=plain)
+        if line and not plain and self._may_go_without(line, key):
             self.counters.in_clear += 1
             line = await self._connect(errand, key, plain=True)
         if line is None or line.session.ready:

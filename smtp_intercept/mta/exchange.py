@@ -86,6 +86,7 @@ class Owed:
 PHASES: Mapping[Verb, Phase] = MappingProxyType(
     {Verb.CONNECT: Phase.BANNER, Verb.DATA: Phase.DATA_REPLY, Verb.CONTENT: Phase.END_REPLY}
 )
+LOST = "4.4.2"  # RFC 3463 §3.5: bad connection
 # The server is going away (RFC 5321 §3.8): no answer to what was asked, unless that was all there was to ask.
 CLOSING = 421
 _LAST_WORDS = frozenset({Verb.CONTENT, Verb.QUIT})
@@ -138,7 +139,7 @@ class Exchange:
 
     def closed(self, now: float, reason: str = "lost connection") -> list[Out]:
         """The connection has ended, or failed for ``reason``."""
-        self.fail(for_now("4.4.2", f"{reason} {self.doing()}", self.terms.host))
+        self.fail(for_now(LOST, f"{reason} {self.doing()}", self.terms.host))
         return self.take()
 
     def timed_out(self, now: float) -> list[Out]:

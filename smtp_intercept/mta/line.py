@@ -13,7 +13,7 @@ from typing import BinaryIO, assert_never, cast
 
 from smtp_intercept.limits import Phase
 from smtp_intercept.mta.delivery import Session
-from smtp_intercept.mta.exchange import Out, Over, Ready, Send, SendContent, Settled, StartTls
+from smtp_intercept.mta.exchange import LOST, Out, Over, Ready, Send, SendContent, Settled, StartTls
 from smtp_intercept.mta.failure import Failure
 from smtp_intercept.mta.request import Mail
 
@@ -45,6 +45,11 @@ class Line(asyncio.Protocol):
         self._settled: Settled | None = None
         self._changed = asyncio.Event()
         self._full = False
+
+    @property
+    def died_encrypted(self) -> bool:
+        """The connection was lost, or fell silent, after a handshake that had gone well."""
+        return self.session.secure and self.failure is not None and self.failure.status == LOST
 
     # What the network says.
 

@@ -23,7 +23,7 @@ from smtp_intercept.app.exits import MEANS, Exit
 from smtp_intercept.app.subcommands import Parser
 
 REMEDY = "create it, or name another with --config"
-VERBS = ("setup", "check", "plan", "up", "confirm", "down", "run", "status", "explain", "rules", "queue", "demo")
+VERBS = ("setup", "check", "plan", "up", "confirm", "down", "run", "status", "explain", "rules", "tls", "queue", "demo")
 FOR_MACHINES = ("check", "plan", "status", "explain", "demo", "doctor", "trace")
 
 
@@ -180,7 +180,7 @@ def leaves(parser: Parser, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ..
 @pytest.mark.parametrize("path", [path for path in leaves(cli._parser()) if path != ("guard",)], ids=" ".join)
 def test_the_commands_own_options_stand_before_or_behind_any_verb(path: tuple[str, ...]) -> None:
     needed = {"explain": ["--from", "a", "--to", "b"], "queue show": ["ID"], "queue reroute": ["--via", "mx.test"]}
-    needed |= {"rules test": ["FILE", *needed["explain"]], "filter test": ["NAME"]}
+    needed |= {"rules test": ["FILE", *needed["explain"]], "filter test": ["NAME"], "tls test": ["HOST"]}
     words, own = [*path, *needed.get(" ".join(path), [])], ["--config", "/c", "--run-dir", "/r", "--state-dir", "/s"]
     before, behind = (cli._parser().parse_args(line) for line in ([*own, *words], [*words, *own]))
     assert before == behind

@@ -38,12 +38,12 @@ from smtp_intercept.app.fields import (
     OnDoubt,
     OnFailure,
     OnOverload,
-    StartTls,
 )
 from smtp_intercept.app.reading import MAX_FILE_BYTES
 from smtp_intercept.direction import Direction, Domains, Protection, Servers
 from smtp_intercept.handling import Handler
 from smtp_intercept.pickup import decide
+from smtp_intercept.tls.manners import Way
 
 LEAST = '[bridge]\nports = ["enp1s0", "enp2s0"]\n'
 GENERIC = named("generic", profiles())
@@ -75,10 +75,11 @@ class TestGood:
         }
         assert config.intercept.model_dump() == {
             "ports": (25,),
+            "tls_ports": (),
             "hidden": True,
             "incoming": Handler.PROXY,
             "outgoing": Handler.PROXY,
-            "starttls": StartTls.PASS,
+            "starttls": Way.PASS,
             "bare_newline": BareNewline.REJECT,
             "on_doubt": None,
             "on_client_doubt": OnDoubt.CLOSE,

@@ -111,9 +111,17 @@ def told(text: str) -> list[str]:
         # not built
         ("[intercept]\nincoming = 'relay'", "4: intercept.incoming: 'relay' is not one of proxy, mta"),
         (
-            "[intercept]\nstarttls = 'terminate'",
-            '4: intercept.starttls: \'terminate\' is not built yet; use "pass" or "strip"',
+            "[intercept]\nstarttls = 'inspect'",
+            "4: intercept.starttls: 'inspect' is not one of pass, strip, terminate; choose one of them, or write {",
         ),
+        (
+            "[intercept]\nstarttls = { incoming = 'open' }",
+            "4: intercept.starttls.incoming: 'open' is not one of pass, strip, terminate; choose one of them",
+        ),
+        ("[tls]\nexempt = ['mx .example']", "4: tls.exempt[0]: 'mx .example' is not"),
+        ("[tls]\nexempt = ['203.0.113.1/24']", "4: tls.exempt[0]: 203.0.113.1/24 has host bits set; write it like"),
+        ("[tls]\nminimum = '1.4'", "4: tls.minimum: '1.4' is not one of 1.0, 1.1, 1.2, 1.3; choose one of them"),
+        ("[[tls.identity]]\nkey = '/x/k'", "3: tls.identity[0].certificate: is missing; add certificate = … to tls"),
         (
             "[intercept]\non_doubt = 'what'",
             "4: intercept.on_doubt: 'what' is not one of pass, close; choose one of them",
@@ -348,6 +356,12 @@ def test_mail_has_1_to_16_ports(count: int, good: bool) -> None:
         assert told(text) == ["4: intercept.ports: has 17 ports; give 1 to 16"]
 
 
+def test_ports_that_begin_with_tls_are_mail_ports() -> None:
+    assert parse(f"{LEAST}[intercept]\nports = [25, 465]\ntls_ports = [465]").intercept.tls_ports == (465,)
+    (mistake,) = told(f"{LEAST}[intercept]\ntls_ports = [465]")
+    assert mistake.endswith("add 465 to intercept.ports too")
+
+
 @pytest.mark.parametrize(
     ("key", "least", "most"),
     [
@@ -410,7 +424,7 @@ drain_s = -1
 
 
 def test_the_checks_of_sound_tables_run_beside_broken_ones() -> None:
-    text = '[bridge]\nports = ["enp1s0"]\n[intercept]\nstarttls = "terminate"\n[limits]\nsessions = 0\n'
+    text = '[bridge]\nports = ["enp1s0"]\n[intercept]\nstarttls = "end"\n[limits]\nsessions = 0\n'
     assert [line.split(": ")[1] for line in told(text)] == ["bridge.ports", "intercept.starttls", "limits.sessions"]
 
 

@@ -64,6 +64,8 @@ FILLED = {
     ("bypass", "*"): "ports = ['enp1s0', 'enp2s0']\nkind = 'silicom'",
     ("rule", "*"): "name = 'r'\nthen = { refuse = '550 no' }",
     ("filter", "*"): "name = 'f'\naddress = 'unix:/run/f/f'",
+    ("tls", "identity", "*"): "certificate = '/c'\nkey = '/k'",
+    ("tls", "authority"): "certificate = '/c'\nkey = '/k'",
     ("relay",): "host = 'relay.example.net'",
     ("bridge",): "ports = ['enp1s0', 'enp2s0']",
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from smtp_intercept.app.config import parse, rules, warnings
+from smtp_intercept.app.config import parse, rules, warnings, ways
 from smtp_intercept.app.fields import OnDoubt
 from smtp_intercept.direction import Direction
 from smtp_intercept.limits import DEFAULT_LIMITS, PATIENCE_S, RFC_SECONDS, Phase
@@ -33,7 +33,7 @@ def test_each_key_arrives() -> None:
         LEAST + '[intercept]\nstarttls = "strip"\nbare_newline = "pass"\non_doubt = "close"\n'
         "[limits]\nrecipients = 100\nerrors = 5\nerrors_free = 2\nerror_delay_s = 3\nwait_command_s = 300\n"
     )
-    it = rules(config)
+    it = rules(config, way=ways(config).choose("", Direction.INCOMING))
     assert (it.strip_starttls, it.reject_bare_newline, it.close_in_doubt) == (True, False, True)
     limits = it.limits
     assert (limits.recipients, limits.errors, limits.errors_free, limits.error_delay_s) == (100, 5, 2, 3)

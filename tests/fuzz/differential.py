@@ -132,9 +132,28 @@ class Meeting:
         while self.move():
             pass
 
+    def encrypt(self) -> None:
+        """Up to where both legs are encrypted and what is said in there is read."""
+        self.server.greet()  # in clear, before
+        for heard, said in (
+            (b"220 mx\r\n", b"EHLO c.example\r\n"),
+            (b"250-mx\r\n250 STARTTLS\r\n", b"STARTTLS\r\n"),
+            (b"220 go\r\n", b""),
+        ):
+            for outs in (self.session.server_sent(heard, 0.0), self.session.client_sent(said, 0.0)):
+                self.take(outs)
+                while self.asked:
+                    self.judge_speaks()
+        assert self.to_server == b"EHLO c.example\r\nSTARTTLS\r\n"
+        self.to_server = b""
+        self.take(self.session.encrypted({}, verified=True, now=0.0))
 
-def meet(seed: str, rules: Rules | None = None, *, judged: bool = False) -> tuple[Meeting, Hostile, Quirks]:
-    """One session, to its end. ``judged``: by somebody, at once or in his own time."""
+
+def meet(
+    seed: str, rules: Rules | None = None, *, judged: bool = False, encrypted: bool = False
+) -> tuple[Meeting, Hostile, Quirks]:
+    """One session, to its end. ``judged``: by somebody, at once or in his own time. ``encrypted``: all of it is said in
+    TLS that the box takes part in."""
     chance = random.Random(f"meet {seed}")
     quirks = Quirks.by(chance)
     client = Hostile(seed, "example.com")
@@ -142,9 +161,15 @@ def meet(seed: str, rules: Rules | None = None, *, judged: bool = False) -> tupl
     judge = judging(chance) if judged else None
     if judge is not None:
         rules = replace(rules, ask=judge if chance.random() < 0.5 else lambda question: None)
+    if encrypted:
+        rules = replace(rules, takes_part=True, strip_starttls=False)
     it = Meeting(Session(PROTECTION, rules), LooseServer(quirks), chance, judge)
     it.take(it.session.opened(0.0))
-    greeted = False
+    if encrypted:
+        while it.asked:
+            it.judge_speaks()
+        it.encrypt()
+    greeted = encrypted
     for step in client.steps:
         if not greeted and (step is None or chance.random() < 0.2):
             it.to_box, greeted = it.to_box + it.server.greet(), True
@@ -173,9 +198,9 @@ def accepted(it: Meeting) -> Counter[Envelope]:
     return kept(envelope(message) for message in it.told if message.outcome is Outcome.ACCEPTED)
 
 
-def check(seed: str, *, judged: bool = False) -> Meeting:
+def check(seed: str, *, judged: bool = False, encrypted: bool = False) -> Meeting:
     """AssertionError with all that is needed to play it again."""
-    it, client, quirks = meet(seed, judged=judged)
+    it, client, quirks = meet(seed, judged=judged, encrypted=encrypted)
     logged, stored = accepted(it), kept(it.server.taken)
     assert logged == stored, (seed, stored - logged, logged - stored, quirks, client.steps)
     assert not it.session.unread or it.session.doubted is Side.SERVER, (seed, it.session.doubt, quirks, client.steps)

@@ -27,6 +27,15 @@ def test_what_a_judge_has_held_and_refused_changes_nothing_of_that() -> None:
         check(str(seed), judged=True)
 
 
+def test_nor_does_it_matter_that_it_is_said_in_tls() -> None:
+    """With and without a judge. Some of it gets through, and all of that is read."""
+    stored = 0
+    for seed in range(SESSIONS):
+        it = check(str(seed), judged=bool(seed % 2), encrypted=True)
+        stored += len(it.server.taken)
+    assert stored > SESSIONS // 20
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_target(name: str) -> None:
     @settings(max_examples=EXAMPLES[name], deadline=None, suppress_health_check=list(HealthCheck))

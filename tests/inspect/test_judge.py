@@ -38,6 +38,7 @@ def test_stage_by_stage_is_the_whole(made: tuple[Rule, ...], data: st.DataObject
         Stage.CONNECT,
         helo=data.draw(st.sampled_from(["", "mx.example.com"])),
         authenticated=data.draw(st.booleans()),
+        user=data.draw(st.sampled_from(["", "boss"])),
         sender=data.draw(st.sampled_from(PATHS)),
         parameters=data.draw(st.sampled_from([b"", b"FROM:<A> SIZE=5000", b"FROM:<A> SIZE=5 BODY=7BIT"])),
     )
@@ -73,6 +74,7 @@ def test_stage_by_stage_is_the_whole(made: tuple[Rule, ...], data: st.DataObject
         5000 if b"5000" in asked.parameters else 5 if asked.parameters else None,
         recipients=len(recipients),
         content=Content(values(header, ruleset.headers), size),
+        user=asked.user,
         outside=OUTSIDE,
     )
     facts.replies = {each: replies[Lookup(each.source, "")] for each in lookups(facts)}

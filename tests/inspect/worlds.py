@@ -40,6 +40,7 @@ ENTRIES: dict[str, tuple[Any, ...]] = {
     "days": ("mon", "sun"),
     "helo": ("*.example.com", "mx.example.com", "?x*"),
     "authenticated": (True, False),
+    "user": ("boss", "*@example.com", "?*"),
     "sender": ("a@example.com", "example.com", ".example.com", "*@*.com", "<>", "[192.0.2.1]", "a*@*"),
     "message": ("incoming", "outgoing"),
     "recipient": ("a@example.com", "example.com", ".com", "*@sub.*"),
@@ -130,6 +131,7 @@ def facts(draw: st.DrawFn) -> Facts:
         draw(st.sampled_from([Direction.INCOMING, Direction.OUTGOING])),
         draw(st.integers(1, 3)),
         Content(header, size_bytes),
+        draw(st.sampled_from(["", "Boss", "a@example.com"])),
         OUTSIDE,
     )
     return replace(made, replies=draw(replies(made, missing=draw(st.booleans()))))
@@ -153,7 +155,7 @@ def by(stage: Known, whole: Facts) -> Facts:
     if stage < Known.HELO:
         whole = replace(whole, helo=None)
     if stage < Known.MAIL:
-        whole = replace(whole, authenticated=None, sender=None, declared_bytes=None)
+        whole = replace(whole, authenticated=None, user=None, sender=None, declared_bytes=None)
     if stage < Known.RCPT:
         whole = replace(whole, recipient=None, message=None, recipients=None)
     elif stage < Known.DATA:

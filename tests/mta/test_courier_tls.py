@@ -2,7 +2,7 @@
 
 security        not offered     handshake fails      certificate of another
 none            in clear        -                    -
-opportunistic   in clear        again, in clear      taken
+opportunistic   in clear        again, in clear      taken         (again, in clear, too where TLS dies behind it)
 required        waits           waits                taken
 verified        waits           waits                waits
 """
@@ -95,6 +95,47 @@ def test_a_server_that_leaves_instead_of_a_handshake(run: Run) -> None:
         async with serving(STARTTLS) as remote, asyncio.timeout(5):
             (outcome,) = await courier().carry(parcel(to(remote, security=Security.REQUIRED)))
             assert (outcome.state, outcome.status) == (State.QUEUED, "4.7.5")
+
+    run(work())
+
+
+# Of the connection with TLS: where it dies. The first EHLO is before TLS.
+DYING: list[Behaviour] = [
+    {**STARTTLS, "EHLO": [STARTTLS["EHLO"], None]},  # type: ignore[list-item]
+    {**STARTTLS, "MAIL": None},
+    {**STARTTLS, "DATA": None},
+]
+
+
+@pytest.mark.parametrize("dying", DYING, ids=["EHLO", "MAIL", "DATA"])
+@pytest.mark.parametrize(
+    ("security", "expected"), [(Security.OPPORTUNISTIC, TAKEN), (Security.REQUIRED, [(State.QUEUED, "4.4.2")])]
+)
+def test_tls_that_dies_behind_the_handshake(
+    run: Run, certificate: Path, dying: Behaviour, security: Security, expected: list[tuple[State, str]]
+) -> None:
+    """Mail to such a server would wait for days, and come back."""
+
+    async def work() -> None:
+        async with serving(dying, STARTTLS, tls=server_side(certificate)) as remote:
+            carrier = courier(tls=Contexts(certificate))
+            assert states(await carrier.carry(parcel(to(remote, security=security)))) == expected
+            in_clear = security is Security.OPPORTUNISTIC
+            assert (remote.secured, carrier.counters.in_clear) == (1, in_clear)
+            assert len(remote.messages) == in_clear
+            assert all("STARTTLS" not in said for said in remote.commands[1:])
+
+    run(work())
+
+
+def test_who_may_have_the_message_does_not_get_it_again_in_clear(run: Run, certificate: Path) -> None:
+    async def work() -> None:
+        async with serving({**STARTTLS, "END": None}, STARTTLS, tls=server_side(certificate)) as remote:
+            carrier = courier(tls=Contexts(certificate))
+            (outcome,) = await carrier.carry(parcel(to(remote, security=Security.OPPORTUNISTIC)))
+            assert (outcome.state, outcome.status) == (State.QUEUED, "4.4.2")
+            assert "a duplicate is possible" in outcome.reply
+            assert (len(remote.commands), carrier.counters.in_clear) == (1, 0)
 
     run(work())
 

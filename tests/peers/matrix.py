@@ -114,14 +114,14 @@ def receivers(host: Host, table: Mapping[str, tuple[str, Callable[[Host, str, st
     return [peer.wait_ready() for peer in started]
 
 
-def mtas(host: Host) -> dict[str, Peer]:
-    """All senders that are servers themselves, ready."""
+def mtas(host: Host, names: Iterable[str] = MTAS) -> dict[str, Peer]:
+    """Senders that are servers themselves, ready."""
     routes: Routes = [
         Route(by_way(DOMAIN.format(name), way), six(address) if way == SIX else address, way)
         for name, (address, _) in SERVERS.items()
         for way in WAYS
     ]
-    started = {name: start(host, ADDRESSES[name], certificate(), routes) for name, start in MTAS.items()}
+    started = {name: MTAS[name](host, ADDRESSES[name], certificate(), routes) for name in names}
     return {name: peer.wait_ready() for name, peer in started.items()}
 
 

@@ -18,6 +18,11 @@ from typing import Any, cast
 import pytest
 from aiosmtpd.smtp import SMTP, AuthResult
 
+from smtp_intercept.direction import Domains, Protection
+from smtp_intercept.policy import PASSED, Question, Ruling, Stage
+from smtp_intercept.rules import Rules
+from smtp_intercept.sasl import MAX_USER, Exchange
+from smtp_intercept.session import Session
 from tests.smtp.box import LOCAL, Box, Run, box
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")
@@ -192,3 +197,63 @@ def test_mail_in_a_security_layer_is_not_held_back_and_the_log_says_so(run: Run)
             assert (counts["sasl_layers"], counts["unread"], counts["client_doubts"]) == (1, 0, 0)
 
     run(work())
+
+
+def coded(octets: bytes) -> bytes:
+    return b64encode(octets)
+
+
+@pytest.mark.parametrize(
+    ("said", "user"),
+    [
+        ([b"PLAIN " + coded(b"\0boss\0secret")], "boss"),
+        ([b"plain", coded(b"other\0boss\0secret")], "boss"),  # acts for somebody else, by his own password
+        ([b"PLAIN", coded(b"boss")], ""),
+        ([b"PLAIN", coded(b"a\0b\0c\0d")], ""),
+        ([b"PLAIN", b"*"], ""),
+        ([b"PLAIN =", coded(b"\0boss\0secret")], ""),
+        ([b"LOGIN", coded(b"boss@example.com"), coded(b"secret")], "boss@example.com"),
+        ([b"LOGIN " + coded(b"boss"), coded(b"secret")], "boss"),
+        ([b"LOGIN", b"no base64!", coded(b"secret")], ""),
+        ([b"LOGIN", b"", coded(b"secret")], ""),
+        ([b"LOGIN", coded(b"boss\0\x1b[2J"), coded(b"secret")], "boss\\x00\\x1b[2J"),
+        ([b"LOGIN", coded(b"x" * 5_000), coded(b"secret")], "x" * MAX_USER),
+        ([b"CRAM-MD5", coded(b"the boss " + b"0a" * 16)], "the boss"),
+        ([b"CRAM-MD5", coded(b"secret")], ""),
+        ([b"XOAUTH2 " + coded(b"user=boss@example.com\x01auth=Bearer secret\x01\x01")], "boss@example.com"),
+        ([b"OAUTHBEARER " + coded(b"n,a=boss@example.com,\x01auth=Bearer secret\x01\x01")], "boss@example.com"),
+        ([b"SCRAM-SHA-256 " + coded(b"n,,n=boss,r=secret")], "boss"),
+        ([b"SCRAM-SHA-256", coded(b"n,a=other,n=boss,r=x"), coded(b"c=biws,r=x,p=secret")], "boss"),
+        ([b"DIGEST-MD5", coded(b'charset=utf-8,username="boss",digest-uri="smtp/mx",response=secret')], "boss"),
+        ([b"NTLM", coded(b"secret")], ""),
+        ([b""], ""),
+    ],
+)
+def test_whose_password_it_is(said: list[bytes], user: str) -> None:
+    """And nothing of the password is kept."""
+    exchange = Exchange(said[0])
+    for line in said[1:]:
+        exchange.hear(line + b"\r\n")
+    assert exchange.user == user
+    assert "secret" not in exchange.user
+
+
+@pytest.mark.parametrize(("reply", "user"), [(b"235 2.7.0 in\r\n", "boss"), (b"535 5.7.8 no\r\n", "")])
+def test_the_user_is_known_when_the_server_has_taken_the_password(reply: bytes, user: str) -> None:
+    asked: list[Question] = []
+
+    def ask(question: Question) -> Ruling:
+        asked.append(question)
+        return PASSED
+
+    session = Session(Protection(Domains.of([])), Rules(ask=ask))
+    for heard, said in (
+        (b"220 mx\r\n", b"EHLO c\r\n"),
+        (b"250-mx\r\n250 AUTH PLAIN\r\n", b"AUTH PLAIN " + coded(b"\0boss\0secret") + b"\r\n"),
+        (reply, b"MAIL FROM:<a@c.example>\r\n"),
+    ):
+        session.server_sent(heard, 0.0)
+        session.client_sent(said, 0.0)
+    assert (asked[-1].stage, asked[-1].user, asked[-1].authenticated) == (Stage.MAIL, user, bool(user))
+    assert session.fields().get("user", "") == user
+    assert "secret" not in repr(session.fields())

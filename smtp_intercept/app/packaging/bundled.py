@@ -138,8 +138,9 @@ def _compiled_in(site: Path, files: Iterable[PurePosixPath]) -> Iterator[Part]:
     """What the wheel's own bill of materials lists (PEP 770), each once."""
     found: dict[str, Part] = {}
     for file in files:
-        if "sboms" in file.parts and file.name.endswith(".cyclonedx.json"):
-            for part in json.loads((site / file).read_text("utf-8")).get("components", ()):
+        if "sboms" in file.parts and file.name.endswith(".json"):
+            listed = json.loads((site / file).read_text("utf-8"))
+            for part in listed.get("components", ()) if listed.get("bomFormat") == "CycloneDX" else ():
                 purl = str(part.get("purl", f"pkg:generic/{part['name']}")).partition("?")[0]
                 found[purl] = Part(purl, part["name"], part.get("version", ""), _expression(part.get("licenses", ())))
     yield from found.values()
