@@ -9,7 +9,6 @@ import logging
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -22,22 +21,20 @@ from bridge.deadman import PROOF_MAX_AGE_S
 from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
-from smtp_intercept.app import channel, consulting, fields, handover, lending, listening, processlog, sandbox
+from smtp_intercept.app import channel, fields, listening, processlog, sandbox
 from smtp_intercept.app.accounts import UNSEEING, NoAccountError
 from smtp_intercept.app.beside import Beside
 from smtp_intercept.app.children import Child, all_up, awaited, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
-from smtp_intercept.app.filter_places import over_tcp
+from smtp_intercept.app.ends import Ends, Named
 from smtp_intercept.app.linkloss import LinkLoss
 from smtp_intercept.app.notify import Notify
 from smtp_intercept.app.renewal import Renewals
-from smtp_intercept.app.rulings import asks_dns, looks_inside
 from smtp_intercept.app.rundir import Page, RunDir
 from smtp_intercept.app.seats import Seats
 from smtp_intercept.app.signals import ended_by
 from smtp_intercept.app.sums import summed
 from smtp_intercept.app.tables import uses_mta
-from smtp_intercept.app.tls_checks import takes_part
 from smtp_intercept.app.watcher import Watcher
 from smtp_intercept.app.writable import torn
 from smtp_intercept.mta.faults import NoQueueError, SpoolError
@@ -246,74 +243,33 @@ class Daemon:
         common = ["--effective", str(self._run_dir.effective), "--parent", str(os.getpid())]
         common += [word for leg in self._legs for word in ("--port", leg.port)]
         common += [word for vlan in self._vlans for word in ("--vlan", str(vlan))]
-        workers = range(config.interceptor.workers or 1)
-        proving = [channel.pair() for _ in range(config.diverter.queues or 1)]
-        serving = [channel.pair() for _ in proving]
-        handing = [handover.pair() for _ in workers] if needs_mta(config) else []
-        naming = [channel.pair() for _ in workers]
-        anchoring, renewing = ([channel.pair() for _ in workers if takes_part(config)] for _ in range(2))
-        self._renewals = Renewals(config, [end for end, _ in renewing])
-        inwards = [lending.pair()] if handing and self._outside and config.mta.source is fields.Source.CLIENT else []
-        needed = self._outside and (not config.intercept.hidden or over_tcp(config))
-        outwards = [lending.pair() for _ in workers] if needed else []
-        consulted = [consulting.pair() for _ in (*workers, *handing[:1])] if asks_dns(config) else []
-        looked = [consulting.pair() for _ in (*workers, *handing[:1])] if looks_inside(config) else []
-        # All ends stay open here: a process that is started again finds the same channels.
-        self._ends = (
-            *proving,
-            *serving,
-            *handing,
-            *naming,
-            *anchoring,
-            *renewing,
-            *inwards,
-            *outwards,
-            *consulted,
-            *looked,
-        )
-        heard = zip(proving, serving, strict=True)
-        children = [self._diverter(common, queue, *(end for _, end in ends)) for queue, ends in enumerate(heard)]
-        ours = [("prove", tell) for tell, _ in proving]
-        for worker in workers:
-            ends = [*ours, ("names", naming[worker][1])]
-            ends += [("give", handing[worker][0])] if handing else []
-            ends += [("lend", lends) for lends, _ in inwards]
-            ends += [("borrow", outwards[worker][1])] if outwards else []
-            ends += [("ask", consulted[worker][1])] if consulted else []
-            ends += [("look", looked[worker][1])] if looked else []
-            ends += [("anchors", anchoring[worker][0]), ("renewals", renewing[worker][1])] if anchoring else []
-            children.append(self._interceptor(common, worker, log, ends))
-        tell = [("servers", tell) for tell, _ in serving] + [("names", tell) for tell, _ in naming]
-        tell += [("lend", lends) for lends, _ in outwards]
-        tell += [("answer", answers) for answers, _ in consulted]
-        tell += [("anchors", asked) for _, asked in anchoring]
-        children.append(self._outsider("resolver", common, tell, ()))
-        if handing:
-            takes = [("take", take) for _, take in handing] + [("borrow", taker) for _, taker in inwards]
-            takes += [("ask", asker) for _, asker in consulted[len(workers) :]]
-            takes += [("look", asker) for _, asker in looked[len(workers) :]]
-            children.append(self._outsider("mta", [*common, "--log", str(log)], takes, (log,)))
-        if looked:
-            looks = [("look", look) for look, _ in looked]
+        mta = needs_mta(config)
+        ends = self._ends = Ends(config, outside=self._outside is not None, mta=mta)
+        self._renewals = Renewals(config, ends.renewing)
+        children = [self._diverter(common, queue, ends.of_diverter(queue)) for queue in range(ends.queues)]
+        children += [
+            self._interceptor(common, worker, log, ends.of_interceptor(worker)) for worker in range(ends.workers)
+        ]
+        children.append(self._outsider("resolver", common, ends.of_resolver(), ()))
+        if mta:
+            children.append(self._outsider("mta", [*common, "--log", str(log)], ends.of_mta(), (log,)))
+        if looks := ends.of_reader():
             children.append(make_child("reader", "reader", [*common, *handed(looks)], descriptors(looks)))
         self._beside = Beside(config, common, log, None if self._outside is None else self._outside.fd)
         return [*children, *self._beside.children]
 
-    def _outsider(
-        self, kind: str, words: list[str], ends: list[tuple[str, socket.socket]], fds: tuple[int, ...]
-    ) -> Child:
+    def _outsider(self, kind: str, words: list[str], ends: Named, fds: tuple[int, ...]) -> Child:
         """It lives in the host, whose names and routes are its business."""
         home = () if self._outside is None else (self._outside.fd,)
         words = [*words, *handed(ends), *(word for fd in home for word in ("--home", str(fd)))]
         return make_child(kind, kind, words, (*descriptors(ends), *fds, *home))
 
-    def _diverter(self, common: list[str], queue: int, proofs: socket.socket, servers: socket.socket) -> Child:
-        ends = [("proofs", proofs), ("servers", servers)]
+    def _diverter(self, common: list[str], queue: int, ends: Named) -> Child:
         words = [*common, *handed(ends), "--queue", str(queue)]
         name = numbered("diverter", queue, self._config.diverter.queues)
         return make_child("diverter", name, words, descriptors(ends))
 
-    def _interceptor(self, common: list[str], worker: int, log: int, ends: list[tuple[str, socket.socket]]) -> Child:
+    def _interceptor(self, common: list[str], worker: int, log: int, ends: Named) -> Child:
         words, fds = [*common, *handed(ends), "--log", str(log)], (*descriptors(ends), log)
         if self._seats is None:
             return make_child("interceptor", "interceptor", words, fds)
