@@ -106,7 +106,8 @@ def postfix(pymilter: PyMilter, tmp_path_factory: pytest.TempPathFactory) -> Ite
         "install -d -o postfix /var/lib/postfix",
         f"mount --bind {pymilter.directory} /run/filter",
     ]
-    process = jailed(host, "postfix", files, prepare, ["postfix", "start-fg"])
+    prepare.append("postfix check")
+    process = jailed(host, "postfix", files, prepare, ["/usr/lib/postfix/sbin/master", "-s"])  # it hears SIGTERM
     deadline_at = time.monotonic() + patient(30.0)
     while True:
         try:

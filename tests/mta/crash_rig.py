@@ -104,7 +104,11 @@ class Rig:
         log = os.open(self._directory / f"mail{self.life}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         reports, _ = channel.pair()
         arguments = argparse.Namespace(
-            borrow=None, take=[self._ends[1].detach()], reports=reports.detach(), log=log, port=["p0", "p1"]
+            **dict.fromkeys(("borrow", "ask", "look")),
+            take=[self._ends[1].detach()],
+            reports=reports.detach(),
+            log=log,
+            port=["p0", "p1"],
         )
         try:
             mta = Mta(of, arguments, Secrets(of), Servers.of(()))

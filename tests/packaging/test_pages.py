@@ -62,10 +62,10 @@ def keys(table: type[Table]) -> Iterator[str]:
 
 
 def test_the_manual_of_the_configuration_names_every_key() -> None:
-    tables = {"port", "rule"}
+    tables = {"port", "rule", "list"}
     assert {"on_failure", "drain_s", "deliver_to", "password_file"} <= set(keys(Config))
     assert [key for key in keys(Config) if key not in tables and f"\\fB{key}\\fR = " not in FIVE] == []
-    assert '.SH "[[pickup.rule]]"' in FIVE
+    assert all(f'.SH "{table}"' in FIVE for table in ("[[pickup.rule]]", "[dns.list.zen]"))
 
 
 def test_the_manuals_are_good_roff(tmp_path: Path) -> None:
