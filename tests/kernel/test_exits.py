@@ -40,6 +40,7 @@ NEEDED = {
     "queue show": "X",
     "queue reroute": "--via mx.test",
     "filter test": "a-filter",
+    "tls test": "192.0.2.20",
     "rules test": "{eml} --from 192.0.2.10 --to 192.0.2.20",
 }
 AS_NOBODY = {"demo", "guard", "hw tune"}  # who may not
@@ -47,8 +48,9 @@ AS_NOBODY = {"demo", "guard", "hw tune"}  # who may not
 FAILED: Mapping[str, str] = {
     "setup": "--answers {none}",
     **dict.fromkeys(("check", "plan", "up", "run", "explain", "rules test", "rules replay"), "--config {none}"),
-    **dict.fromkeys(("filter test", "trace", "reindex"), "--config {none}"),
+    **dict.fromkeys(("filter test", "trace", "reindex", "tls show", "tls test"), "--config {none}"),
     "support": "--output {file}/x",
+    "tls authority create": "--certificate {file}/x --key {file}/y",
     "confirm": "",
     "down": "--run-dir {file}/x",
     "status": "--run-dir {file}",
@@ -66,15 +68,16 @@ BEFORE = (
     "setup --yes --answers {answers} --config {fresh}",
     *("check", "plan", "explain", "hw facts", "hw detect", "hw show", "hw plan", "hw apply", "hw revert", "up"),
     *("rules test", "support --output {fresh}.tar.gz"),
+    *("tls authority create --certificate {fresh}.crt --key {fresh}.key", "tls show"),
     *("hw keep", "hw bypass", "hw arm", "up --confirm 3600", "confirm"),
     *("queue list", "queue show {id}", "queue hold {id}", "queue release {id}", "queue retry --all"),
     *("queue reroute --all --via mx.test", "queue delete --all --yes", "guard --token of-nobody"),
 )
 RUNNING = ("status", "explain --running", "rules replay", "trace", "reindex", "down")  # there is a log then
 COMMAND = (sys.executable, "-m", "smtp_intercept.app")
-# Their ends are shown where there are minutes, and a filter: `make demo`, tests/kernel/test_tune.py, tests/milter.
+# Their ends are shown where there are minutes, a filter, a server: `make demo`, test_tune.py, tests/milter, tests/app.
 DOCTOR = {"doctor"}  # says by its status what it has found: tests/kernel/test_doctor.py
-ELSEWHERE = {"demo", "hw tune", "filter test"}
+ELSEWHERE = {"demo", "hw tune", "filter test", "tls test"}
 
 
 @pytest.fixture(scope="module")
