@@ -77,6 +77,10 @@ def files(box: Lab) -> Path:
     return there
 
 
+def identity(**files: str) -> dict[str, Any]:
+    return {"intercept": {"starttls": "terminate"}, "tls": {"identity": [files]}}
+
+
 def with_mta(**mta: Any) -> dict[str, Any]:
     return {"intercept": {"incoming": "mta"}, "mta": {"hostname": "box.test", **mta}, "protected": PROTECTED}
 
@@ -147,6 +151,28 @@ ROWS = {
         Row("run", with_mta(spool="FILES/none/spool"), r"mta\.spool: .* cannot be made: there is no directory .*/none"),
         Row("run", with_mta(spool="/proc/spool"), r"mta\.spool: /proc/spool cannot be made: /proc is the kernel's own"),
         Row("run", with_mta(spool="FILES/foreign"), r"mta\.spool: .*/foreign belongs to user 0, and the mail in it"),
+    ],
+    "_tls": [
+        Row(
+            "run",
+            identity(certificate="FILES/none", key="FILES/good.key"),
+            r"tls\.identity\[0\]\.certificate: .*/none cannot be",
+        ),
+        Row(
+            "run",
+            identity(certificate="FILES/good.pem", key="FILES/none"),
+            r"tls\.identity\[0\]\.key: .*/none cannot be",
+        ),
+        Row(
+            "run",
+            identity(certificate="FILES/good.pem", key="FILES/other.key"),
+            r"certificate: .*other.key cannot be used",
+        ),
+        Row(
+            "run",
+            identity(certificate="FILES/empty", key="FILES/good.key"),
+            r"tls\.identity\[0\]\.certificate: .*empty",
+        ),
     ],
 }
 CASES = [(name, row) for name, rows in ROWS.items() for row in rows]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ssl
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -133,3 +136,16 @@ def test_an_authority_has_begun_and_ends() -> None:
 
 
 GOOD = der(ROOT.issue("mx.example.com")[0])
+
+
+def test_a_root_without_a_positive_number_is_read_in_silence(tmp_path: Path) -> None:
+    """There are such among those that every system trusts; the library warns of each on standard error."""
+    made = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=root", "-set_serial", "0"]
+    subprocess.run([*made, "-keyout", tmp_path / "key", "-out", tmp_path / "pem"], check=True, capture_output=True)
+    program = (
+        "import sys; from smtp_intercept.tls import x509; print(len(x509.certificates_in(sys.stdin.buffer.read())))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=(tmp_path / "pem").read_bytes(), capture_output=True, check=True
+    )
+    assert (done.stdout, done.stderr) == (b"1\n", b"")
