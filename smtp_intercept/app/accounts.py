@@ -19,10 +19,11 @@ USERS = {
     "exporter": "tollbridge-exporter",
     "reader": "tollbridge-reader",
 }
+HELPERS = frozenset({"resolver", "reader"})  # whom sessions ask, to their end
 # They only look at what the others do, and nobody waits for them (`beside`) …
 BESIDE = frozenset({"tracker", "exporter"})
 # … and these see no mail: without them it is inspected as ever.
-UNSEEING = BESIDE | {"resolver", "reader"}
+UNSEEING = BESIDE | HELPERS
 # Between those of systemd's dynamic users and `nobody` (systemd's UIDS-GIDS); in a container of 65,536 numbers too.
 UNUSED = range(65520, 65534)
 

@@ -22,7 +22,7 @@ from bridge.firewall import FirewallError
 from bridge.lane import PortLegs
 from bridge.namespace import Namespace
 from smtp_intercept.app import channel, fields, listening, processlog, sandbox
-from smtp_intercept.app.accounts import UNSEEING, NoAccountError
+from smtp_intercept.app.accounts import HELPERS, UNSEEING, NoAccountError
 from smtp_intercept.app.beside import Beside
 from smtp_intercept.app.children import Child, all_up, awaited, descriptors, handed, make_child, numbered, serving
 from smtp_intercept.app.config import Config
@@ -42,7 +42,6 @@ from smtp_intercept.mta.listing import Filter
 from smtp_intercept.mta.postmaster import queue_in
 
 TICK_S = 0.1
-HELPERS = ("resolver", "reader")  # whom sessions ask, to their end
 LET_GO_S = 15.0  # a graceful stop takes at most so much longer than limits.drain_s
 SETTLE_S = 0.5  # handshakes that were let in before the switch opened may still complete
 STP_EVERY_S, STP_TIMEOUT_S = 2.0, 6

@@ -27,20 +27,13 @@ from smtp_intercept.milter.client import Settings
 from tests.milter.conftest import PyMilter
 from tests.milter.town import Client, Stored, Town, rule, serve, town
 from tests.peers.jail import SPOOL, jailed
+from tests.peers.postfix import PLACES
 
 HEADER = b"Date: Mon, 2 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@c.example>\r\nFrom: <a@c.example>\r\n"
 TEXT = HEADER + b"Subject:  two spaces\r\nX-One: 1\r\nX-One:\t2\r\n folded\r\n\r\n.dot\r\n\xff\r\n..two\r\n"
-MAIN = """
-compatibility_level = 3.6
-queue_directory = {spool}/postfix
-data_directory = /var/lib/postfix
-command_directory = /usr/sbin
-daemon_directory = /usr/lib/postfix/sbin
-shlib_directory = /usr/lib/postfix
-meta_directory = /etc/postfix
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file = /dev/stdout
+MAIN = (
+    PLACES
+    + """\
 myhostname = box.example
 mydestination =
 inet_interfaces = 127.0.0.1
@@ -61,6 +54,7 @@ local_recipient_maps =
 default_transport = smtp:[127.0.0.1]:{sink}
 relay_transport = smtp:[127.0.0.1]:{sink}
 """
+)
 MASTER = """
 127.0.0.1:{port} inet n - n - - smtpd
 cleanup   unix  n - n -   0  cleanup

@@ -8,7 +8,8 @@ from tests.peers.jail import MAILBOX, SPOOL, jailed
 from tests.peers.peer import DOMAIN, TLS, WAYS, Peer, Route, Routes, by_way, six
 
 NAME = "postfix"
-MAIN = """
+# Where a jailed one has its files; a configuration goes on behind it.
+PLACES = """
 compatibility_level = 3.6
 queue_directory = {spool}/postfix
 data_directory = /var/lib/postfix
@@ -19,6 +20,10 @@ meta_directory = /etc/postfix
 mail_owner = postfix
 setgid_group = postdrop
 maillog_file = /dev/stdout
+"""  # where a jailed one has its files
+MAIN = (
+    PLACES
+    + """\
 myhostname = {domain}
 mydestination =
 inet_interfaces = {address}, {six}
@@ -52,6 +57,7 @@ default_transport = discard:
 local_transport = virtual:
 local_recipient_maps =
 """
+)
 # service type private unpriv chroot wakeup maxproc command
 MASTER = """
 smtp      inet  n - n -   -  smtpd
